@@ -1,0 +1,23 @@
+"""One frame of an episode, as every source delivers it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One decoded frame.
+
+    index: position in the video file. time: presentation time in seconds.
+    image: uint8 [H,W,3] RGB. depth: f32 [H,W] metres along z, 0 = not measured, or None.
+    mask: bool [H,W], the effector's pixels, or None.
+    """
+
+    index: int
+    time: float
+    image: np.ndarray
+    depth: np.ndarray | None = None
+    mask: np.ndarray | None = None

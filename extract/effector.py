@@ -1,0 +1,93 @@
+"""What every effector extractor takes and gives: one interface for human hands, grippers and whatever comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from data.episode import Frame
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera without distortion.
+
+    intrinsics_33: f64 [3,3], pixels at ``image_size``; pixel (row r, column c) has its centre at (c + 0.5, r + 0.5).
+    image_size: (width, height) in pixels.
+    origin: where the intrinsics come from. ``given`` (sidecar or sensor), ``metadata`` (video container) or ``assumed``
+        (a field of view was assumed; depth is then only known up to the scale f_assumed / f_true).
+    """
+
+    intrinsics_33: np.ndarray
+    image_size: tuple[int, int]
+    origin: str
+
+    @property
+    def focal_px(self) -> float:
+        """Mean of fx and fy, pixels."""
+        return float(self.intrinsics_33[0, 0] + self.intrinsics_33[1, 1]) / 2
+
+    def project(self, points_3: np.ndarray) -> np.ndarray:
+        """[..., 3] metres in the camera frame -> [..., 2] pixels."""
+        uvw = points_3 @ self.intrinsics_33.T
+        return uvw[..., :2] / uvw[..., 2:3]
+
+    def unproject(self, pixels_2: np.ndarray, depth: np.ndarray) -> np.ndarray:
+        """[..., 2] pixels and [...] metres along z -> [..., 3] metres in the camera frame."""
+        k = self.intrinsics_33
+        x = (pixels_2[..., 0] - k[0, 2]) / k[0, 0] * depth
+        y = (pixels_2[..., 1] - k[1, 2]) / k[1, 1] * depth
+        return np.stack([x, y, np.broadcast_to(depth, x.shape)], -1)
+
+
+@dataclass(frozen=True)
+class EffectorTrack:
+    """One effector over one stretch of consecutive frames (T frames, N points), before it becomes a motion clip.
+
+    frame_slots: int [T], positions in the list of frames that the extractor was given, consecutive.
+    points: f32 [T,N,3] metres, camera frame; point n is the same physical point in every frame.
+    visible: bool [T,N], measured in this frame (true) or carried over (false).
+    sigma: f32 [T,2] metres, one standard deviation of position across and along the viewing ray.
+    confidence: f32 [T], 0..1: is this the declared effector.
+    opening: f32 [T] metres, grasp aperture; NaN when unknown.
+    side: ``left``, ``right`` or None.
+    scale: ``metric`` (sensor depth), ``assumed`` (a body or hand size was assumed) or ``relative``.
+    depth_source: short name, for example ``sensor`` or ``hand-size``.
+    quality: named scores, stored with the clip.
+    overlay_px: f32 [T,K,2] pixels, what the detector saw (K landmarks), for pictures and reference checks; may be None.
+    """
+
+    frame_slots: np.ndarray
+    points: np.ndarray
+    visible: np.ndarray
+    sigma: np.ndarray
+    confidence: np.ndarray
+    opening: np.ndarray
+    side: str | None
+    scale: str
+    depth_source: str
+    quality: dict[str, float] = field(default_factory=dict)
+    overlay_px: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """All tracks of one episode, or why there is none.
+
+    rejections: (reason, detail) for everything dropped, for example ``("no_hand", "no hand in 120 frames")``.
+    frames_seen / frames_with_effector: counted frames, for the report.
+    """
+
+    tracks: list[EffectorTrack]
+    rejections: list[tuple[str, str]] = field(default_factory=list)
+    frames_seen: int = 0
+    frames_with_effector: int = 0
+
+
+class Extractor(Protocol):
+    """An effector extractor. Deterministic: the same frames give the same bytes in any process."""
+
+    def __call__(self, frames: Iterable[Frame], camera: Camera) -> Extraction: ...
