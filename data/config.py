@@ -1,0 +1,63 @@
+"""Settings of the data stages: index, pack and the training windows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.config import Settings
+
+
+class Source(Settings):
+    """One place that videos come from."""
+
+    name: str = Field(pattern=r"[a-z0-9-]+", description="Short name, recorded in every clip.")
+    kind: Literal["video"] = Field("video", description="`video`: a folder of video files with optional sidecars.")
+    path: Path = Field(description="Folder, searched with all its subfolders.")
+    embodiment: str = Field("human-hand", description="Used where a sidecar does not say.")
+    instruction: str = Field("", description="Used where a sidecar does not say.")
+    license: str = Field("", description="As declared by you; kept with the index.")
+
+
+class IndexConfig(Settings):
+    """``python -m data index``."""
+
+    sources: list[Source] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> IndexConfig:
+        names = [source.name for source in self.sources]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two sources share a name: {names}")
+        return self
+
+
+class PackConfig(Settings):
+    """``python -m data pack``: filter, split by group, shuffle, equal shards."""
+
+    val_fraction: float = Field(0.15, gt=0, lt=1, description="Share of groups held out, per embodiment and task.")
+    clips_per_shard: int = Field(64, ge=1)
+    min_frames: int = Field(8, ge=2, description="Shorter clips are left out and counted.")
+    min_visible: float = Field(0.2, ge=0, le=1, description="Least mean share of measured points.")
+
+
+class WindowConfig(Settings):
+    """One training sample: a moment of a clip with its past and its future."""
+
+    past_s: tuple[float, ...] = Field(
+        (-0.15, -0.1, -0.05, 0.0), description="Times of the input clouds; the last is 0."
+    )
+    horizons_s: tuple[float, ...] = Field((0.1, 0.2, 0.3, 0.4, 0.5), description="Times of the predicted clouds.")
+    points: int = Field(64, ge=1, description="Points per training sample, a random subset; 0 is not allowed.")
+    image_size: int = Field(128, ge=32, description="Images are letterboxed to this square, pixels.")
+    action_chunk: int = Field(8, ge=1, description="Actions per labelled sample.")
+
+    @model_validator(mode="after")
+    def _times_are_ordered(self) -> WindowConfig:
+        if self.past_s[-1] != 0 or list(self.past_s) != sorted(set(self.past_s)):
+            raise ValueError(f"past_s must increase strictly and end at 0, found {self.past_s}")
+        if min(self.horizons_s) <= 0 or list(self.horizons_s) != sorted(set(self.horizons_s)):
+            raise ValueError(f"horizons_s must be positive and increase strictly, found {self.horizons_s}")
+        return self

@@ -1,0 +1,217 @@
+"""Training windows from packed shards, in an order that is a pure function of seed and step.
+
+Step s of a run with world size W and batch size B (per rank) uses positions s*B*W ... (s+1)*B*W of an endless sequence
+of windows; rank r takes the r-th part. Nothing else decides what is read, so a run resumes at the exact sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from data.clips import Clip, Shard
+from data.config import WindowConfig
+from data.geometry import invert_rigid, transform
+from data.letterbox import letterbox
+from pipeline.errors import UserError
+
+CACHED_CLIPS = 512
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where a sample comes from: a clip and the frame that is ``now``."""
+
+    shard: int
+    key: str
+    now: int
+
+
+class WindowDataset(Dataset):
+    """All windows of a set of shards. Items are drawn by (window number, seed of the point subset)."""
+
+    def __init__(self, shards: list[Path], window: WindowConfig, labelled_only: bool = False, all_points: bool = False):
+        """labelled_only: only clips with actions, and the samples carry them.
+        all_points: keep every point in its order (evaluation); otherwise a random subset of ``window.points``."""
+        self.config = window
+        self.labelled = labelled_only
+        self.all_points = all_points
+        self._shards = [Shard(path) for path in shards]
+        self._read_clip = lru_cache(CACHED_CLIPS)(self._read_clip_uncached)
+        self.windows: list[Window] = []
+        for number, shard in enumerate(self._shards):
+            for key in shard.keys:
+                if labelled_only and shard.meta(key).action_spec is None:
+                    continue
+                times = shard.array(key, "timestamps")
+                last = np.searchsorted(times, times[-1] - window.horizons_s[0] + 1e-6, side="right")
+                self.windows += [Window(number, key, now) for now in range(int(last))]
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def _read_clip_uncached(self, shard: int, key: str) -> Clip:
+        return self._shards[shard].clip(key)
+
+    def clip_of(self, index: int) -> Clip:
+        """The clip that a window is cut from."""
+        window = self.windows[index]
+        return self._read_clip(window.shard, window.key)
+
+    def __getitem__(self, item: tuple[int, int]) -> dict[str, Any]:
+        index, subset_seed = item
+        clip, now = self.clip_of(index), self.windows[index].now
+        chosen = np.arange(clip.arrays["points"].shape[1])
+        if not self.all_points:
+            chosen = np.random.default_rng(subset_seed).permutation(
+                np.resize(chosen, max(len(chosen), self.config.points))
+            )
+            chosen = chosen[: self.config.points]
+        sample = cut(clip, now, chosen, self.config)
+        if self.labelled:
+            sample |= labels(clip, now, self.config.action_chunk)
+        return sample
+
+
+def cut(clip: Clip, now: int, chosen: np.ndarray, config: WindowConfig) -> dict[str, Any]:
+    """One window of a clip as arrays; see the table of shapes in docs/architecture.md."""
+    times = clip.arrays["timestamps"]
+    points_TN3 = _in_camera_of(clip, now, chosen)
+    visible_TN = clip.arrays["visible"][:, chosen]
+    past_t = times[now] + np.asarray(config.past_s)
+    future_t = times[now] + np.asarray(config.horizons_s)
+    past, past_visible = _resample(points_TN3, visible_TN, times, past_t)
+    future, future_visible = _resample(points_TN3, visible_TN, times, future_t)
+    past[-1], past_visible[-1] = points_TN3[now], visible_TN[now]
+    image, intrinsics = letterbox(clip.image(now), clip.arrays["intrinsics"], config.image_size)
+    return {
+        "image": np.ascontiguousarray(image.transpose(2, 0, 1)),
+        "intrinsics": intrinsics,
+        "past": past,
+        "past_visible": past_visible,
+        "past_valid": past_t >= times[0] - 1e-6,
+        "past_opening": _resample_scalar(clip.arrays["opening"], times, past_t),
+        "future": future,
+        "future_visible": future_visible,
+        "future_valid": future_t <= times[-1] + 1e-6,
+        "future_opening": _resample_scalar(clip.arrays["opening"], times, future_t),
+        "text": clip.meta.instruction,
+        "embodiment": clip.meta.embodiment,
+        "key": clip.key,
+        "time": float(times[now]),
+    }
+
+
+def labels(clip: Clip, now: int, chunk: int) -> dict[str, Any]:
+    """The next ``chunk`` executed actions, and the proprioception now."""
+    actions = clip.arrays["actions"][now : now + chunk]
+    valid = np.arange(chunk) < len(actions)
+    padded = np.concatenate([actions, np.zeros((chunk - len(actions), actions.shape[1]), np.float32)])
+    return {"actions": padded, "actions_valid": valid, "proprio": clip.arrays["proprio"][now]}
+
+
+def _in_camera_of(clip: Clip, now: int, chosen: np.ndarray) -> np.ndarray:
+    """Points of all frames in the camera frame of frame ``now``, float32 [T,n,3]."""
+    points = clip.arrays["points"][:, chosen]
+    world_from_camera = clip.arrays["world_from_camera"]
+    if (world_from_camera == world_from_camera[now]).all():
+        return points
+    now_from_camera = invert_rigid(world_from_camera[now].astype(np.float64)) @ world_from_camera
+    return transform(now_from_camera, points).astype(np.float32)
+
+
+def _resample(
+    points_TN3: np.ndarray, visible_TN: np.ndarray, times: np.ndarray, at: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Linear interpolation of identified points; visible where both neighbours are. Held constant beyond the ends."""
+    after = np.clip(np.searchsorted(times, at), 1, len(times) - 1) if len(times) > 1 else np.zeros(len(at), int)
+    before = np.maximum(after - 1, 0)
+    gap = np.maximum(times[after] - times[before], 1e-9)
+    weight = np.clip((at - times[before]) / gap, 0, 1).astype(np.float32)[:, None, None]
+    points = points_TN3[before] * (1 - weight) + points_TN3[after] * weight
+    visible = (visible_TN[before] | (weight[..., 0] == 1)) & (visible_TN[after] | (weight[..., 0] == 0))
+    return points, visible
+
+
+def _resample_scalar(values_T: np.ndarray, times: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Linear interpolation, NaN where a neighbour is unknown, float32."""
+    return np.interp(at, times, values_T).astype(np.float32)
+
+
+def window_at(position: int, count: int, seed: int) -> tuple[int, int]:
+    """(window number, subset seed) at a position of the endless sequence: a fresh permutation per epoch."""
+    epoch, place = divmod(position, count)
+    return int(_permutation(count, seed, epoch)[place]), int(
+        np.random.SeedSequence([seed, position]).generate_state(1)[0]
+    )
+
+
+@lru_cache(4)
+def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+class _Steps(Sampler[list[tuple[int, int]]]):
+    """Endless batches of one rank, from ``start_step`` on."""
+
+    def __init__(self, count: int, batch_size: int, seed: int, start_step: int, rank: int, world: int):
+        self._arguments = (count, batch_size, seed, rank, world)
+        self._start = start_step
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        count, batch_size, seed, rank, world = self._arguments
+        step = self._start
+        while True:
+            first = (step * world + rank) * batch_size
+            yield [window_at(first + offset, count, seed) for offset in range(batch_size)]
+            step += 1
+
+
+def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Stacks arrays to tensors [B, ...]; keeps strings as lists."""
+    batch: dict[str, Any] = {}
+    for name, first in samples[0].items():
+        values = [sample[name] for sample in samples]
+        batch[name] = values if isinstance(first, str) else torch.from_numpy(np.stack([np.asarray(v) for v in values]))
+    return batch
+
+
+def batches(
+    dataset: WindowDataset,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+) -> Iterator[dict[str, Any]]:
+    """Endless training batches of one rank; the batch of a step does not depend on where the iteration began.
+
+    batch_size: samples per rank. workers: loader processes (spawned); 0 reads in this process.
+    """
+    if len(dataset) == 0:
+        raise UserError(
+            "no training windows: every clip is shorter than the first horizon "
+            f"({dataset.config.horizons_s[0]} s), or no clip is labelled. Look at `python -m data stats`."
+        )
+    steps = _Steps(len(dataset), batch_size, seed, start_step, rank, world)
+    context = "spawn" if workers else None
+    return iter(
+        DataLoader(
+            dataset, batch_sampler=steps, num_workers=workers, collate_fn=collate, multiprocessing_context=context
+        )
+    )
+
+
+def ordered_batches(dataset: WindowDataset, batch_size: int, stride: int = 1) -> Iterator[dict[str, Any]]:
+    """Every ``stride``-th window once, in order (evaluation)."""
+    numbers = range(0, len(dataset), stride)
+    for start in range(0, len(numbers), batch_size):
+        yield collate([dataset[(n, n)] for n in numbers[start : start + batch_size]])

@@ -1,0 +1,188 @@
+"""The contract of a motion clip: one table from which writer, reader, ``verify`` and docs/format.md derive.
+
+A motion clip is one effector (one hand, one gripper) over one stretch of video. Symbols in shapes: T frames, N points,
+A action dimensions, P proprioception dimensions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from pipeline.config import Settings
+
+SCHEMA_VERSION = 1
+KEY_PATTERN = re.compile(r"[a-z0-9-]+")
+
+
+@dataclass(frozen=True)
+class FieldSpec:
+    """One array of a clip. ``check`` returns what is wrong with a value, or None."""
+
+    name: str
+    dtype: str
+    shape: tuple[str | int, ...]
+    unit: str
+    rule: str
+    check: Callable[[np.ndarray], str | None]
+    labelled_only: bool = False
+
+
+def _finite(array: np.ndarray) -> str | None:
+    return None if np.isfinite(array).all() else f"{np.count_nonzero(~np.isfinite(array))} values are not finite"
+
+
+def _positive(array: np.ndarray) -> str | None:
+    return _finite(array) or (None if (array > 0).all() else f"smallest value {array.min():g} is not positive")
+
+
+def _unit_interval(array: np.ndarray) -> str | None:
+    return _finite(array) or (
+        None if ((array >= 0) & (array <= 1)).all() else f"values span {array.min():g}..{array.max():g}, not 0..1"
+    )
+
+
+def _increasing(array: np.ndarray) -> str | None:
+    return _finite(array) or (None if (np.diff(array) > 0).all() else "values do not strictly increase")
+
+
+def _intrinsics(array: np.ndarray) -> str | None:
+    if not (array[0, 0] > 0 and array[1, 1] > 0):
+        return f"focal lengths {array[0, 0]:g}, {array[1, 1]:g} are not positive"
+    return None if np.array_equal(array[2], [0, 0, 1]) else f"last row is {array[2].tolist()}, not 0 0 1"
+
+
+def _rigid(array: np.ndarray) -> str | None:
+    rotation = array[:, :3, :3].astype(np.float64)
+    residual = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max()
+    if residual > 1e-3 or (np.linalg.det(rotation) < 0).any():
+        return f"rotation part is not a rotation (residual {residual:.1e})"
+    return None if np.allclose(array[:, 3], [0, 0, 0, 1]) else "last row is not 0 0 0 1"
+
+
+def _opening(array: np.ndarray) -> str | None:
+    known = array[~np.isnan(array)]
+    return None if np.isfinite(known).all() and (known >= 0).all() else "a known value is negative or infinite"
+
+
+def _any(array: np.ndarray) -> str | None:
+    return None
+
+
+FIELDS: tuple[FieldSpec, ...] = (
+    FieldSpec(
+        "points", "float32", ("T", "N", 3), "metres, camera frame of that image, OpenCV axes (x right, y down, z forward)",
+        "finite; point n is the same physical point in every frame", _finite,
+    ),
+    FieldSpec("visible", "bool", ("T", "N"), "-", "true = measured in this frame, false = carried over", _any),
+    FieldSpec(
+        "sigma", "float32", ("T", 2), "metres",
+        "> 0; one standard deviation of position across and along the viewing ray, calibrated", _positive,
+    ),
+    FieldSpec("confidence", "float32", ("T",), "-", "0..1: is this the declared effector", _unit_interval),
+    FieldSpec("timestamps", "float64", ("T",), "seconds", "presentation times of the video, strictly increasing", _increasing),
+    FieldSpec("intrinsics", "float32", (3, 3), "pixels at meta.image_size", "fx, fy > 0", _intrinsics),
+    FieldSpec(
+        "world_from_camera", "float32", ("T", 4, 4), "metres", "rigid; constant when the camera is static, the identity "
+        "when its pose is unknown", _rigid,
+    ),
+    FieldSpec(
+        "opening", "float32", ("T",), "metres", ">= 0, NaN = unknown; grasp aperture: thumb to index, or jaw gap", _opening
+    ),
+    FieldSpec(
+        "actions", "float32", ("T", "A"), "meta.action_spec",
+        "finite; the action that was executed from this frame until the next", _finite, labelled_only=True,
+    ),
+    FieldSpec("proprio", "float32", ("T", "P"), "meta.action_spec", "finite", _finite, labelled_only=True),
+)  # fmt: skip
+FIELD_BY_NAME = {spec.name: spec for spec in FIELDS}
+
+
+class ActionSpec(Settings):
+    """What the numbers of ``actions`` and ``proprio`` mean."""
+
+    names: list[str] = Field(description="One name per action dimension.")
+    unit: str = Field(description="Unit of the values, in words.")
+    frame: str = Field(description="Reference frame of the action, for example `world`, `base`, `camera`.")
+    mode: Literal["delta", "absolute"] = Field(description="Relative to the current pose, or a target.")
+    rate_hz: float = Field(gt=0, description="How many actions are executed per second.")
+    proprio_names: list[str] = Field(description="One name per proprioception dimension.")
+
+
+class ClipMeta(Settings):
+    """meta.json of a clip."""
+
+    schema_version: int = Field(SCHEMA_VERSION, description="Version of this format.")
+    episode_id: str = Field(description="Source episode; splits are made by `group`, never by clip.")
+    group: str = Field(description="Episodes that show the same recorded motion share it.")
+    source: str = Field(description="Name of the source in the index.")
+    embodiment: str = Field(description="For example `human-hand`.")
+    side: Literal["left", "right"] | None = Field(description="Which hand; null when it does not apply.")
+    instruction: str = Field(description="Task in words; may be empty.")
+    task: str | None = Field(None, description="Short task name, when the source has one.")
+    scale: Literal["metric", "assumed", "relative"] = Field(
+        description="`metric`: measured depth; `assumed`: from an assumed hand size; `relative`: unknown scale."
+    )
+    depth_source: str = Field(description="For example `sensor`, `hand-size`.")
+    camera_origin: Literal["given", "metadata", "assumed"] = Field(description="Where the intrinsics come from.")
+    image_size: tuple[int, int] = Field(description="Width and height of the stored images, pixels.")
+    source_frames: list[int] = Field(description="Index of each frame in the source video.")
+    extractor: str = Field(description="Name and version of the extractor.")
+    weights_sha256: dict[str, str] = Field({}, description="SHA-256 of every network file that was used.")
+    quality: dict[str, float] = Field({}, description="Named quality scores.")
+    simulated: bool = Field(False, description="True for rendered video.")
+    action_spec: ActionSpec | None = Field(None, description="Present in labelled clips only.")
+
+
+def problems(arrays: dict[str, np.ndarray], meta: ClipMeta, image_count: int) -> list[str]:
+    """All violations of the contract in one clip, each naming its field; empty when it is sound."""
+    found: list[str] = []
+    sizes: dict[str, int] = {}
+    for spec in FIELDS:
+        required = not spec.labelled_only or meta.action_spec is not None
+        if spec.name not in arrays:
+            if required:
+                found.append(f"{spec.name}: missing")
+            continue
+        array = arrays[spec.name]
+        if spec.labelled_only and meta.action_spec is None:
+            found.append(f"{spec.name}: present, but meta.action_spec is null")
+        elif str(array.dtype) != spec.dtype:
+            found.append(f"{spec.name}: dtype {array.dtype}, expected {spec.dtype}")
+        elif not _fits(array.shape, spec.shape, sizes):
+            found.append(f"{spec.name}: shape {list(array.shape)}, expected {_shape_text(spec, sizes)}")
+        elif array.size == 0:
+            found.append(f"{spec.name}: empty")
+        elif (wrong := spec.check(array)) is not None:
+            found.append(f"{spec.name}: {wrong}")
+    found += [f"{name}: not a field of the format" for name in arrays if name not in FIELD_BY_NAME]
+    frames = sizes.get("T")
+    if frames is not None and image_count != frames:
+        found.append(f"images: {image_count}, expected T={frames}")
+    if frames is not None and len(meta.source_frames) != frames:
+        found.append(f"meta.source_frames: {len(meta.source_frames)} entries, expected T={frames}")
+    if meta.schema_version != SCHEMA_VERSION:
+        found.append(f"meta.schema_version: {meta.schema_version}, this release reads {SCHEMA_VERSION}")
+    if meta.action_spec is not None:
+        for symbol, names in (("A", meta.action_spec.names), ("P", meta.action_spec.proprio_names)):
+            if symbol in sizes and sizes[symbol] != len(names):
+                found.append(f"meta.action_spec: {len(names)} names for {sizes[symbol]} dimensions ({symbol})")
+    return found
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[str | int, ...], sizes: dict[str, int]) -> bool:
+    """Whether ``shape`` matches, where the first array that uses a symbol fixes its size."""
+    if len(shape) != len(wanted):
+        return False
+    return all(
+        size == (sizes.setdefault(w, size) if isinstance(w, str) else w) for size, w in zip(shape, wanted, strict=True)
+    )
+
+
+def _shape_text(spec: FieldSpec, sizes: dict[str, int]) -> str:
+    return "[" + ", ".join(f"{s}={sizes[s]}" if isinstance(s, str) and s in sizes else str(s) for s in spec.shape) + "]"

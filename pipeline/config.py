@@ -1,0 +1,143 @@
+"""Configuration: one YAML per run, one strict section per stage, unknown keys answered with the nearest known name."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.errors import UserError
+
+SECTIONS = ("run", "simulate", "index", "extract", "pack", "pretrain", "align", "rollout", "export")
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RunSettings(Settings):
+    """What all stages share."""
+
+    out: Path = Field(description="Run folder; every stage writes into its own folder below it.")
+    seed: int = Field(0, description="Seed of everything random.")
+    workers: int = Field(0, ge=0, description="Worker processes per stage; 0 = number of CPU cores.")
+    failure_budget: int = Field(0, ge=0, description="Unexpected failures tolerated per stage before it exits with 3.")
+    max_unreadable: int | None = Field(
+        None, ge=0, description="Inputs that may be unreadable before the stage exits with 3; null = any number."
+    )
+
+    def worker_count(self) -> int:
+        """Number of worker processes."""
+        return self.workers or len(os.sched_getaffinity(0))
+
+
+Model = TypeVar("Model", bound=Settings)
+
+
+class Config:
+    """A parsed configuration file. Sections are validated when they are asked for."""
+
+    def __init__(self, raw: dict[str, Any], path: Path):
+        self.raw = raw
+        self.path = path
+
+    @property
+    def run(self) -> RunSettings:
+        return self.section("run", RunSettings)
+
+    def folder(self, stage: str) -> Path:
+        """The run's folder of one stage."""
+        return self.run.out / stage
+
+    def has(self, name: str) -> bool:
+        return name in self.raw
+
+    def section(self, name: str, model: type[Model]) -> Model:
+        """The settings of one section; a missing section means all defaults."""
+        try:
+            return model.model_validate(self.raw.get(name) or {})
+        except ValidationError as error:
+            raise UserError("\n".join(_explain(self.path, name, model, error))) from None
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads a YAML configuration and applies ``a.b=value`` overrides (values are YAML).
+
+    Raises UserError for a missing file, invalid YAML, a malformed override or an unknown section.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Name an existing configuration file.") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise UserError(
+            f"{path}: a configuration is a mapping of sections ({', '.join(SECTIONS)}), found {type(raw).__name__}."
+        )
+    for override in overrides:
+        _apply(raw, override)
+    for name in raw:
+        if name not in SECTIONS:
+            raise UserError(f"{path}: {name}: unknown section.{_nearest(str(name), SECTIONS)}")
+    return Config(raw, path)
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    dotted, separator, text = override.partition("=")
+    if not separator or not dotted:
+        raise UserError(f"--set {override}: expected a.b=value, for example pretrain.steps=100.")
+    *parents, last = dotted.split(".")
+    node: Any = raw
+    for depth, key in enumerate(parents):
+        node = node.setdefault(key, {}) if isinstance(node, dict) else None
+        if not isinstance(node, dict):
+            raise UserError(f"--set {override}: '{'.'.join(parents[: depth + 1])}' is not a mapping.")
+    try:
+        node[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override}: the value is not valid YAML: {error}") from None
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" Did you mean '{match[0]}'?" if match else f" Known: {', '.join(known)}."
+
+
+def _explain(path: Path, section: str, model: type[BaseModel], error: ValidationError) -> list[str]:
+    lines = []
+    for item in error.errors():
+        where = ".".join([section, *map(str, item["loc"])])
+        if item["type"] == "extra_forbidden":
+            known = _known_names(model, item["loc"][:-1])
+            lines.append(f"{path}: {where}: unknown key.{_nearest(str(item['loc'][-1]), known)}")
+        else:
+            lines.append(f"{path}: {where}: {item['msg']} (found {item['input']!r})")
+    return lines
+
+
+def _known_names(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Field names of the settings at ``location`` inside ``model``; list positions and union tags are passed over."""
+    for step in location:
+        if isinstance(step, str) and step in model.model_fields:
+            inner = _settings_in(model.model_fields[step].annotation)
+            if inner is not None:
+                model = inner
+    return list(model.model_fields)
+
+
+def _settings_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _settings_in(argument)
+        if found is not None:
+            return found
+    return None
