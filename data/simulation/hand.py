@@ -1,0 +1,245 @@
+"""A posable, skin-coloured hand on the skeleton of MyoHand (package ``myo-sim``, Apache-2.0), with exact landmarks.
+
+Bones, joints, joint axes and limits are MyoHand's; muscles and meshes are dropped, and the skin is a set of capsules
+and one ellipsoid, so that its surface is known in closed form. Kinematic only: nothing here is simulated dynamics.
+Hand frame at rest (right hand): fingers along -y, thumb side +x, palm facing -z; the origin is the wrist.
+"""
+
+# pyright: reportAttributeAccessIssue=false
+# (mujoco fills its namespace from a C extension without type stubs)
+from __future__ import annotations
+
+import importlib.util
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+
+import mujoco
+import numpy as np
+
+PREFIX = "hand-"
+ROOT = PREFIX + "root"
+
+# MediaPipe order: (MyoHand body, offset in it in metres). A body's origin is its joint; tips are MyoHand's tip sites.
+LANDMARKS: tuple[tuple[str, tuple[float, float, float]], ...] = (
+    ("lunate", (0, 0, 0)),
+    ("firstmc", (0, 0, 0)),
+    ("proximal_thumb", (0, 0, 0)),
+    ("distal_thumb", (0, 0, 0)),
+    ("distal_thumb", (0.010, -0.020, -0.008)),
+    ("2proxph", (0, 0, 0)),
+    ("midph2", (0, 0, 0)),
+    ("distph2", (0, 0, 0)),
+    ("distph2", (0.002, -0.018, 0.0)),
+    ("3proxph", (0, 0, 0)),
+    ("midph3", (0, 0, 0)),
+    ("distph3", (0, 0, 0)),
+    ("distph3", (0.002, -0.019, -0.001)),
+    ("4proxph", (0, 0, 0)),
+    ("midph4", (0, 0, 0)),
+    ("distph4", (0, 0, 0)),
+    ("distph4", (-0.001, -0.018, 0.001)),
+    ("5proxph", (0, 0, 0)),
+    ("midph5", (0, 0, 0)),
+    ("distph5", (0, 0, 0)),
+    ("distph5", (-0.001, -0.017, -0.003)),
+)
+THUMB_TIP, INDEX_TIP = 4, 8
+
+# Skin: (name, body, from, to, radius), metres at scale 1. An end given as "a/b" is the origin of b, a child of a, as
+# seen from the parent of a; a single name is the origin of a child.
+_Point = tuple[float, float, float] | str
+_O = (0.0, 0.0, 0.0)
+SKIN: tuple[tuple[str, str, _Point, _Point, float], ...] = (
+    ("thumb1", "firstmc", _O, "proximal_thumb", 0.0125),
+    ("thumb2", "proximal_thumb", _O, "distal_thumb", 0.0105),
+    ("thumb3", "distal_thumb", _O, (0.0100, -0.0195, -0.0076), 0.0092),
+    ("index0", "secondmc", (-0.0080, 0.0300, -0.0030), "2proxph", 0.0110),
+    ("index1", "2proxph", _O, "midph2", 0.0096),
+    ("index2", "midph2", _O, "distph2", 0.0084),
+    ("index3", "distph2", _O, (0.0020, -0.0175, 0.0), 0.0076),
+    ("middle0", "thirdmc", (-0.0002, 0.0300, -0.0020), "3proxph", 0.0110),
+    ("middle1", "3proxph", _O, "midph3", 0.0098),
+    ("middle2", "midph3", _O, "distph3", 0.0086),
+    ("middle3", "distph3", _O, (0.0020, -0.0185, -0.0010), 0.0078),
+    ("ring0", "fourthmc", (0.0060, 0.0300, 0.0), "4proxph", 0.0105),
+    ("ring1", "4proxph", _O, "midph4", 0.0092),
+    ("ring2", "midph4", _O, "distph4", 0.0081),
+    ("ring3", "distph4", _O, (-0.0010, -0.0175, 0.0005), 0.0074),
+    ("little0", "fifthmc", (0.0090, 0.0280, 0.0), "5proxph", 0.0105),
+    ("little1", "5proxph", _O, "midph5", 0.0084),
+    ("little2", "midph5", _O, "distph5", 0.0073),
+    ("little3", "distph5", _O, (-0.0010, -0.0165, -0.0025), 0.0066),
+    ("knuckles2", "capitate", "secondmc/2proxph", "thirdmc/3proxph", 0.0110),
+    ("knuckles3", "capitate", "thirdmc/3proxph", "fourthmc/4proxph", 0.0108),
+    ("knuckles4", "capitate", "fourthmc/4proxph", "fifthmc/5proxph", 0.0105),
+    ("palm2", "capitate", "secondmc", "thirdmc", 0.0120),
+    ("palm3", "capitate", "thirdmc", "fourthmc", 0.0125),
+    ("palm4", "capitate", "fourthmc", "fifthmc", 0.0125),
+    ("thenar", "capitate", "trapezium", (0.0190, -0.0360, -0.0050), 0.0140),
+    ("hypothenar", "capitate", (-0.0140, -0.0080, -0.0050), (-0.0215, -0.0420, -0.0060), 0.0135),
+    ("heel", "capitate", (0.0100, -0.0040, -0.0050), (-0.0120, -0.0060, -0.0040), 0.0140),
+)
+PALM = ("palm", "capitate", (-0.002, -0.032, -0.001), (0.030, 0.042, 0.0145))
+# The forearm is drawn, but belongs neither to the mask nor to the exact surface: an effector is a hand.
+FOREARM = (
+    ((0.004, 0.010, 0.0), (-0.004, 0.380, -0.030), 0.027),
+    ((-0.014, 0.010, 0.0), (-0.022, 0.380, -0.030), 0.025),
+)
+
+
+@dataclass(frozen=True)
+class HandShape:
+    """One hand's looks. scale: 1 = MyoHand's adult. thickness: multiplies radii. skin_rgb: 0..1. side: left, right."""
+
+    scale: float = 1.0
+    thickness: float = 1.0
+    skin_rgb: tuple[float, float, float] = (0.86, 0.66, 0.53)
+    side: str = "right"
+    forearm: bool = True
+
+
+def _skeleton() -> ET.Element:
+    spec = importlib.util.find_spec("myo_sim")
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError("package myo-sim is missing; install it with: pip install --no-deps myo-sim==0.2.3")
+    path = Path(spec.submodule_search_locations[0]) / "models/arm/assets/myoarm_r_chain.xml"
+    for body in ET.parse(path).getroot().iter("body"):
+        if body.get("name") == "lunate_r":
+            return body
+    raise ValueError(f"{path}: no body 'lunate_r'; install myo-sim==0.2.3")
+
+
+def _plain(name: str | None) -> str:
+    return (name or "").removesuffix("_r")
+
+
+def _numbers(text: str | None, default: str = "0 0 0") -> np.ndarray:
+    return np.array([float(x) for x in (text or default).split()])
+
+
+class _Builder:
+    """Copies the skeleton into a small MJCF tree, scaled, mirrored for a left hand, with skin."""
+
+    def __init__(self, shape: HandShape, degrees: bool):
+        self.shape = shape
+        # Attached models are read in the angle unit of the model they are attached to.
+        self.angle_unit = np.deg2rad(1) if degrees else 1.0
+        # Mirroring at the palm's middle plane negates x of points and y, z of rotation axes (they are pseudovectors).
+        self.mirror_point = np.array([-1.0 if shape.side == "left" else 1.0, 1, 1]) * shape.scale
+        self.mirror_axis = np.array([1.0, -1, -1]) if shape.side == "left" else np.ones(3)
+        self.origins = {_plain(b.get("name")): _numbers(b.get("pos")) for b in _skeleton().iter("body")}
+        self.style = {
+            "group": "1",
+            "contype": "0",
+            "conaffinity": "0",
+            "rgba": " ".join(f"{c:.4f}" for c in (*shape.skin_rgb, 1.0)),
+        }
+
+    def text(self, vector: np.ndarray) -> str:
+        return " ".join(f"{x:.7f}" for x in vector)
+
+    def point(self, vector: _Point | np.ndarray) -> np.ndarray:
+        if isinstance(vector, str):
+            vector = np.sum([self.origins[name] for name in vector.split("/")], axis=0)
+        return np.asarray(vector, float) * self.mirror_point
+
+    def capsule(self, parent: ET.Element, name: str, start: _Point, end: _Point, radius: float) -> None:
+        ends = self.text(np.concatenate([self.point(start), self.point(end)]))
+        size = f"{radius * self.shape.scale * self.shape.thickness:.6f}"
+        ET.SubElement(parent, "geom", dict(self.style, name=PREFIX + name, type="capsule", fromto=ends, size=size))
+
+    def body(self, source: ET.Element, parent: ET.Element, is_root: bool) -> None:
+        name = _plain(source.get("name"))
+        pos = np.zeros(3) if is_root else self.point(name)
+        element = ET.SubElement(parent, "body", name=PREFIX + name, pos=self.text(pos))
+        # MuJoCo wants mass on a jointed body; the hand is only ever posed, so any value does.
+        ET.SubElement(element, "inertial", pos="0 0 0", mass="0.01", diaginertia="1e-5 1e-5 1e-5")
+        for joint in source.findall("joint"):
+            axis = self.text(_numbers(joint.get("axis")) * self.mirror_axis)
+            limits = self.text(_numbers(joint.get("range"), "0 0") / self.angle_unit)
+            joint_name = PREFIX + _plain(joint.get("name"))
+            ET.SubElement(element, "joint", name=joint_name, type="hinge", axis=axis, range=limits, limited="true")
+        for part, body, start, end, radius in SKIN:
+            if body == name:
+                self.capsule(element, part, start, end, radius)
+        if name == PALM[1]:
+            radii = np.array(PALM[3]) * self.shape.scale * np.array([1, 1, self.shape.thickness])
+            place = dict(pos=self.text(self.point(PALM[2])), size=self.text(radii), type="ellipsoid")
+            ET.SubElement(element, "geom", dict(self.style, name=PREFIX + PALM[0], **place))
+        for child in source.findall("body"):
+            self.body(child, element, is_root=False)
+
+    def build(self) -> str:
+        root = ET.Element("mujoco", model="hand")
+        base = ET.SubElement(ET.SubElement(root, "worldbody"), "body", name=ROOT, mocap="true")
+        if self.shape.forearm:
+            for i, (start, end, radius) in enumerate(FOREARM):
+                self.capsule(base, f"forearm{i}", start, end, radius)
+        self.body(_skeleton(), base, is_root=True)
+        return ET.tostring(root, encoding="unicode")
+
+
+def attach_hand(spec: mujoco.MjSpec, shape: HandShape) -> None:
+    """Append the hand to a scene that is not compiled yet; geoms that are already there keep their ids."""
+    hand = mujoco.MjSpec.from_string(_Builder(shape, bool(spec.compiler.degree)).build())
+    spec.worldbody.add_frame().attach_body(hand.body(ROOT), "", "")
+
+
+class HandRig:
+    """Poses the hand of a compiled model and tells the exact truth about it, in the world frame, metres."""
+
+    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, shape: HandShape):
+        self.model, self.data, self.shape = model, data, shape
+        self._mocap = int(model.body_mocapid[model.body(ROOT).id])
+        joints = [j for j in range(model.njnt) if model.joint(j).name.startswith(PREFIX)]
+        self.joint_names = [model.joint(j).name.removeprefix(PREFIX) for j in joints]
+        self.joint_limits = model.jnt_range[joints].copy()
+        self._qpos = model.jnt_qposadr[joints]
+        self._index = {name: i for i, name in enumerate(self.joint_names)}
+        geoms = [g for g in range(model.ngeom) if model.geom(g).name.startswith(PREFIX)]
+        self.geoms = np.array([g for g in geoms if "forearm" not in model.geom(g).name])
+        self._landmark_bodies = np.array([model.body(PREFIX + body).id for body, _ in LANDMARKS])
+        mirror = np.array([-1.0 if shape.side == "left" else 1.0, 1, 1]) * shape.scale
+        self._landmark_offsets = np.array([offset for _, offset in LANDMARKS]) * mirror
+
+    def joints(self, angles: dict[str, float]) -> np.ndarray:
+        """Named joint angles in radians (others zero) -> f64 [J], clipped to MyoHand's limits."""
+        full = np.zeros(len(self.joint_names))
+        for name, value in angles.items():
+            full[self._index[name]] = value
+        return np.clip(full, *self.joint_limits.T)
+
+    def pose(self, angles_J: np.ndarray, position_3: np.ndarray, rotation_33: np.ndarray) -> None:
+        """Set all joints and put the wrist at ``position_3``; ``rotation_33`` is world_from_hand."""
+        quaternion = np.zeros(4)
+        mujoco.mju_mat2Quat(quaternion, np.ascontiguousarray(rotation_33, np.float64).ravel())
+        self.data.qpos[self._qpos] = angles_J
+        self.data.mocap_pos[self._mocap] = position_3
+        self.data.mocap_quat[self._mocap] = quaternion
+        mujoco.mj_kinematics(self.model, self.data)
+
+    def landmarks(self) -> np.ndarray:
+        """The 21 landmarks in MediaPipe order, f64 [21,3]."""
+        rotations = self.data.xmat[self._landmark_bodies].reshape(-1, 3, 3)
+        offsets = np.einsum("kij,kj->ki", rotations, self._landmark_offsets)
+        return self.data.xpos[self._landmark_bodies] + offsets
+
+    def pinch_gap(self) -> float:
+        """Free space between the pads of thumb and index finger, metres, never negative."""
+        tips = self.landmarks()[[THUMB_TIP, INDEX_TIP]]
+        radii = sum(self.model.geom(PREFIX + n).size[0] for n in ("thumb3", "index3"))
+        return max(float(np.linalg.norm(tips[1] - tips[0]) - radii), 0.0)
+
+    def surface(self) -> tuple[np.ndarray, np.ndarray]:
+        """Exact surface without the forearm: capsules f64 [C,7] and ellipsoids f64 [E,15] (see ``surface``)."""
+        capsules, ellipsoids = [], []
+        for g in self.geoms:
+            centre, rotation = self.data.geom_xpos[g], self.data.geom_xmat[g].reshape(3, 3)
+            size = self.model.geom_size[g]
+            if self.model.geom_type[g] == mujoco.mjtGeom.mjGEOM_CAPSULE:
+                half = rotation[:, 2] * size[1]
+                capsules.append(np.concatenate([centre - half, centre + half, size[:1]]))
+            else:
+                ellipsoids.append(np.concatenate([centre, size, rotation.ravel()]))
+        return np.array(capsules).reshape(-1, 7), np.array(ellipsoids).reshape(-1, 15)

@@ -1,0 +1,63 @@
+"""Writes a simulated episode exactly as a user could write one: a video, an array file, and last a JSON sidecar."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from pipeline.atomic import publishing, write_json
+
+DEPTH_UNIT_M = 1e-4
+FAR_M = 65535 * DEPTH_UNIT_M
+
+
+def encode_depth(depth: np.ndarray) -> np.ndarray:
+    """Depth in metres [..., H, W] -> uint16 in units of 0.1 mm; 0 where it is further than the format can hold."""
+    units = np.rint(np.asarray(depth, np.float64) / DEPTH_UNIT_M)
+    return np.where((units > 0) & (units <= 65535), units, 0).astype(np.uint16)
+
+
+def encode_video(path: Path, images: Sequence[np.ndarray], rate_hz: int, crf: int = 16) -> None:
+    """H.264 at ``rate_hz`` frames per second; the same images give the same bytes.
+
+    No B-frames, so that the first presentation time is zero; a key frame every 10 frames keeps random access cheap.
+    """
+    height, width = images[0].shape[:2]
+    options = {"crf": str(crf), "preset": "fast", "bf": "0", "g": "10", "threads": "1"}
+    with publishing(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(rate_hz), options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
+        container.mux(stream.encode())
+
+
+def write_episode(
+    folder: Path,
+    name: str,
+    images: Sequence[np.ndarray],
+    rate_hz: int,
+    arrays: dict[str, np.ndarray],
+    sidecar: dict[str, Any],
+    compress: bool = False,
+) -> None:
+    """Writes NAME.mp4, NAME.npz and, as the mark of completion, NAME.json. Each file appears whole or not at all."""
+    encode_video(folder / f"{name}.mp4", images, rate_hz)
+    save = np.savez_compressed if compress else np.savez
+    with publishing(folder / f"{name}.npz") as temporary, temporary.open("wb") as handle:
+        save(handle, **arrays)  # pyright: ignore[reportArgumentType]
+    write_json(folder / f"{name}.json", {**sidecar, "arrays": f"{name}.npz", "depth_unit_m": DEPTH_UNIT_M})
+
+
+def is_finished(folder: Path, name: str, fingerprint: str) -> bool:
+    """True when the episode is there in full and was made from the same settings."""
+    path = folder / f"{name}.json"
+    if not (path.exists() and (folder / f"{name}.mp4").exists() and (folder / f"{name}.npz").exists()):
+        return False
+    return json.loads(path.read_text()).get("fingerprint") == fingerprint
