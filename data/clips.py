@@ -1,4 +1,4 @@
-"""Motion clips in WebDataset shards: writing, reading one after another, and reading one by its place in the archive."""
+"""Motion clips in WebDataset shards: writing them, reading them in order or by their place in the archive."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import webdataset
 from PIL import Image
 from pydantic import ValidationError
+from webdataset.writer import TarWriter
 
 from data.schema import FIELD_BY_NAME, FIELDS, KEY_PATTERN, ClipMeta, problems
 from pipeline.errors import UserError
@@ -75,7 +75,7 @@ def write_samples(path: Path, samples: Iterable[dict[str, bytes | str]]) -> int:
     count = 0
     with (
         path.open("wb") as handle,
-        webdataset.TarWriter(handle, user="kinecloud", group="kinecloud", mode=0o644, mtime=0, encoder=False) as writer,
+        TarWriter(handle, user="kinecloud", group="kinecloud", mode=0o644, mtime=0, encoder=False) as writer,
     ):
         for sample in samples:
             writer.write(sample)

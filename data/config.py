@@ -14,11 +14,13 @@ class Source(Settings):
     """One place that videos come from."""
 
     name: str = Field(pattern=r"[a-z0-9-]+", description="Short name, recorded in every clip.")
-    kind: Literal["video"] = Field("video", description="`video`: a folder of video files with optional sidecars.")
+    kind: Literal["video"] = Field(
+        default="video", description="`video`: a folder of video files with optional sidecars."
+    )
     path: Path = Field(description="Folder, searched with all its subfolders.")
-    embodiment: str = Field("human-hand", description="Used where a sidecar does not say.")
-    instruction: str = Field("", description="Used where a sidecar does not say.")
-    license: str = Field("", description="As declared by you; kept with the index.")
+    embodiment: str = Field(default="human-hand", description="Used where a sidecar does not say.")
+    instruction: str = Field(default="", description="Used where a sidecar does not say.")
+    license: str = Field(default="", description="As declared by you; kept with the index.")
 
 
 class IndexConfig(Settings):
@@ -37,22 +39,26 @@ class IndexConfig(Settings):
 class PackConfig(Settings):
     """``python -m data pack``: filter, split by group, shuffle, equal shards."""
 
-    val_fraction: float = Field(0.15, gt=0, lt=1, description="Share of groups held out, per embodiment and task.")
-    clips_per_shard: int = Field(64, ge=1)
-    min_frames: int = Field(8, ge=2, description="Shorter clips are left out and counted.")
-    min_visible: float = Field(0.2, ge=0, le=1, description="Least mean share of measured points.")
+    val_fraction: float = Field(
+        default=0.15, gt=0, lt=1, description="Share of groups held out, per embodiment and task."
+    )
+    clips_per_shard: int = Field(default=64, ge=1)
+    min_frames: int = Field(default=8, ge=2, description="Shorter clips are left out and counted.")
+    min_visible: float = Field(default=0.2, ge=0, le=1, description="Least mean share of measured points.")
 
 
 class WindowConfig(Settings):
     """One training sample: a moment of a clip with its past and its future."""
 
     past_s: tuple[float, ...] = Field(
-        (-0.15, -0.1, -0.05, 0.0), description="Times of the input clouds; the last is 0."
+        default=(-0.15, -0.1, -0.05, 0.0), description="Times of the input clouds; the last is 0."
     )
-    horizons_s: tuple[float, ...] = Field((0.1, 0.2, 0.3, 0.4, 0.5), description="Times of the predicted clouds.")
-    points: int = Field(64, ge=1, description="Points per training sample, a random subset; 0 is not allowed.")
-    image_size: int = Field(128, ge=32, description="Images are letterboxed to this square, pixels.")
-    action_chunk: int = Field(8, ge=1, description="Actions per labelled sample.")
+    horizons_s: tuple[float, ...] = Field(
+        default=(0.1, 0.2, 0.3, 0.4, 0.5), description="Times of the predicted clouds."
+    )
+    points: int = Field(default=64, ge=1, description="Points per training sample, a random subset; 0 is not allowed.")
+    image_size: int = Field(default=128, ge=32, description="Images are letterboxed to this square, pixels.")
+    action_chunk: int = Field(default=8, ge=1, description="Actions per labelled sample.")
 
     @model_validator(mode="after")
     def _times_are_ordered(self) -> WindowConfig:

@@ -76,7 +76,7 @@ def _any(array: np.ndarray) -> str | None:
 
 FIELDS: tuple[FieldSpec, ...] = (
     FieldSpec(
-        "points", "float32", ("T", "N", 3), "metres, camera frame of that image, OpenCV axes (x right, y down, z forward)",
+        "points", "float32", ("T", "N", 3), "metres, camera frame, OpenCV axes (x right, y down, z forward)",
         "finite; point n is the same physical point in every frame", _finite,
     ),
     FieldSpec("visible", "bool", ("T", "N"), "-", "true = measured in this frame, false = carried over", _any),
@@ -85,14 +85,13 @@ FIELDS: tuple[FieldSpec, ...] = (
         "> 0; one standard deviation of position across and along the viewing ray, calibrated", _positive,
     ),
     FieldSpec("confidence", "float32", ("T",), "-", "0..1: is this the declared effector", _unit_interval),
-    FieldSpec("timestamps", "float64", ("T",), "seconds", "presentation times of the video, strictly increasing", _increasing),
+    FieldSpec("timestamps", "float64", ("T",), "seconds", "presentation times, strictly increasing", _increasing),
     FieldSpec("intrinsics", "float32", (3, 3), "pixels at meta.image_size", "fx, fy > 0", _intrinsics),
     FieldSpec(
-        "world_from_camera", "float32", ("T", 4, 4), "metres", "rigid; constant when the camera is static, the identity "
-        "when its pose is unknown", _rigid,
+        "world_from_camera", "float32", ("T", 4, 4), "metres", "rigid; constant when the camera is static, identity when unknown", _rigid,
     ),
     FieldSpec(
-        "opening", "float32", ("T",), "metres", ">= 0, NaN = unknown; grasp aperture: thumb to index, or jaw gap", _opening
+        "opening", "float32", ("T",), "metres", ">= 0, NaN = unknown; grasp aperture (thumb to index, jaws)", _opening
     ),
     FieldSpec(
         "actions", "float32", ("T", "A"), "meta.action_spec",
@@ -117,14 +116,14 @@ class ActionSpec(Settings):
 class ClipMeta(Settings):
     """meta.json of a clip."""
 
-    schema_version: int = Field(SCHEMA_VERSION, description="Version of this format.")
+    schema_version: int = Field(default=SCHEMA_VERSION, description="Version of this format.")
     episode_id: str = Field(description="Source episode; splits are made by `group`, never by clip.")
     group: str = Field(description="Episodes that show the same recorded motion share it.")
     source: str = Field(description="Name of the source in the index.")
     embodiment: str = Field(description="For example `human-hand`.")
     side: Literal["left", "right"] | None = Field(description="Which hand; null when it does not apply.")
     instruction: str = Field(description="Task in words; may be empty.")
-    task: str | None = Field(None, description="Short task name, when the source has one.")
+    task: str | None = Field(default=None, description="Short task name, when the source has one.")
     scale: Literal["metric", "assumed", "relative"] = Field(
         description="`metric`: measured depth; `assumed`: from an assumed hand size; `relative`: unknown scale."
     )
@@ -133,10 +132,10 @@ class ClipMeta(Settings):
     image_size: tuple[int, int] = Field(description="Width and height of the stored images, pixels.")
     source_frames: list[int] = Field(description="Index of each frame in the source video.")
     extractor: str = Field(description="Name and version of the extractor.")
-    weights_sha256: dict[str, str] = Field({}, description="SHA-256 of every network file that was used.")
-    quality: dict[str, float] = Field({}, description="Named quality scores.")
-    simulated: bool = Field(False, description="True for rendered video.")
-    action_spec: ActionSpec | None = Field(None, description="Present in labelled clips only.")
+    weights_sha256: dict[str, str] = Field(default={}, description="SHA-256 of every network file that was used.")
+    quality: dict[str, float] = Field(default={}, description="Named quality scores.")
+    simulated: bool = Field(default=False, description="True for rendered video.")
+    action_spec: ActionSpec | None = Field(default=None, description="Present in labelled clips only.")
 
 
 def problems(arrays: dict[str, np.ndarray], meta: ClipMeta, image_count: int) -> list[str]:

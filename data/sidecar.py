@@ -1,0 +1,127 @@
+"""What a user may say about a video, in a JSON or CSV file of the same name beside it.
+
+``clip.mp4`` may have ``clip.json`` (one object, or a list of objects for several stretches of the same video) or
+``clip.csv`` (a header of the same names, one row per stretch; intrinsics as columns fx, fy, cx, cy and frame_range as
+columns start_frame, end_frame). Everything is optional.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+
+from data.schema import ActionSpec
+from pipeline.config import Settings
+from pipeline.errors import UserError
+
+CSV_NUMBERS = ("fx", "fy", "cx", "cy", "start_frame", "end_frame")
+
+
+class Sidecar(Settings):
+    """One stretch of one video."""
+
+    instruction: str | None = Field(default=None, description="The task in words.")
+    embodiment: str | None = Field(default=None, description="For example `human-hand`, `widowx-gripper`.")
+    effector: Literal["hand", "mask"] = Field(
+        default="hand",
+        description="`hand`: find human hands in the image; `mask`: follow the mask in `arrays`, with its depth.",
+    )
+    side: Literal["left", "right"] | None = Field(default=None, description="Keep only this hand; null keeps both.")
+    intrinsics: tuple[tuple[float, float, float], ...] | None = Field(
+        default=None, description="3x3 camera matrix in pixels at the video's size."
+    )
+    frame_range: tuple[int, int] | None = Field(default=None, description="First frame and the one after the last.")
+    group: str | None = Field(
+        default=None, description="Episodes that show the same motion or scene; splits keep them together."
+    )
+    task: str | None = Field(default=None, description="Short task name.")
+    license: str | None = Field(default=None, description="As declared.")
+    simulated: bool = Field(default=False, description="Rendered, not filmed.")
+    labelled: bool = Field(default=False, description="`arrays` holds actions and proprioception that may be read.")
+    seed: int | None = Field(default=None, description="Seed of a simulated episode.")
+    success: bool | None = Field(default=None, description="Whether the task was completed.")
+    arrays: str | None = Field(
+        default=None, description="NPZ file beside the video: depth, mask, world_from_camera, actions, ..."
+    )
+    depth_unit_m: float = Field(default=0.001, gt=0, description="Metres per unit of integer depth.")
+    action_spec: ActionSpec | None = None
+
+    @field_validator("intrinsics")
+    @classmethod
+    def _pinhole(cls, value: tuple[tuple[float, float, float], ...] | None) -> Any:
+        if value is not None:
+            if len(value) != 3 or tuple(value[2]) != (0, 0, 1):
+                raise ValueError("must be 3 rows, the last one 0 0 1")
+            if value[0][0] <= 0 or value[1][1] <= 0:
+                raise ValueError(f"focal lengths must be positive, found fx={value[0][0]}, fy={value[1][1]}")
+        return value
+
+    @field_validator("frame_range")
+    @classmethod
+    def _not_empty(cls, value: tuple[int, int] | None) -> Any:
+        if value is not None and not 0 <= value[0] < value[1]:
+            raise ValueError(f"must be 0 <= start < end, found {value}")
+        return value
+
+
+def sidecar_paths(video: Path) -> list[Path]:
+    """Files that would be sidecars of ``video``."""
+    return [video.with_suffix(suffix) for suffix in (".json", ".csv")]
+
+
+def read_sidecars(video: Path) -> list[Sidecar]:
+    """The stretches described beside ``video``; one default stretch when nothing is.
+
+    Raises UserError naming file, field and value when a sidecar is wrong.
+    """
+    as_json, as_csv = sidecar_paths(video)
+    if as_json.exists():
+        try:
+            content = json.loads(as_json.read_text())
+        except (ValueError, OSError) as error:
+            raise UserError(f"{as_json}: not readable as JSON ({error})") from None
+        rows = content if isinstance(content, list) else [content]
+        return [_parse(row, as_json, number) for number, row in enumerate(rows)] or [Sidecar.model_validate({})]
+    if as_csv.exists():
+        try:
+            with as_csv.open(newline="") as handle:
+                rows = list(csv.DictReader(handle))
+        except (csv.Error, OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{as_csv}: not readable as CSV ({error})") from None
+        return [_parse(_from_csv(row, as_csv), as_csv, number) for number, row in enumerate(rows)] or [
+            Sidecar.model_validate({})
+        ]
+    return [Sidecar.model_validate({})]
+
+
+def _from_csv(row: dict[str, Any], path: Path) -> dict[str, Any]:
+    values = {name: text for name, text in row.items() if text not in (None, "")}
+    numbers: dict[str, float] = {}
+    for name in CSV_NUMBERS:
+        if name in values:
+            try:
+                numbers[name] = float(values.pop(name))
+            except ValueError:
+                raise UserError(f"{path}: {name}: not a number: {row[name]!r}") from None
+    if {"fx", "fy", "cx", "cy"} <= numbers.keys():
+        fx, fy, cx, cy = (numbers[name] for name in ("fx", "fy", "cx", "cy"))
+        values["intrinsics"] = ((fx, 0, cx), (0, fy, cy), (0, 0, 1))
+    elif numbers.keys() & {"fx", "fy", "cx", "cy"}:
+        raise UserError(f"{path}: intrinsics need all of fx, fy, cx, cy; found {sorted(numbers)}")
+    if {"start_frame", "end_frame"} <= numbers.keys():
+        values["frame_range"] = (int(numbers["start_frame"]), int(numbers["end_frame"]))
+    return values
+
+
+def _parse(row: Any, path: Path, number: int) -> Sidecar:
+    try:
+        return Sidecar.model_validate(row)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "content"
+        known = f" Known: {', '.join(Sidecar.model_fields)}." if first["type"] == "extra_forbidden" else ""
+        raise UserError(f"{path}: entry {number}: {where}: {first['msg']} (found {first['input']!r}).{known}") from None

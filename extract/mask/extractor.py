@@ -1,0 +1,120 @@
+"""Effectors that come with a mask and depth: robot grippers in RGB-D data and simulated effectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from data.episode import Frame
+from extract.effector import Camera, EffectorTrack, Extraction
+from extract.mask.config import MaskConfig
+from extract.mask.tracker import Pose, SurfaceTracker
+from extract.segments import Segment, split_at_gaps
+
+NAME = "mask-depth/1"
+PIXEL_SIGMA = 0.6  # one sigma of a sample's place inside its pixel and of closest-point sliding, pixels
+DEPTH_TOLERANCE_M = 0.008  # a projected point further behind the measured surface is hidden
+
+
+class MaskExtractor:
+    """Masks and depth in, one track per stretch with the effector in view out."""
+
+    def __init__(self, config: MaskConfig):
+        self.config = config
+
+    def __call__(self, frames: Iterable[Frame], camera: Camera) -> Extraction:
+        kept = list(frames)
+        times = np.array([frame.time for frame in kept])
+        pixels = np.array([_effector_pixels(frame) for frame in kept])
+        seen = pixels >= self.config.min_mask_px
+        if not seen.any():
+            detail = f"no frame of {len(kept)} shows {self.config.min_mask_px} effector pixels with depth"
+            return Extraction([], [("no_effector", detail)], len(kept), 0)
+        segments, rejections = split_at_gaps(times, seen, self.config.max_gap_s, self.config.min_seconds)
+        tracks = [self._track(kept, pixels, segment, camera) for segment in segments]
+        return Extraction(tracks, rejections, len(kept), int(seen.sum()))
+
+    def _track(self, frames: list[Frame], pixels: np.ndarray, segment: Segment, camera: Camera) -> EffectorTrack:
+        slots = segment.slots
+        measured = [slot for slot, present in zip(slots, segment.measured, strict=True) if present]
+        reference = max(measured, key=lambda slot: (pixels[slot], -slot))
+        tracker = SurfaceTracker(frames[reference], camera, self.config.points)
+        poses: dict[int, Pose] = {reference: tracker.start}
+        for direction in (1, -1):
+            near, before = tracker.start, None
+            for slot in sorted((s for s in measured if (s - reference) * direction > 0), key=lambda s: s * direction):
+                poses[slot] = tracker.follow(frames[slot], near, before)
+                near, before = poses[slot], near
+        points_TN3 = np.stack(
+            [
+                tracker.points(poses[slot]) if slot in poses else np.full((self.config.points, 3), np.nan)
+                for slot in slots
+            ]
+        )
+        visible_TN = np.stack(
+            [
+                visible_points(points_TN3[row], frames[slot], camera)
+                if slot in poses
+                else np.zeros(self.config.points, bool)
+                for row, slot in enumerate(slots)
+            ]
+        )
+        times = np.array([frames[slot].time for slot in slots])
+        points_TN3 = _fill(points_TN3, times, segment.measured)
+        residual_T = np.interp(times, times[segment.measured], [poses[slot].residual_m for slot in measured])
+        sigma_T2 = self._sigma(points_TN3, residual_T, segment.measured, camera)
+        return EffectorTrack(
+            frame_slots=slots,
+            points=points_TN3.astype(np.float32),
+            visible=visible_TN,
+            sigma=sigma_T2,
+            confidence=segment.measured.astype(np.float32),
+            opening=np.full(len(slots), np.nan, np.float32),
+            side=None,
+            scale="metric",
+            depth_source="sensor",
+            quality={
+                "visible": float(visible_TN.mean()),
+                "residual_mm": float(1000 * residual_T.mean()),
+                "measured": float(segment.measured.mean()),
+            },
+        )
+
+    def _sigma(
+        self, points_TN3: np.ndarray, residual_T: np.ndarray, measured_T: np.ndarray, camera: Camera
+    ) -> np.ndarray:
+        """[T,2]: pixel footprint and registration residual across the ray, residual along it; gaps count tenfold."""
+        footprint_T = points_TN3[..., 2].mean(1) / camera.focal_px * PIXEL_SIGMA
+        across, along = np.hypot(footprint_T, residual_T), np.hypot(0.3 * footprint_T, residual_T)
+        return (np.stack([across, along], -1) * np.where(measured_T, 1, 10)[:, None]).astype(np.float32)
+
+
+def visible_points(points_N3: np.ndarray, frame: Frame, camera: Camera) -> np.ndarray:
+    """bool [N]: the point projects into the effector's mask and lies on the measured surface there."""
+    assert frame.mask is not None and frame.depth is not None
+    height, width = frame.mask.shape
+    column, row = np.floor(camera.project(points_N3)).astype(int).T
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height) & (points_N3[:, 2] > 0)
+    row, column = np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)
+    on_surface = np.abs(points_N3[:, 2] - frame.depth[row, column]) < DEPTH_TOLERANCE_M
+    return inside & frame.mask[row, column] & on_surface
+
+
+def _effector_pixels(frame: Frame) -> int:
+    if frame.mask is None or frame.depth is None:
+        return 0
+    return int((frame.mask & (frame.depth > 0)).sum())
+
+
+def _fill(points_TN3: np.ndarray, times: np.ndarray, measured_T: np.ndarray) -> np.ndarray:
+    """Linear interpolation over the frames without measurement (they are marked not visible)."""
+    if measured_T.all():
+        return points_TN3
+    filled = points_TN3.copy()
+    flat = points_TN3.reshape(len(times), -1)
+    for column in range(flat.shape[1]):
+        filled.reshape(len(times), -1)[~measured_T, column] = np.interp(
+            times[~measured_T], times[measured_T], flat[measured_T, column]
+        )
+    return filled
