@@ -142,14 +142,14 @@ def _inside(landmarks_FK3: np.ndarray, view: View, settings: CloseupSettings) ->
     return bool(near_enough and (uv > MARGIN).all() and (uv < 1 - MARGIN).all())
 
 
-def _scene(rng: np.random.Generator, shape: HandShape, settings: CloseupSettings) -> mujoco.MjModel:
+def _scene(rng: np.random.Generator, side: str) -> mujoco.MjModel:
     spec = mujoco.MjSpec()
     spec.visual.map.znear, spec.visual.map.zfar = 0.05, 20.0
     spec.stat.extent, spec.stat.center = 1.0, [0, 0.5, 0]
     add_camera(spec)
     add_lights(spec, rng)
     add_wall_and_clutter(spec, rng, distance=float(rng.uniform(1.1, 1.8)))
-    attach_hand(spec, shape)
+    attach_hand(spec, side)
     return spec.compile()
 
 
@@ -182,7 +182,7 @@ def make_closeup(
     rng = np.random.default_rng([seed, 0xC105E])
     shape = _random_shape(rng, settings.side)
     view = View((0, 0, 0), (0, 1, 0), float(rng.uniform(38, 52)))
-    model = _scene(rng, shape, settings)
+    model = _scene(rng, settings.side)
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
     rig = HandRig(model, data, shape)

@@ -96,7 +96,6 @@ class HandShape:
     thickness: float = 1.0
     skin_rgb: tuple[float, float, float] = (0.86, 0.66, 0.53)
     side: str = "right"
-    forearm: bool = True
 
 
 def _skeleton() -> ET.Element:
@@ -119,22 +118,16 @@ def _numbers(text: str | None, default: str = "0 0 0") -> np.ndarray:
 
 
 class _Builder:
-    """Copies the skeleton into a small MJCF tree, scaled, mirrored for a left hand, with skin."""
+    """Copies the skeleton into a small MJCF tree at adult size, mirrored for a left hand, with skin."""
 
-    def __init__(self, shape: HandShape, degrees: bool):
-        self.shape = shape
+    def __init__(self, side: str, degrees: bool):
         # Attached models are read in the angle unit of the model they are attached to.
         self.angle_unit = np.deg2rad(1) if degrees else 1.0
         # Mirroring at the palm's middle plane negates x of points and y, z of rotation axes (they are pseudovectors).
-        self.mirror_point = np.array([-1.0 if shape.side == "left" else 1.0, 1, 1]) * shape.scale
-        self.mirror_axis = np.array([1.0, -1, -1]) if shape.side == "left" else np.ones(3)
+        self.mirror_point = np.array([-1.0 if side == "left" else 1.0, 1, 1])
+        self.mirror_axis = np.array([1.0, -1, -1]) if side == "left" else np.ones(3)
         self.origins = {_plain(b.get("name")): _numbers(b.get("pos")) for b in _skeleton().iter("body")}
-        self.style = {
-            "group": "1",
-            "contype": "0",
-            "conaffinity": "0",
-            "rgba": " ".join(f"{c:.4f}" for c in (*shape.skin_rgb, 1.0)),
-        }
+        self.style = {"group": "1", "contype": "0", "conaffinity": "0"}
 
     def text(self, vector: np.ndarray) -> str:
         return " ".join(f"{x:.7f}" for x in vector)
@@ -146,7 +139,7 @@ class _Builder:
 
     def capsule(self, parent: ET.Element, name: str, start: _Point, end: _Point, radius: float) -> None:
         ends = self.text(np.concatenate([self.point(start), self.point(end)]))
-        size = f"{radius * self.shape.scale * self.shape.thickness:.6f}"
+        size = f"{radius:.6f}"
         ET.SubElement(parent, "geom", dict(self.style, name=PREFIX + name, type="capsule", fromto=ends, size=size))
 
     def body(self, source: ET.Element, parent: ET.Element, is_root: bool) -> None:
@@ -164,8 +157,7 @@ class _Builder:
             if body == name:
                 self.capsule(element, part, start, end, radius)
         if name == PALM[1]:
-            radii = np.array(PALM[3]) * self.shape.scale * np.array([1, 1, self.shape.thickness])
-            place = dict(pos=self.text(self.point(PALM[2])), size=self.text(radii), type="ellipsoid")
+            place = dict(pos=self.text(self.point(PALM[2])), size=self.text(np.array(PALM[3])), type="ellipsoid")
             ET.SubElement(element, "geom", dict(self.style, name=PREFIX + PALM[0], **place))
         for child in source.findall("body"):
             self.body(child, element, is_root=False)
@@ -173,16 +165,15 @@ class _Builder:
     def build(self) -> str:
         root = ET.Element("mujoco", model="hand")
         base = ET.SubElement(ET.SubElement(root, "worldbody"), "body", name=ROOT, mocap="true")
-        if self.shape.forearm:
-            for i, (start, end, radius) in enumerate(FOREARM):
-                self.capsule(base, f"forearm{i}", start, end, radius)
+        for i, (start, end, radius) in enumerate(FOREARM):
+            self.capsule(base, f"forearm{i}", start, end, radius)
         self.body(_skeleton(), base, is_root=True)
         return ET.tostring(root, encoding="unicode")
 
 
-def attach_hand(spec: mujoco.MjSpec, shape: HandShape) -> None:
-    """Append the hand to a scene that is not compiled yet; geoms that are already there keep their ids."""
-    hand = mujoco.MjSpec.from_string(_Builder(shape, bool(spec.compiler.degree)).build())
+def attach_hand(spec: mujoco.MjSpec, side: str) -> None:
+    """Append a left or right hand to a scene that is not compiled yet; geoms that are already there keep their ids."""
+    hand = mujoco.MjSpec.from_string(_Builder(side, bool(spec.compiler.degree)).build())
     spec.worldbody.add_frame().attach_body(hand.body(ROOT), "", "")
 
 
@@ -190,16 +181,37 @@ class HandRig:
     """Poses the hand of a compiled model and tells the exact truth about it, in the world frame, metres."""
 
     def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, shape: HandShape):
-        self.model, self.data, self.shape = model, data, shape
+        self.model, self.data = model, data
         self._mocap = int(model.body_mocapid[model.body(ROOT).id])
         joints = [j for j in range(model.njnt) if model.joint(j).name.startswith(PREFIX)]
         self.joint_names = [model.joint(j).name.removeprefix(PREFIX) for j in joints]
         self.joint_limits = model.jnt_range[joints].copy()
         self._qpos = model.jnt_qposadr[joints]
         self._index = {name: i for i, name in enumerate(self.joint_names)}
-        geoms = [g for g in range(model.ngeom) if model.geom(g).name.startswith(PREFIX)]
-        self.geoms = np.array([g for g in geoms if "forearm" not in model.geom(g).name])
+        self._all_geoms = np.array([g for g in range(model.ngeom) if model.geom(g).name.startswith(PREFIX)])
+        self.geoms = np.array([g for g in self._all_geoms if "forearm" not in model.geom(g).name])
+        bodies = [b for b in range(model.nbody) if model.body(b).name.startswith(PREFIX)]
+        self._bodies = np.array([b for b in bodies if model.body(b).name != ROOT])
+        self._adult = {
+            "body_pos": model.body_pos[self._bodies].copy(),
+            "geom_pos": model.geom_pos[self._all_geoms].copy(),
+            "geom_size": model.geom_size[self._all_geoms].copy(),
+        }
         self._landmark_bodies = np.array([model.body(PREFIX + body).id for body, _ in LANDMARKS])
+        self.reshape(shape)
+
+    def reshape(self, shape: HandShape) -> None:
+        """Give the hand another size, thickness and skin without compiling the scene again. The side is fixed."""
+        self.shape = shape
+        model, adult, geoms = self.model, self._adult, self._all_geoms
+        model.body_pos[self._bodies] = adult["body_pos"] * shape.scale
+        model.geom_pos[geoms] = adult["geom_pos"] * shape.scale
+        size = adult["geom_size"] * shape.scale
+        is_capsule = model.geom_type[geoms] == mujoco.mjtGeom.mjGEOM_CAPSULE
+        size[is_capsule, 0] *= shape.thickness  # radius; the second number is half the length
+        size[~is_capsule, 2] *= shape.thickness  # the palm's thickness
+        model.geom_size[geoms] = size
+        model.geom_rgba[geoms] = [*shape.skin_rgb, 1.0]
         mirror = np.array([-1.0 if shape.side == "left" else 1.0, 1, 1]) * shape.scale
         self._landmark_offsets = np.array([offset for _, offset in LANDMARKS]) * mirror
 
