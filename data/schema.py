@@ -88,7 +88,12 @@ FIELDS: tuple[FieldSpec, ...] = (
     FieldSpec("timestamps", "float64", ("T",), "seconds", "presentation times, strictly increasing", _increasing),
     FieldSpec("intrinsics", "float32", (3, 3), "pixels at meta.image_size", "fx, fy > 0", _intrinsics),
     FieldSpec(
-        "world_from_camera", "float32", ("T", 4, 4), "metres", "rigid; constant when the camera is static, identity when unknown", _rigid,
+        "world_from_camera",
+        "float32",
+        ("T", 4, 4),
+        "metres",
+        "rigid; constant when the camera is static, identity when unknown",
+        _rigid,
     ),
     FieldSpec(
         "opening", "float32", ("T",), "metres", ">= 0, NaN = unknown; grasp aperture (thumb to index, jaws)", _opening

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -23,7 +23,7 @@ class Camera:
 
     intrinsics_33: np.ndarray
     image_size: tuple[int, int]
-    origin: str
+    origin: Literal["given", "metadata", "assumed"]
 
     @property
     def focal_px(self) -> float:
@@ -88,6 +88,15 @@ class Extraction:
 
 
 class Extractor(Protocol):
-    """An effector extractor. Deterministic: the same frames give the same bytes in any process."""
+    """An effector extractor. Deterministic: the same frames give the same bytes in any process.
+
+    name: with a version, stored in every clip. weights_sha256: by file name, of every network file it uses.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def weights_sha256(self) -> dict[str, str]: ...
 
     def __call__(self, frames: Iterable[Frame], camera: Camera) -> Extraction: ...

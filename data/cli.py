@@ -1,0 +1,166 @@
+"""``python -m data index|simulate|pack|verify|stats|peek|samples|format``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from data.config import IndexConfig, PackConfig, WindowConfig
+from data.simulation.config import SimulateConfig
+from pipeline.command import add_config_options, config_of, exit_code_of
+from pipeline.config import Settings
+from pipeline.errors import UserError
+from pipeline.logs import StageLog
+
+
+def main() -> int:
+    """Parses the command line and runs it; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m data", description="Episodes in, packed motion clips out.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def add(name: str, text: str, function: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(function=function)
+        return command
+
+    add_config_options(add("index", "list every file of the sources, as episodes or rejections", _index))
+    add_config_options(add("simulate", "make simulated episodes as an ordinary folder of videos", _simulate))
+    add_config_options(add("pack", "filter, split, shuffle: extracted clips to training shards", _pack))
+    _shards(add("verify", "check every clip of the shards against the format", _verify))
+    _shards(add("stats", "what the shards hold", _stats))
+    peek = add("peek", "one clip as a picture: its frames with the points on them", _peek)
+    peek.add_argument("shard", type=Path)
+    peek.add_argument("--key", help="the clip (default: the first)")
+    peek.add_argument("--out", type=Path, default=Path("peek.png"), help="picture to write")
+    samples = add("samples", "which windows a training step reads", _samples)
+    _shards(samples)
+    for name, default in (("--seed", 0), ("--step", 0), ("--batch-size", 8), ("--rank", 0), ("--world", 1)):
+        samples.add_argument(name, type=int, default=default)
+    add("format", "print docs/format.md", _format)
+
+    arguments = parser.parse_args()
+    return exit_code_of(lambda: arguments.function(arguments))
+
+
+def _shards(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shards", type=Path, nargs="+", help="shards, or folders of shards")
+
+
+def _paths(arguments: argparse.Namespace) -> list[Path]:
+    paths: list[Path] = []
+    for path in arguments.shards:
+        found = sorted(path.glob("*.tar")) if path.is_dir() else [path]
+        if not found or not found[0].exists():
+            raise UserError(f"{path}: no shard here (*.tar)")
+        paths += found
+    return paths
+
+
+def _checked(arguments: argparse.Namespace, section: str, model: type[Settings]) -> bool:
+    """Validates the section; true when nothing else was asked for."""
+    config_of(arguments).section(section, model)
+    return arguments.check
+
+
+def _simulate(arguments: argparse.Namespace) -> None:
+    if _checked(arguments, "simulate", SimulateConfig):
+        return
+    from data.simulation.run import run_simulate
+
+    run_simulate(config_of(arguments))
+
+
+def _index(arguments: argparse.Namespace) -> None:
+    if _checked(arguments, "index", IndexConfig):
+        return
+    from data.index import build_index
+
+    config = config_of(arguments)
+    log = StageLog(config.run.out, "index")
+    episodes, rejected = build_index(config.section("index", IndexConfig), config.folder("index"))
+    for rejection in rejected:
+        log.info(f"rejected {rejection.item}: {rejection.reason}: {rejection.detail}")
+    seconds = sum(episode.duration_s for episode in episodes)
+    log.info(f"{len(episodes)} episodes, {seconds / 60:.1f} minutes of video, {len(rejected)} files rejected")
+
+
+def _pack(arguments: argparse.Namespace) -> None:
+    if _checked(arguments, "pack", PackConfig):
+        return
+    from data.index import read_index
+    from data.pack import made_from, pack
+    from pipeline.fingerprint import read_done, require_same
+
+    config = config_of(arguments)
+    settings, folder, extracted = config.section("pack", PackConfig), config.folder("pack"), config.folder("extract")
+    log = StageLog(config.run.out, "pack")
+    episode_ids = [episode.episode_id for episode in read_index(config.folder("index"))]
+    document = made_from(settings, config.run.seed, extracted, episode_ids)
+    mark = read_done(folder)
+    if mark is not None and mark["made_from"] == document:
+        log.info("nothing to do: the clips are packed")
+        return
+    if mark is not None:  # more clips are welcome and packed anew; other settings are refused
+        grown = {name: document[name] for name in ("units", "episodes")}
+        require_same({**mark["made_from"], **grown}, document, folder)
+    summary = pack(settings, config.run.seed, extracted, episode_ids, folder, document)
+    for name, split in summary["splits"].items():
+        log.info(f"{name}: {split['clips']} clips of {split['groups']} groups in {split['shards']} shards")
+    for reason, count in summary["left_out"].items():
+        log.info(f"left out: {count} clips: {reason}")
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    from data.clips import verify
+
+    paths = _paths(arguments)
+    found = verify(paths)
+    if found:
+        raise UserError("\n".join([f"{len(found)} violations of the format:", *found]))
+    print(f"{len(paths)} shards: every clip keeps the format")
+
+
+def _stats(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from data.stats import COLUMNS, stats
+
+    table = Table(*COLUMNS)
+    for row in stats(_paths(arguments)):
+        table.add_row(*(str(row[column]) for column in COLUMNS))
+    Console().print(table)
+
+
+def _peek(arguments: argparse.Namespace) -> None:
+    from PIL import Image
+
+    from data.clips import Shard
+    from data.overlay import strip_image
+
+    shard = Shard(arguments.shard)
+    if not shard.keys:
+        raise UserError(f"{arguments.shard}: the shard is empty")
+    key = arguments.key or shard.keys[0]
+    if key not in shard.keys:
+        raise UserError(f"{arguments.shard}: no clip {key}; it holds: {', '.join(shard.keys[:20])}")
+    clip = shard.clip(key)
+    Image.fromarray(strip_image(clip)).save(arguments.out)
+    print(f"{key}: {clip.frames} frames, {clip.meta.embodiment}, '{clip.meta.instruction}' -> {arguments.out}")
+
+
+def _samples(arguments: argparse.Namespace) -> None:
+    from data.loader import WindowDataset, batches
+
+    dataset = WindowDataset(_paths(arguments), WindowConfig())
+    stream = batches(dataset, arguments.batch_size, arguments.seed, arguments.step, arguments.rank, arguments.world)
+    batch = next(stream)
+    for key, time in zip(batch["key"], batch["time"].tolist(), strict=True):
+        print(f"{key} {time:.3f}")
+
+
+def _format(arguments: argparse.Namespace) -> None:
+    from data.format_page import format_page
+
+    print(format_page(), end="")

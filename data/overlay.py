@@ -1,0 +1,49 @@
+"""Drawing a clip's points on its frames."""
+
+from __future__ import annotations
+
+import colorsys
+
+import cv2
+import numpy as np
+
+from data.clips import Clip, encode_image
+
+MIN_SIDE = 256  # small frames are enlarged, so that points can be told apart
+
+
+def overlay(clip: Clip, frame: int, points_N3: np.ndarray | None = None) -> np.ndarray:
+    """One frame with the clip's points on it, uint8 RGB [h,w,3].
+
+    Every point keeps its colour in all frames, so that identity can be judged by eye; measured points are filled,
+    carried ones are rings. points_N3: other points (metres, that frame's camera frame) to draw instead.
+    """
+    image = clip.image(frame)
+    scale = max(1, round(MIN_SIDE / max(image.shape[:2]), 2))
+    image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    points = clip.arrays["points"][frame] if points_N3 is None else points_N3
+    visible = clip.arrays["visible"][frame]
+    uvw = points @ clip.arrays["intrinsics"].T
+    pixels = uvw[:, :2] / np.maximum(uvw[:, 2:], 1e-6) * scale
+    for (u, v), seen, colour in zip(pixels, visible, colours(len(points)), strict=True):
+        if -1e4 < u < 1e4 and -1e4 < v < 1e4:
+            cv2.circle(image, (round(u - 0.5), round(v - 0.5)), 2, colour, -1 if seen else 1, cv2.LINE_AA)
+    return image
+
+
+def filmstrip(clip: Clip, count: int = 6) -> list[bytes]:
+    """``count`` frames spread over the clip, with points, as JPEG."""
+    frames = np.unique(np.linspace(0, clip.frames - 1, count).round().astype(int))
+    return [encode_image(overlay(clip, int(frame))) for frame in frames]
+
+
+def strip_image(clip: Clip, count: int = 6) -> np.ndarray:
+    """The same frames side by side in one picture, uint8 RGB."""
+    frames = np.unique(np.linspace(0, clip.frames - 1, count).round().astype(int))
+    return np.concatenate([overlay(clip, int(frame)) for frame in frames], axis=1)
+
+
+def colours(count: int) -> list[tuple[int, int, int]]:
+    """Distinct RGB colours along the spectrum, red to violet."""
+    tones = [colorsys.hsv_to_rgb(0.8 * number / max(count - 1, 1), 0.9, 1.0) for number in range(count)]
+    return [(int(255 * r), int(255 * g), int(255 * b)) for r, g, b in tones]

@@ -1,0 +1,61 @@
+"""Reading one episode: its frames with depth and mask where there are any, its camera path and its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import numpy as np
+
+from data.episode import Frame
+from data.index import Episode
+from data.video import Unreadable, frames
+
+ARRAYS = ("depth", "mask", "world_from_camera", "opening", "actions", "proprio")
+
+
+class EpisodeReader:
+    """Lazy access to one episode. Raises Unreadable with a reason when video or arrays cannot be used."""
+
+    def __init__(self, episode: Episode):
+        self.episode = episode
+
+    @cached_property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The known arrays of the companion file, one entry per video frame; empty when there is none."""
+        path = self.episode.arrays_path
+        if path is None:
+            return {}
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                found = {name: stored[name] for name in ARRAYS if name in stored}
+        except (OSError, ValueError, EOFError, KeyError) as error:
+            raise Unreadable("bad_arrays", f"{path.name} cannot be read ({error})") from None
+        for name, array in found.items():
+            if self.episode.frames and len(array) != self.episode.frames:
+                detail = f"{path.name}: {name} has {len(array)} entries for {self.episode.frames} frames"
+                raise Unreadable("bad_arrays", detail)
+        needed = ["depth", "mask"] if self.episode.sidecar.effector == "mask" else []
+        needed += ["actions", "proprio"] if self.episode.sidecar.labelled else []
+        if missing := [name for name in needed if name not in found]:
+            raise Unreadable("bad_arrays", f"{path.name} has no {', '.join(missing)}")
+        return found
+
+    def frames(self, rate_hz: float | None) -> Iterator[Frame]:
+        """Frames at a rate. A labelled episode is read at its own rate: an action belongs to one frame interval."""
+        sidecar = self.episode.sidecar
+        depth, mask = self.arrays.get("depth"), self.arrays.get("mask")
+        rate = None if sidecar.labelled else rate_hz
+        for index, time, image in frames(self.episode.path, rate, sidecar.frame_range):
+            yield Frame(
+                index=index,
+                time=time,
+                image=image,
+                depth=None if depth is None else depth[index].astype(np.float32) * np.float32(sidecar.depth_unit_m),
+                mask=None if mask is None else mask[index].astype(bool),
+            )
+
+    def per_frame(self, name: str, indices: np.ndarray) -> np.ndarray | None:
+        """An array's entries at the given video frames, float32, or None when the episode has none."""
+        array = self.arrays.get(name)
+        return None if array is None else array[indices].astype(np.float32)

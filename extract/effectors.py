@@ -1,0 +1,19 @@
+"""The registry of effector extractors: a new one is added here, by name."""
+
+from __future__ import annotations
+
+from extract.config import ExtractConfig
+from extract.effector import Extractor
+
+
+def build_extractor(kind: str, config: ExtractConfig) -> Extractor:
+    """The extractor for a sidecar's ``effector``; heavy packages are imported only for the kind that is asked for."""
+    if kind == "hand":
+        from extract.hand.extractor import HandExtractor
+
+        return HandExtractor(config.hand)
+    if kind == "mask":
+        from extract.mask.extractor import MaskExtractor
+
+        return MaskExtractor(config.mask)
+    raise ValueError(f"unknown effector '{kind}'")

@@ -1,0 +1,86 @@
+"""The report section of the extract stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from data.clips import Clip, Shard
+from data.index import Episode, Rejection
+from data.overlay import filmstrip
+from extract.worker import REJECTED
+from pipeline.section import Section
+from pipeline.units import finished_shards
+
+CLIPS_PER_KIND = 2
+
+
+def write_section(
+    folder: Path, summary: dict[str, Any], rejections: list[Rejection], episodes: dict[str, Episode]
+) -> None:
+    """Counts, every rejection with a frame, and clips of every source and embodiment with their points."""
+    section = Section("Extraction", order=20)
+    shown = _examples(folder, set(episodes))
+    if any(clip.meta.simulated for clip in shown):
+        section.note("Clips marked 'simulated' come from rendered video, not from a camera.", kind="simulated")
+    section.facts(
+        [
+            ("episodes", summary["episodes"]),
+            ("episodes with clips", summary["episodes_with_clips"]),
+            ("clips", summary["clips"]),
+            ("frames with an effector", f"{summary['frames_with_effector']} of {summary['frames']}"),
+            ("rejections", sum(summary["rejections"].values())),
+        ]
+    )
+    for clip in shown:
+        section.images(f"{_kind(clip)}: {clip.key}", [(jpeg, _caption(clip)) for jpeg in filmstrip(clip)])
+    for clip in {_kind(clip): clip for clip in reversed(shown)}.values():
+        times = clip.arrays["timestamps"]
+        fps = (len(times) - 1) / (times[-1] - times[0])
+        section.cloud(_kind(clip), clip.arrays["points"], clip.arrays["visible"], float(fps), _caption(clip))
+    section.rejections(
+        [
+            (
+                episodes[rejection.item].path.name if rejection.item in episodes else rejection.item,
+                rejection.reason,
+                rejection.detail,
+                _picture(folder, rejection.item),
+            )
+            for rejection in rejections
+        ]
+    )
+    section.save(folder)
+
+
+def _examples(folder: Path, wanted: set[str]) -> list[Clip]:
+    """The clips with the most measured points, a few for each source and embodiment."""
+    best: dict[tuple[str, str], list[tuple[float, Path, str]]] = {}
+    for path, _ in finished_shards(folder):
+        shard = Shard(path)
+        for key in shard.keys:
+            meta = shard.meta(key)
+            if meta.episode_id in wanted:
+                score = meta.quality.get("visible", 0.0) * len(meta.source_frames) ** 0.5
+                best.setdefault((meta.source, meta.embodiment), []).append((score, path, key))
+    chosen = []
+    for kind in sorted(best):
+        for _, path, key in sorted(best[kind], key=lambda entry: (-entry[0], entry[2]))[:CLIPS_PER_KIND]:
+            chosen.append(Shard(path).clip(key))
+    return chosen
+
+
+def _kind(clip: Clip) -> str:
+    return f"{clip.meta.source}, {clip.meta.embodiment}{' (simulated)' if clip.meta.simulated else ''}"
+
+
+def _caption(clip: Clip) -> str:
+    side = f"{clip.meta.side} " if clip.meta.side else ""
+    scale = {"metric": "metric scale", "assumed": "assumed scale", "relative": "unknown scale"}[clip.meta.scale]
+    return (
+        f"{side}{clip.meta.embodiment}: {clip.meta.instruction or 'no instruction'} ({scale}, {clip.meta.depth_source})"
+    )
+
+
+def _picture(folder: Path, item: str) -> bytes | None:
+    path = folder / REJECTED / f"{item}.jpg"
+    return path.read_bytes() if "/" not in item and path.exists() else None

@@ -1,0 +1,39 @@
+"""What all commands share: the options that name a configuration, and errors that become exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.config import Config, load
+from pipeline.errors import KinecloudError
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """--config FILE, --set a.b=value (repeatable) and --check (validate the section and stop)."""
+    parser.add_argument("--config", type=Path, required=True, metavar="C.yaml", help="configuration file")
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=v", help="override one value (repeatable)")
+    parser.add_argument("--check", action="store_true", help="only check the configuration")
+
+
+def config_of(arguments: argparse.Namespace) -> Config:
+    """The configuration that the options name."""
+    config = load(arguments.config, arguments.set)
+    _ = config.run
+    return config
+
+
+def exit_code_of(function: Callable[[], int | None]) -> int:
+    """Runs a command: 0 done, 2 bad input, 3 too many failures, 4 refused; bugs keep their traceback and give 1."""
+    try:
+        return function() or 0
+    except KinecloudError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr, flush=True)
+        return 130
+    except BrokenPipeError:
+        return 0
