@@ -1,0 +1,95 @@
+"""Configuration: strict, explained, overridable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import Field
+
+from pipeline.config import Settings, load
+from pipeline.errors import UserError
+
+
+class Inner(Settings):
+    learning_rate: float = 0.1
+
+
+class Outer(Settings):
+    steps: int = Field(default=10, ge=1)
+    inner: Inner = Inner()
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_unknown_key_names_the_nearest_known_one_at_every_depth(tmp_path: Path) -> None:
+    path = written(tmp_path, "run: {out: x}\npretrain: {stepps: 3, inner: {lerning_rate: 1}}")
+    with pytest.raises(UserError) as caught:
+        load(path).section("pretrain", Outer)
+    message = str(caught.value)
+    assert "pretrain.stepps: unknown key. Did you mean 'steps'?" in message
+    assert "pretrain.inner.lerning_rate: unknown key. Did you mean 'learning_rate'?" in message
+    assert str(path) in message
+
+
+def test_unknown_section_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Did you mean 'extract'"):
+        load(written(tmp_path, "extrct: {}"))
+
+
+def test_bad_value_shows_field_and_value(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"pretrain\.steps: .*greater than or equal to 1.*found 0"):
+        load(written(tmp_path, "pretrain: {steps: 0}")).section("pretrain", Outer)
+
+
+def test_overrides_replace_and_create(tmp_path: Path) -> None:
+    config = load(written(tmp_path, "run: {out: x}"), ["pretrain.inner.learning_rate=0.5", "run.seed=7"])
+    assert config.section("pretrain", Outer).inner.learning_rate == 0.5
+    assert config.run.seed == 7
+
+
+@pytest.mark.parametrize("override", ["steps", "=3", "run.out.deeper=1"])
+def test_malformed_override_is_an_error(tmp_path: Path, override: str) -> None:
+    with pytest.raises(UserError, match="--set"):
+        load(written(tmp_path, "run: {out: x}"), [override])
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1\n- 2"])
+def test_file_that_is_no_configuration_is_an_error(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UserError, match="c.yaml"):
+        load(written(tmp_path, text))
+
+
+def test_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read"):
+        load(tmp_path / "absent.yaml")
+
+
+def test_shipped_configurations_are_valid() -> None:
+    from align.config import AlignConfig, ExportConfig, RolloutConfig
+    from data.config import IndexConfig, PackConfig
+    from data.simulation.config import SimulateConfig
+    from extract.config import ExtractConfig
+    from pretrain.config import PretrainConfig
+
+    models = {
+        "simulate": SimulateConfig,
+        "index": IndexConfig,
+        "extract": ExtractConfig,
+        "pack": PackConfig,
+        "pretrain": PretrainConfig,
+        "align": AlignConfig,
+        "rollout": RolloutConfig,
+        "export": ExportConfig,
+    }
+    shipped = sorted((Path(__file__).parent.parent / "pipeline" / "configs").glob("*.yaml"))
+    assert shipped
+    for path in shipped:
+        config = load(path)
+        assert config.run.out
+        for name, model in models.items():
+            config.section(name, model)
