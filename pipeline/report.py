@@ -22,7 +22,7 @@ from pipeline.report_stages import stages_html
 from pipeline.report_top import PICTURES_SHOWN, Chosen, Top, choose_top
 
 ASSETS = Path(__file__).parent / "report_assets"
-SCRIPTS = ("chart.js", "cloud.js", "page.js")
+SCRIPTS = ("chart.js", "cloud_scene.js", "cloud.js", "page.js")
 MAX_BYTES = 24_000_000
 
 

@@ -32,7 +32,9 @@
     const power = 10 ** Math.floor(Math.log10(raw));
     const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw * 0.999) || raw;
     const ticks = [];
-    for (let i = Math.ceil(low / step - 1e-6); i * step <= high + step * 1e-6; i++) ticks.push(Number((i * step).toPrecision(12)));
+    for (let i = Math.ceil(low / step - 1e-6); i * step <= high + step * 1e-6; i++) {
+      ticks.push(Number((i * step).toPrecision(12)));
+    }
     return ticks;
   }
 
@@ -92,7 +94,7 @@
         button.type = "button";
         button.setAttribute("aria-pressed", "true");
         const swatch = svg("svg", { viewBox: "0 0 22 8", width: 22, height: 8, "aria-hidden": "true" }, button);
-        svg("line", { x1: 1, x2: 21, y1: 4, y2: 4, class: `line c${line.index % 8}`, "stroke-dasharray": this.dash(line) }, swatch);
+        svg("line", { x1: 1, x2: 21, y1: 4, y2: 4, ...this.stroke(line) }, swatch);
         button.append(line.y.some((y) => y !== null) ? line.name : `${line.name} (no finite value)`);
         button.addEventListener("click", () => {
           line.hidden = !line.hidden;
@@ -112,12 +114,16 @@
     }
 
     // A dashed line tells short curves apart without colour; on a long noisy one it would only be noise.
-    dash(line) { return line.x.length <= 60 ? DASHES[line.index % DASHES.length] : ""; }
+    stroke(line) {
+      const dash = line.x.length <= 60 ? DASHES[line.index % DASHES.length] : "";
+      return { class: `line c${line.index % 8}`, ...(dash ? { "stroke-dasharray": dash } : {}) };
+    }
 
     draw() {
       this.unpoint();
       this.area.replaceChildren();
-      const width = Math.max(this.area.clientWidth, 240), height = Math.round(Math.min(320, Math.max(220, width * 0.52)));
+      const width = Math.max(this.area.clientWidth, 240);
+      const height = Math.round(Math.min(320, Math.max(220, width * 0.52)));
       const drawn = (y) => y !== null && (!this.log || y > 0);
       const shown = this.series.filter((s) => !s.hidden);
       const [x0, x1] = domain(shown.flatMap((s) => s.x.filter((_, i) => drawn(s.y[i]))), false, true);
@@ -127,7 +133,9 @@
       const toX = (x) => left + ((x - x0) / (x1 - x0)) * (width - left - right);
       const f = this.log ? Math.log : (v) => v;
       const toY = (y) => height - bottom - ((f(y) - f(y0)) / (f(y1) - f(y0))) * (height - top - bottom);
-      const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" }, this.area);
+      const frame = { viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" };
+      const picture = svg("svg", frame, this.area);
+      const label = { "text-anchor": "middle", class: "label" }, middle = (top + height - bottom) / 2;
       for (const t of yTicks) {
         svg("line", { x1: left, x2: width - right, y1: toY(t), y2: toY(t), class: "grid" }, picture);
         svg("text", { x: left - 7, y: toY(t) + 4, "text-anchor": "end" }, picture, format(t));
@@ -137,9 +145,8 @@
         svg("text", { x: toX(t), y: height - bottom + 19, "text-anchor": "middle" }, picture, format(t));
       }
       svg("line", { x1: left, x2: width - right, y1: height - bottom, y2: height - bottom, class: "axis" }, picture);
-      svg("text", { x: (left + width - right) / 2, y: height - 5, "text-anchor": "middle", class: "label" }, picture, this.spec.x_label);
-      svg("text", { x: 12, y: (top + height - bottom) / 2, "text-anchor": "middle", class: "label",
-        transform: `rotate(-90 12 ${(top + height - bottom) / 2})` }, picture, this.spec.y_label);
+      svg("text", { x: (left + width - right) / 2, y: height - 5, ...label }, picture, this.spec.x_label);
+      svg("text", { x: 12, y: middle, transform: `rotate(-90 12 ${middle})`, ...label }, picture, this.spec.y_label);
       for (const line of shown) {
         let path = "", open = false;
         line.x.forEach((x, i) => {
@@ -147,10 +154,12 @@
           const alone = !open && (i + 1 === line.x.length || !drawn(line.y[i + 1]));
           path += `${open ? "L" : "M"}${toX(x).toFixed(1)} ${toY(line.y[i]).toFixed(1)}`;
           // A value between two gaps has no line of its own.
-          if (alone || line.x.length <= 24) svg("circle", { cx: toX(x), cy: toY(line.y[i]), r: 3, class: `dot c${line.index % 8}` }, picture);
+          if (alone || line.x.length <= 24) {
+            svg("circle", { cx: toX(x), cy: toY(line.y[i]), r: 3, class: `dot c${line.index % 8}` }, picture);
+          }
           open = true;
         });
-        if (path) svg("path", { d: path, class: `line c${line.index % 8}`, "stroke-dasharray": this.dash(line) }, picture);
+        if (path) svg("path", { d: path, ...this.stroke(line) }, picture);
       }
       this.cursor = svg("line", { y1: top, y2: height - bottom, class: "cursor", visibility: "hidden" }, picture);
       const xs = new Set();

@@ -29,14 +29,15 @@
     pictures = [...group.querySelectorAll("button.zoom img")];
     fps = Math.min(30, Math.max(0.5, Number(group.dataset.fps) || 2));
     show(index);
-    for (const button of box.querySelectorAll("[data-do]")) if (button.dataset.do !== "close") button.hidden = pictures.length < 2;
+    for (const button of box.querySelectorAll("[data-do]:not([data-do=close])")) button.hidden = pictures.length < 2;
     box.showModal();
     if (running) start();
   }
 
   for (const button of document.querySelectorAll("button.zoom")) {
     const group = button.closest("[data-group]") || button.parentElement;
-    button.addEventListener("click", () => open(group, [...group.querySelectorAll("button.zoom")].indexOf(button), false));
+    const index = [...group.querySelectorAll("button.zoom")].indexOf(button);
+    button.addEventListener("click", () => open(group, index, false));
   }
   for (const button of document.querySelectorAll(".film .play")) {
     button.hidden = false;
