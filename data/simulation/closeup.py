@@ -18,14 +18,13 @@ import mujoco
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from data.simulation.hand import HandRig, HandShape, attach_hand
+from data.simulation.hand import HandRig, attach_hand, random_hand_shape
 from data.simulation.render import RgbdRenderer, View, add_camera, backproject
 from data.simulation.scenery import add_lights, add_wall_and_clutter
-from data.simulation.write import FAR_M, encode_depth, is_finished, write_episode
+from data.simulation.write import FAR_M, encode_depth, write_episode
 
 PALM_CENTRE = np.array([0.0, -0.075, 0.0])
 SURFACE_POINTS = 500
-SKIN_TONES = ((0.92, 0.75, 0.64), (0.86, 0.66, 0.53), (0.78, 0.57, 0.43), (0.66, 0.46, 0.34), (0.50, 0.34, 0.25))
 MARGIN = 0.04  # landmarks stay this share of the image away from its border
 
 
@@ -60,12 +59,6 @@ class _Waves:
     def __call__(self, time_F: np.ndarray) -> np.ndarray:
         waves = np.sin(2 * np.pi * self.frequency * time_F[:, None, None] + self.phase)
         return waves @ np.array([0.7, 0.3])
-
-
-def _random_shape(rng: np.random.Generator, side: str) -> HandShape:
-    tone = np.array(SKIN_TONES[rng.integers(len(SKIN_TONES))]) * rng.uniform(0.94, 1.06)
-    r, g, b = (float(c) for c in np.clip(tone, 0, 1))
-    return HandShape(float(rng.uniform(0.9, 1.1)), float(rng.uniform(1.05, 1.25)), (r, g, b), side)
 
 
 def _angles(rig: HandRig, curl_F5: np.ndarray, spread_F: np.ndarray, thumb_F: np.ndarray) -> np.ndarray:
@@ -163,15 +156,6 @@ def _visible_surface(
     return surface
 
 
-def _in_frame(capsules_C7: np.ndarray, ellipsoids_E15: np.ndarray, camera_from_world: np.ndarray) -> tuple:
-    rotation, shift = camera_from_world[:3, :3], camera_from_world[:3, 3]
-    ends = capsules_C7[:, :6].reshape(-1, 2, 3) @ rotation.T + shift
-    capsules = np.concatenate([ends.reshape(-1, 6), capsules_C7[:, 6:]], axis=1)
-    axes = rotation @ ellipsoids_E15[:, 6:].reshape(-1, 3, 3)
-    centres = ellipsoids_E15[:, :3] @ rotation.T + shift
-    return capsules, np.concatenate([centres, ellipsoids_E15[:, 3:6], axes.reshape(-1, 9)], axis=1)
-
-
 def make_closeup(
     seed: int, settings: CloseupSettings
 ) -> tuple[list[np.ndarray], dict[str, np.ndarray], dict[str, Any]]:
@@ -180,7 +164,7 @@ def make_closeup(
     Raises RuntimeError when no motion fits the picture, for example because step_mm is too large for the clip.
     """
     rng = np.random.default_rng([seed, 0xC105E])
-    shape = _random_shape(rng, settings.side)
+    shape = random_hand_shape(rng, settings.side)
     view = View((0, 0, 0), (0, 1, 0), float(rng.uniform(38, 52)))
     model = _scene(rng, settings.side)
     data = mujoco.MjData(model)
@@ -237,7 +221,7 @@ def _render(
             rendering = renderer.render(data)
             mask = np.isin(rendering.geom, rig.geoms)
             depth = np.where(rendering.depth < FAR_M, rendering.depth, 0)
-            capsules, ellipsoids = _in_frame(*rig.surface(), camera_from_world)
+            capsules, ellipsoids = rig.surface(camera_from_world)
             images.append(rendering.image)
             rows.append(
                 {
@@ -253,11 +237,8 @@ def _render(
     return images, {key: np.stack([row[key] for row in rows]) for key in rows[0]}
 
 
-def write_closeup(folder: Path, name: str, seed: int, settings: CloseupSettings, fingerprint: str = "") -> None:
-    """Makes one clip and writes it as NAME.mp4, NAME.npz, NAME.json; nothing to do when it is there in full."""
-    if is_finished(folder, name, fingerprint):
-        return
+def write_closeup(folder: Path, name: str, seed: int, settings: CloseupSettings) -> None:
+    """Makes one clip and writes it as NAME.mp4, NAME.npz, NAME.json."""
     images, arrays, sidecar = make_closeup(seed, settings)
-    sidecar |= {"group": name, "fingerprint": fingerprint}
     # Depth and mask at 640x480 are mostly flat: compression makes a clip ten times smaller in half a second.
-    write_episode(folder, name, images, settings.rate_hz, arrays, sidecar, compress=True)
+    write_episode(folder, name, images, settings.rate_hz, arrays, {**sidecar, "group": name}, compress=True)

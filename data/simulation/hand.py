@@ -83,9 +83,12 @@ SKIN: tuple[tuple[str, str, _Point, _Point, float], ...] = (
 PALM = ("palm", "capitate", (-0.002, -0.032, -0.001), (0.030, 0.042, 0.0145))
 # The forearm is drawn, but belongs neither to the mask nor to the exact surface: an effector is a hand.
 FOREARM = (
-    ((0.004, 0.010, 0.0), (-0.004, 0.380, -0.030), 0.027),
-    ((-0.014, 0.010, 0.0), (-0.022, 0.380, -0.030), 0.025),
+    ((0.004, 0.010, 0.0), (-0.004, 0.600, -0.050), 0.029),
+    ((-0.014, 0.010, 0.0), (-0.022, 0.600, -0.050), 0.027),
 )
+
+
+SKIN_TONES = ((0.92, 0.75, 0.64), (0.86, 0.66, 0.53), (0.78, 0.57, 0.43), (0.66, 0.46, 0.34), (0.50, 0.34, 0.25))
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,13 @@ class HandShape:
     thickness: float = 1.0
     skin_rgb: tuple[float, float, float] = (0.86, 0.66, 0.53)
     side: str = "right"
+
+
+def random_hand_shape(rng: np.random.Generator, side: str) -> HandShape:
+    """An adult hand: size +-10 %, slim to sturdy, any of five skin tones."""
+    tone = np.array(SKIN_TONES[rng.integers(len(SKIN_TONES))]) * rng.uniform(0.94, 1.06)
+    r, g, b = (float(c) for c in np.clip(tone, 0, 1))
+    return HandShape(float(rng.uniform(0.9, 1.1)), float(rng.uniform(1.05, 1.25)), (r, g, b), side)
 
 
 def _skeleton() -> ET.Element:
@@ -237,17 +247,32 @@ class HandRig:
         offsets = np.einsum("kij,kj->ki", rotations, self._landmark_offsets)
         return self.data.xpos[self._landmark_bodies] + offsets
 
+    def forearm_direction(self) -> np.ndarray:
+        """Unit vector f64 [3] from the wrist towards the elbow, world frame."""
+        start, end = np.array(FOREARM[0][0]), np.array(FOREARM[0][1])
+        direction = (end - start) / np.linalg.norm(end - start)
+        if self.shape.side == "left":
+            direction[0] *= -1
+        rotation = np.empty(9)
+        mujoco.mju_quat2Mat(rotation, self.data.mocap_quat[self._mocap])
+        return rotation.reshape(3, 3) @ direction
+
+    def tip_radii(self) -> float:
+        """Thickness that thumb and index tip together put between their landmarks when they touch, metres."""
+        return float(sum(self.model.geom(PREFIX + name).size[0] for name in ("thumb3", "index3")))
+
     def pinch_gap(self) -> float:
         """Free space between the pads of thumb and index finger, metres, never negative."""
         tips = self.landmarks()[[THUMB_TIP, INDEX_TIP]]
-        radii = sum(self.model.geom(PREFIX + n).size[0] for n in ("thumb3", "index3"))
-        return max(float(np.linalg.norm(tips[1] - tips[0]) - radii), 0.0)
+        return max(float(np.linalg.norm(tips[1] - tips[0])) - self.tip_radii(), 0.0)
 
-    def surface(self) -> tuple[np.ndarray, np.ndarray]:
-        """Exact surface without the forearm: capsules f64 [C,7] and ellipsoids f64 [E,15] (see ``surface``)."""
+    def surface(self, frame_from_world_44: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Exact surface without the forearm, in any rigid frame: capsules f64 [C,7] and ellipsoids f64 [E,15]."""
+        turn, shift = frame_from_world_44[:3, :3], frame_from_world_44[:3, 3]
         capsules, ellipsoids = [], []
         for g in self.geoms:
-            centre, rotation = self.data.geom_xpos[g], self.data.geom_xmat[g].reshape(3, 3)
+            centre = turn @ self.data.geom_xpos[g] + shift
+            rotation = turn @ self.data.geom_xmat[g].reshape(3, 3)
             size = self.model.geom_size[g]
             if self.model.geom_type[g] == mujoco.mjtGeom.mjGEOM_CAPSULE:
                 half = rotation[:, 2] * size[1]

@@ -77,7 +77,7 @@ class RgbdRenderer:
         self._renderer = mujoco.Renderer(model, height, width, max_geom=2000)
         self._option = mujoco.MjvOption()
         self._option.geomgroup[:] = (1, 1, 1, 0, 0, 0)
-        self._option.sitegroup[:] = 0  # markers that no real camera would see
+        self._option.sitegroup[:] = (1, 1, 1, 0, 0, 0)
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             self._renderer.scene.flags[flag] = False
         self._rect = mujoco.MjrRect(0, 0, width, height)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -55,9 +54,6 @@ def write_episode(
     write_json(folder / f"{name}.json", {**sidecar, "arrays": f"{name}.npz", "depth_unit_m": DEPTH_UNIT_M})
 
 
-def is_finished(folder: Path, name: str, fingerprint: str) -> bool:
-    """True when the episode is there in full and was made from the same settings."""
-    path = folder / f"{name}.json"
-    if not (path.exists() and (folder / f"{name}.mp4").exists() and (folder / f"{name}.npz").exists()):
-        return False
-    return json.loads(path.read_text()).get("fingerprint") == fingerprint
+def is_finished(folder: Path, name: str) -> bool:
+    """True when all three files of the episode are there; each was published whole, the sidecar last."""
+    return all((folder / f"{name}{suffix}").exists() for suffix in (".mp4", ".npz", ".json"))
