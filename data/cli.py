@@ -78,7 +78,9 @@ def _index(arguments: argparse.Namespace) -> None:
 
     config = config_of(arguments)
     log = StageLog(config.run.out, "index")
-    episodes, rejected = build_index(config.section("index", IndexConfig), config.folder("index"))
+    episodes, rejected = build_index(
+        config.section("index", IndexConfig), config.folder("index"), config.folder("simulate")
+    )
     for rejection in rejected:
         log.info(f"rejected {rejection.item}: {rejection.reason}: {rejection.detail}")
     seconds = sum(episode.duration_s for episode in episodes)

@@ -14,13 +14,22 @@ class Source(Settings):
     """One place that videos come from."""
 
     name: str = Field(pattern=r"[a-z0-9-]+", description="Short name, recorded in every clip.")
-    kind: Literal["video"] = Field(
-        default="video", description="`video`: a folder of video files with optional sidecars."
+    kind: Literal["video", "simulation"] = Field(
+        default="video",
+        description="`video`: a folder of video files with optional sidecars; `simulation`: what the simulate stage made.",
     )
-    path: Path = Field(description="Folder, searched with all its subfolders.")
+    path: Path | None = Field(
+        default=None, description="Folder, searched with all its subfolders; not given for `simulation`."
+    )
     embodiment: str = Field(default="human-hand", description="Used where a sidecar does not say.")
     instruction: str = Field(default="", description="Used where a sidecar does not say.")
     license: str = Field(default="", description="As declared by you; kept with the index.")
+
+    @model_validator(mode="after")
+    def _videos_have_a_path(self) -> Source:
+        if (self.kind == "video") != (self.path is not None):
+            raise ValueError(f"source '{self.name}': a video source needs a path, a simulation source has none")
+        return self
 
 
 class IndexConfig(Settings):

@@ -59,9 +59,10 @@ class Rejection:
         return {"item": self.item, "reason": self.reason, "detail": self.detail}
 
 
-def build_index(config: IndexConfig, out: Path) -> tuple[list[Episode], list[Rejection]]:
+def build_index(config: IndexConfig, out: Path, simulated: Path) -> tuple[list[Episode], list[Rejection]]:
     """Scans all sources and writes ``episodes.jsonl`` and ``rejected.jsonl`` into ``out``.
 
+    simulated: the folder that sources of kind ``simulation`` read.
     Content hashes are remembered by path, size and modification time, so that a second scan reads no video again.
     Raises UserError when a source folder does not exist.
     """
@@ -76,11 +77,13 @@ def build_index(config: IndexConfig, out: Path) -> tuple[list[Episode], list[Rej
         for found in _scan(source, remembered):
             if isinstance(found, Rejection):
                 rejected.append(found)
-            elif found.episode_id in episodes:
-                first = episodes[found.episode_id].path
+                continue
+            content = found.episode_id.rsplit("-", 1)[1]
+            if content in episodes:
+                first = episodes[content].path
                 rejected.append(Rejection(str(found.path), "duplicate", f"same content and sidecar as {first}"))
             else:
-                episodes[found.episode_id] = found
+                episodes[content] = found
     out.mkdir(parents=True, exist_ok=True)
     remembered.save()
     rows = [json.loads(episode.model_dump_json()) for episode in episodes.values()]
@@ -102,8 +105,8 @@ def read_rejected(folder: Path) -> list[Rejection]:
     return [Rejection(**row) for row in read_lines(folder / "rejected.jsonl")]
 
 
-def _scan(source: Source, remembered: _Hashes) -> Iterator[Episode | Rejection]:
-    files = sorted(path for path in source.path.rglob("*") if not path.is_dir() and not _hidden(path, source.path))
+def _scan(folder: Path, source: Source, remembered: _Hashes) -> Iterator[Episode | Rejection]:
+    files = sorted(path for path in folder.rglob("*") if not path.is_dir() and not _hidden(path, folder))
     videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
     companions = {sidecar for video in videos for sidecar in sidecar_paths(video)} | {
         v.with_suffix(".npz") for v in videos

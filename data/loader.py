@@ -6,6 +6,7 @@ of windows; rank r takes the r-th part. Nothing else decides what is read, so a 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -44,7 +45,7 @@ class WindowDataset(Dataset):
         self.labelled = labelled_only
         self.all_points = all_points
         self._shards = [Shard(path) for path in shards]
-        self._read_clip = lru_cache(CACHED_CLIPS)(self._read_clip_uncached)
+        self._cache: OrderedDict[tuple[int, str], Clip] = OrderedDict()
         self.windows: list[Window] = []
         for number, shard in enumerate(self._shards):
             for key in shard.keys:
@@ -57,13 +58,15 @@ class WindowDataset(Dataset):
     def __len__(self) -> int:
         return len(self.windows)
 
-    def _read_clip_uncached(self, shard: int, key: str) -> Clip:
-        return self._shards[shard].clip(key)
-
     def clip_of(self, index: int) -> Clip:
         """The clip that a window is cut from."""
         window = self.windows[index]
-        return self._read_clip(window.shard, window.key)
+        place = (window.shard, window.key)
+        if place not in self._cache:
+            self._cache[place] = self._shards[window.shard].clip(window.key)
+            if len(self._cache) > CACHED_CLIPS:
+                self._cache.popitem(last=False)
+        return self._cache[place]
 
     def __getitem__(self, item: tuple[int, int]) -> dict[str, Any]:
         index, subset_seed = item

@@ -34,10 +34,19 @@ def stats(paths: Iterable[Path]) -> list[dict[str, Any]]:
     rows = []
     for kind, measured in sorted(kinds.items()):
         seconds, visible, depth, speed, sigma, labelled = zip(*measured, strict=True)
+        medians = (
+            round(float(np.median(depth)), 2),
+            round(float(np.median(speed))),
+            round(float(np.median(sigma)), 1),
+        )
         values = (
-            *kind, len(measured), round(sum(seconds), 1), round(float(np.mean(visible)), 2),
-            round(float(np.median(depth)), 2), round(float(np.median(speed))), round(float(np.median(sigma)), 1), sum(labelled),
-        )  # fmt: skip
+            *kind,
+            len(measured),
+            round(sum(seconds), 1),
+            round(float(np.mean(visible)), 2),
+            *medians,
+            sum(labelled),
+        )
         rows.append(dict(zip(COLUMNS, values, strict=True)))
     return rows
 

@@ -26,11 +26,15 @@ class RunSettings(Settings):
     """What all stages share."""
 
     out: Path = Field(description="Run folder; every stage writes into its own folder below it.")
-    seed: int = Field(0, description="Seed of everything random.")
-    workers: int = Field(0, ge=0, description="Worker processes per stage; 0 = number of CPU cores.")
-    failure_budget: int = Field(0, ge=0, description="Unexpected failures tolerated per stage before it exits with 3.")
+    seed: int = Field(default=0, description="Seed of everything random.")
+    workers: int = Field(default=0, ge=0, description="Worker processes per stage; 0 = number of CPU cores.")
+    failure_budget: int = Field(
+        default=0, ge=0, description="Unexpected failures tolerated per stage before it exits with 3."
+    )
     max_unreadable: int | None = Field(
-        None, ge=0, description="Inputs that may be unreadable before the stage exits with 3; null = any number."
+        default=None,
+        ge=0,
+        description="Inputs that may be unreadable before the stage exits with 3; null = any number.",
     )
 
     def worker_count(self) -> int:
@@ -91,19 +95,33 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:
+    """Sets one value; a number as a step is a place in a list."""
     dotted, separator, text = override.partition("=")
     if not separator or not dotted:
         raise UserError(f"--set {override}: expected a.b=value, for example pretrain.steps=100.")
-    *parents, last = dotted.split(".")
-    node: Any = raw
-    for depth, key in enumerate(parents):
-        node = node.setdefault(key, {}) if isinstance(node, dict) else None
-        if not isinstance(node, dict):
-            raise UserError(f"--set {override}: '{'.'.join(parents[: depth + 1])}' is not a mapping.")
     try:
-        node[last] = yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"--set {override}: the value is not valid YAML: {error}") from None
+    *parents, last = dotted.split(".")
+    node: Any = raw
+    for key in parents:
+        if isinstance(node, dict):
+            node = node.setdefault(key, {})
+        else:
+            node = node[_place(node, key, override)]
+    if isinstance(node, dict):
+        node[last] = value
+    else:
+        node[_place(node, last, override)] = value
+
+
+def _place(node: Any, key: str, override: str) -> int:
+    if not isinstance(node, list):
+        raise UserError(f"--set {override}: there is nothing below '{key}' to set.")
+    if not key.isdecimal() or int(key) >= len(node):
+        raise UserError(f"--set {override}: '{key}' is not a place in a list of {len(node)}.")
+    return int(key)
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

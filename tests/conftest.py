@@ -31,14 +31,14 @@ def footage() -> Path:
 
 @pytest.fixture
 def make_clip() -> Callable[..., Clip]:
-    """make_clip(number, frames=..., labelled=...): a sound clip of a moving, turning cloud, different for each number."""
+    """make_clip(number, frames=..., labelled=...): a sound clip of a moving, turning cloud, one for each number."""
     return _moving_cloud
 
 
 def _moving_cloud(number: int = 0, frames: int = 20, labelled: bool = False, points: int = 24, group: str = "") -> Clip:
     rng = np.random.default_rng(number)
     shape = rng.normal(scale=0.03, size=(points, 3))
-    start, velocity = rng.uniform(-0.1, 0.1, 3) + [0, 0, 0.7], rng.uniform(-0.3, 0.3, 3)
+    start, velocity = rng.uniform(-0.1, 0.1, 3) + np.array([0, 0, 0.7]), rng.uniform(-0.3, 0.3, 3)
     times = np.arange(frames) / 20.0
     angle = times * rng.uniform(-2, 2)
     turn = np.zeros((frames, 3, 3))

@@ -60,7 +60,7 @@ def test_malformed_override_is_an_error(tmp_path: Path, override: str) -> None:
 
 @pytest.mark.parametrize("text", ["a: [", "- 1\n- 2"])
 def test_file_that_is_no_configuration_is_an_error(tmp_path: Path, text: str) -> None:
-    with pytest.raises(UserError, match="c.yaml"):
+    with pytest.raises(UserError, match=r"c\.yaml"):
         load(written(tmp_path, text))
 
 
@@ -71,6 +71,7 @@ def test_missing_file_is_an_error(tmp_path: Path) -> None:
 
 def test_shipped_configurations_are_valid() -> None:
     from align.config import AlignConfig, ExportConfig, RolloutConfig
+
     from data.config import IndexConfig, PackConfig
     from data.simulation.config import SimulateConfig
     from extract.config import ExtractConfig
@@ -93,3 +94,10 @@ def test_shipped_configurations_are_valid() -> None:
         assert config.run.out
         for name, model in models.items():
             config.section(name, model)
+
+
+def test_overrides_reach_into_lists(tmp_path: Path) -> None:
+    path = written(tmp_path, "index: {sources: [{name: a}, {name: b}]}")
+    assert load(path, ["index.sources.1.path=/x"]).raw["index"]["sources"][1] == {"name": "b", "path": "/x"}
+    with pytest.raises(UserError, match="list of 2"):
+        load(path, ["index.sources.2.path=/x"])

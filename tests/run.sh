@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# All checks and tests from a bare clone: makes the environment, then ruff, pyright and pytest.
+#   bash tests/run.sh [pytest arguments]
+# KINECLOUD_FOOTAGE names a folder of real footage; without it those tests are skipped by name.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash pipeline/install.sh --dev
+
+export MUJOCO_GL=osmesa LP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
+.venv/bin/ruff check --quiet .
+.venv/bin/ruff format --check --quiet .
+.venv/bin/pyright
+exec .venv/bin/python -m pytest "$@"

@@ -1,0 +1,122 @@
+"""The clip format: what is written is read back, what violates it is named, bytes depend on content only."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.clips import Clip, Shard, sample_of, verify, write_shard
+from data.format_page import format_page
+from data.schema import FIELDS
+from pipeline.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_round_trip_is_lossless(make_clip: Callable[..., Clip], tmp_path: Path) -> None:
+    clips = [make_clip(number, frames=5 + number, labelled=number == 1) for number in range(3)]
+    assert write_shard(tmp_path / "a.tar", clips) == 3
+    shard = Shard(tmp_path / "a.tar")
+    assert shard.keys == [clip.key for clip in clips]
+    for clip, read in zip(clips, shard.clips(), strict=True):
+        assert read.meta == clip.meta
+        assert read.images == clip.images
+        assert read.arrays.keys() == clip.arrays.keys()
+        for name, array in clip.arrays.items():
+            np.testing.assert_array_equal(read.arrays[name], array)
+            assert read.arrays[name].dtype == array.dtype
+    assert verify([tmp_path / "a.tar"]) == []
+
+
+def test_webdataset_reads_our_shards(make_clip: Callable[..., Clip], tmp_path: Path) -> None:
+    from webdataset.compat import WebDataset
+
+    write_shard(tmp_path / "a.tar", [make_clip(0), make_clip(1)])
+    samples = list(WebDataset(str(tmp_path / "a.tar"), shardshuffle=False))
+    assert [sample["__key__"] for sample in samples] == [make_clip(0).key, make_clip(1).key]
+    np.testing.assert_array_equal(np.load(io.BytesIO(samples[0]["points.npy"])), make_clip(0).arrays["points"])
+
+
+def test_same_clips_give_the_same_bytes(make_clip: Callable[..., Clip], tmp_path: Path) -> None:
+    for name in ("a.tar", "b.tar"):
+        write_shard(tmp_path / name, [make_clip(3), make_clip(4)])
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+
+
+def broken(clip: Clip, field: str, value: np.ndarray | None) -> Clip:
+    arrays = dict(clip.arrays)
+    if value is None:
+        del arrays[field]
+    else:
+        arrays[field] = value
+    return dataclasses.replace(clip, arrays=arrays)
+
+
+@pytest.mark.parametrize(
+    ("field", "change", "message"),
+    [
+        ("points", lambda a: np.where(a == a[0, 0, 0], np.nan, a).astype(np.float32), "points: .* not finite"),
+        ("points", lambda a: a.astype(np.float64), "points: dtype float64, expected float32"),
+        ("points", lambda a: a[:, :, :2], "points: shape"),
+        ("points", lambda a: None, "points: missing"),
+        ("visible", lambda a: a[:-1], r"visible: shape \[19, 24\], expected \[T=20, N=24\]"),
+        ("sigma", lambda a: a * 0, "sigma: smallest value 0 is not positive"),
+        ("confidence", lambda a: a + 1, "confidence: values span"),
+        ("timestamps", lambda a: a[::-1].copy(), "timestamps: values do not strictly increase"),
+        ("intrinsics", lambda a: -a, "intrinsics: focal lengths"),
+        ("world_from_camera", lambda a: a * 2, "world_from_camera: rotation part"),
+        ("opening", lambda a: a - 1, "opening: a known value is negative"),
+        ("actions", lambda a: np.zeros((20, 4), np.float32), "actions: present, but meta.action_spec is null"),
+        ("extra", lambda a: np.zeros(3), "extra: not a field"),
+    ],
+)  # fmt: skip
+def test_every_rule_is_enforced_and_names_its_field(
+    make_clip: Callable[..., Clip], field: str, change: Callable[..., np.ndarray | None], message: str
+) -> None:
+    clip = make_clip(0)
+    bad = broken(clip, field, change(clip.arrays.get(field)))
+    with pytest.raises(ValueError, match=message):
+        sample_of(bad)
+
+
+def test_a_dot_in_the_key_is_refused(make_clip: Callable[..., Clip]) -> None:
+    with pytest.raises(ValueError, match="does not match"):
+        sample_of(dataclasses.replace(make_clip(0), key="video.1"))
+
+
+def test_labelled_clip_needs_actions(make_clip: Callable[..., Clip]) -> None:
+    with pytest.raises(ValueError, match="actions: missing"):
+        sample_of(broken(make_clip(0, labelled=True), "actions", None))
+
+
+def test_truncated_shard_is_named(make_clip: Callable[..., Clip], tmp_path: Path) -> None:
+    write_shard(tmp_path / "a.tar", [make_clip(0), make_clip(1)])
+    whole = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "a.tar").write_bytes(whole[: len(whole) // 3 + 100])
+    assert any("a.tar" in line for line in verify([tmp_path / "a.tar"]))
+
+
+def test_pickled_arrays_are_never_loaded(make_clip: Callable[..., Clip], tmp_path: Path) -> None:
+    sample = sample_of(make_clip(0))
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, content in {**sample, "points.npy": buffer.getvalue()}.items():
+            if isinstance(content, bytes):
+                info = tarfile.TarInfo(f"{sample['__key__']}.{name}")
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    with pytest.raises(UserError, match=r"points\.npy cannot be read"):
+        next(Shard(tmp_path / "a.tar").clips())
+
+
+def test_the_format_page_is_up_to_date() -> None:
+    page = (ROOT / "docs" / "format.md").read_text()
+    assert page == format_page(), "run: python -m data format > docs/format.md"
+    assert all(f"`{spec.name}.npy`" in page for spec in FIELDS)

@@ -1,0 +1,166 @@
+"""The index: every file is an episode or a rejection with a reason; sidecars are read strictly."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from data.config import IndexConfig
+from data.index import Episode, Rejection, build_index, read_index
+from data.video import Unreadable, frames, probe, select
+
+MakeVideo = Callable[..., Path]
+
+
+def index(folder: Path, out: Path) -> tuple[list[Episode], dict[str, Rejection]]:
+    config = IndexConfig.model_validate({"sources": [{"name": "mine", "path": folder}]})
+    episodes, rejected = build_index(config, out, out / "no-simulation")
+    assert read_index(out) == episodes
+    return episodes, {Path(rejection.item).name: rejection for rejection in rejected}
+
+
+def write_audio(path: Path) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def test_bad_files_give_one_reason_each_and_good_ones_survive(tmp_path: Path, make_video: MakeVideo) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    good = make_video(folder / "good.mp4")
+    (folder / "empty.mp4").touch()
+    (folder / "random.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
+    (folder / "truncated.mp4").write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    write_audio(folder / "sound.mp4")
+    (folder / "gone.mp4").symlink_to(folder / "nowhere")
+    (folder / "notes.txt").write_text("not a video")
+    if os.geteuid() != 0:
+        make_video(folder / "locked.mp4", frames=21).chmod(0)
+    episodes, rejected = index(folder, tmp_path / "index")
+    assert [episode.path.name for episode in episodes] == ["good.mp4"]
+    expected = {
+        "empty.mp4": "empty_file",
+        "random.mp4": "unreadable",
+        "truncated.mp4": "unreadable",
+        "sound.mp4": "no_video_stream",
+        "gone.mp4": "unreadable",
+        "notes.txt": "not_a_video",
+    }
+    if os.geteuid() != 0:
+        expected["locked.mp4"] = "unreadable"
+    assert {name: rejection.reason for name, rejection in rejected.items()} == expected
+    assert all(rejection.detail for rejection in rejected.values())
+
+
+def test_sidecar_json_list_and_csv_make_stretches(tmp_path: Path, make_video: MakeVideo) -> None:
+    make_video(tmp_path / "a.mp4")
+    (tmp_path / "a.json").write_text(
+        json.dumps(
+            [
+                {"instruction": "open", "frame_range": [0, 8], "intrinsics": [[50, 0, 32], [0, 50, 24], [0, 0, 1]]},
+                {"instruction": "close", "frame_range": [8, 20]},
+            ]
+        )
+    )
+    make_video(tmp_path / "b.mp4", frames=15)
+    (tmp_path / "b.csv").write_text("instruction,start_frame,end_frame,fx,fy,cx,cy\npour,2,12,60,60,32,24\n")
+    episodes, rejected = index(tmp_path, tmp_path / "index")
+    assert not [r for r in rejected.values() if r.reason != "not_a_video"]
+    assert sorted(episode.instruction for episode in episodes) == ["close", "open", "pour"]
+    pour = next(episode for episode in episodes if episode.instruction == "pour")
+    assert pour.sidecar.frame_range == (2, 12)
+    assert pour.sidecar.intrinsics is not None and pour.sidecar.intrinsics[0][0] == 60
+    assert len({episode.group for episode in episodes if episode.path.name == "a.mp4"}) == 1, "one video, one group"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"instrction": "x"}', "instrction"),
+        ('{"frame_range": [5, 500]}', "500"),
+        ('{"intrinsics": [[0, 0, 1], [0, 5, 1], [0, 0, 1]]}', "focal lengths must be positive"),
+        ('{"arrays": "absent.npz"}', "absent.npz"),
+        ("{", "not readable as JSON"),
+    ],
+)
+def test_bad_sidecar_names_file_field_and_value(
+    tmp_path: Path, make_video: MakeVideo, content: str, message: str
+) -> None:
+    make_video(tmp_path / "a.mp4")
+    (tmp_path / "a.json").write_text(content)
+    episodes, rejected = index(tmp_path, tmp_path / "index")
+    assert not episodes
+    assert rejected["a.mp4"].reason == "bad_sidecar"
+    assert message in rejected["a.mp4"].detail
+
+
+def test_content_decides_identity(tmp_path: Path, make_video: MakeVideo) -> None:
+    video = make_video(tmp_path / "videos_a.mp4")
+    before = index(tmp_path, tmp_path / "index")[0][0].episode_id
+    (tmp_path / "zz_copy.mp4").write_bytes(video.read_bytes())
+    episodes, rejected = index(tmp_path, tmp_path / "index")
+    assert [episode.episode_id for episode in episodes] == [before]
+    assert rejected["zz_copy.mp4"].reason == "duplicate"
+    video.with_suffix(".json").write_text('{"instruction": "now with words"}')
+    after = {episode.path.name: episode.episode_id for episode in index(tmp_path, tmp_path / "index")[0]}
+    assert after["videos_a.mp4"] != before and "zz_copy.mp4" in after
+
+
+def test_phone_metadata_gives_the_focal_length(tmp_path: Path, make_video: MakeVideo) -> None:
+    name = "com.apple.quicktime.camera.focal_length.35mm_equivalent"
+    path = make_video(tmp_path / "phone.mp4", **{name: "26"})
+    assert probe(path).focal_35mm == 26
+    assert probe(make_video(tmp_path / "other.mp4")).focal_35mm is None
+
+
+def test_frames_are_the_right_ones_at_their_times(tmp_path: Path, make_video: MakeVideo) -> None:
+    path = make_video(tmp_path / "a.mp4", frames=30, fps=30)
+    read = list(frames(path, 20.0, None))
+    for number, time, image in read:
+        assert abs(time - number / 30) < 1e-3
+        assert abs(float(image.mean()) - 8 * number) < 6
+    assert np.allclose(np.diff([time for _, time, _ in read]).mean(), 0.05, atol=0.005)
+    assert [number for number, _, _ in frames(path, None, (5, 9))] == [5, 6, 7, 8]
+
+
+def test_rotated_video_is_turned_upright(tmp_path: Path, make_video: MakeVideo) -> None:
+    content = bytearray(make_video(tmp_path / "a.mp4").read_bytes())
+    matrix = content.index(b"tkhd") + 44  # the display matrix of a version 0 track header
+    quarter_turn = (0, 1 << 16, 0, -(1 << 16), 0, 0, 48 << 16, 0, 1 << 30)
+    content[matrix : matrix + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in quarter_turn)
+    (tmp_path / "r.mp4").write_bytes(content)
+    info = probe(tmp_path / "r.mp4")
+    assert (info.width, info.height) == (48, 64)
+    assert all(image.shape == (64, 48, 3) for _, _, image in frames(tmp_path / "r.mp4", None, None))
+
+
+def test_damage_inside_a_video_is_found(footage: Path, tmp_path: Path) -> None:
+    content = (footage / "human" / "sam2_gallery" / "02_cups.mp4").read_bytes()
+    half = len(content) // 2
+    for name, damaged in {
+        "cut": content[:half],
+        "holed": content[:half] + bytes(20000) + content[half + 20000 :],
+    }.items():
+        path = tmp_path / f"{name}.mp4"
+        path.write_bytes(damaged)
+        with pytest.raises(Unreadable) as caught:
+            list(frames(path, None, None))
+        assert caught.value.reason in ("truncated", "unreadable")
+
+
+def test_select_takes_nearest_frames_once() -> None:
+    times = np.array([0, 0.04, 0.08, 0.12, 0.5, 0.54])
+    chosen = select(times, 20)
+    assert len(set(chosen.tolist())) == len(chosen)
+    assert set(chosen.tolist()) <= set(range(6)) and {0, 5} <= set(chosen.tolist())
+    assert select(times, None).tolist() == list(range(6))

@@ -1,0 +1,154 @@
+"""The loader: a pure function of seed and step, disjoint over ranks, exact in time, resumable anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from data.clips import Clip, write_shard
+from data.config import WindowConfig
+from data.geometry import invert_rigid, rigid_fit, transform
+from data.letterbox import letterbox
+from data.loader import WindowDataset, batches, ordered_batches, window_at
+from pipeline.errors import UserError
+
+WINDOW = WindowConfig(points=16, image_size=64, action_chunk=3)
+
+
+@pytest.fixture
+def shards(make_clip: Callable[..., Clip], tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / "a.tar", tmp_path / "b.tar"]
+    for number, path in enumerate(paths):
+        write_shard(path, [make_clip(3 * number + k, labelled=k == 0) for k in range(3)])
+    return paths
+
+
+def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    return all(
+        torch.equal(value, second[name]) if torch.is_tensor(value) else value == second[name]
+        for name, value in first.items()
+        if not name.endswith("opening")
+    )
+
+
+def test_a_step_is_the_same_wherever_the_iteration_began_and_however_it_is_read(shards: list[Path]) -> None:
+    dataset = WindowDataset(shards, WINDOW)
+    straight = list(islice(batches(dataset, 4, seed=1), 6))
+    resumed = list(islice(batches(dataset, 4, seed=1, start_step=3), 3))
+    in_processes = list(islice(batches(dataset, 4, seed=1, start_step=3, workers=2), 3))
+    for k in range(3):
+        assert same(straight[3 + k], resumed[k])
+        assert same(straight[3 + k], in_processes[k])
+    assert not same(straight[0], next(batches(dataset, 4, seed=2)))
+
+
+def test_ranks_split_the_single_process_batch(shards: list[Path]) -> None:
+    dataset = WindowDataset(shards, WINDOW)
+    whole = next(batches(dataset, 4, seed=1, start_step=5))
+    parts = [next(batches(dataset, 2, seed=1, start_step=5, rank=rank, world=2)) for rank in range(2)]
+    assert torch.equal(whole["past"], torch.cat([part["past"] for part in parts]))
+    assert whole["key"] == [key for part in parts for key in part["key"]]
+
+
+def test_every_epoch_visits_every_window_once() -> None:
+    count = 37
+    for epoch in range(3):
+        visited = [window_at(epoch * count + place, count, seed=4)[0] for place in range(count)]
+        assert sorted(visited) == list(range(count))
+    assert [window_at(place, count, 4)[0] for place in range(count)] != list(range(count))
+
+
+def test_windows_are_exact_in_time(shards: list[Path], make_clip: Callable[..., Clip]) -> None:
+    """The made-up clouds turn about a moving centre: their centroid moves at constant velocity up to turning."""
+    dataset = WindowDataset(shards, WINDOW.model_copy(update={"horizons_s": (0.125,)}), all_points=True)
+    clip = dataset.clip_of(4)
+    sample = dataset[(4, 0)]
+    now = dataset.windows[4].now
+    points = clip.arrays["points"]
+    np.testing.assert_array_equal(sample["past"][-1], points[now])
+    expected = (points[now + 2] + points[now + 3]) / 2
+    np.testing.assert_allclose(sample["future"][0], expected, atol=1e-6)
+    both = clip.arrays["visible"][now + 2] & clip.arrays["visible"][now + 3]
+    np.testing.assert_array_equal(sample["future_visible"][0], both)
+
+
+def test_beyond_the_ends_is_marked_invalid(shards: list[Path]) -> None:
+    dataset = WindowDataset(shards, WINDOW, all_points=True)
+    first, last = dataset[(0, 0)], dataset[(17, 0)]
+    assert first["past_valid"].tolist() == [False, False, False, True]
+    assert last["future_valid"].tolist() == [True, False, False, False, False]
+
+
+def test_points_are_expressed_in_the_camera_of_now(make_clip: Callable[..., Clip], tmp_path: Path) -> None:
+    """A moving camera that looks at a resting cloud sees no motion in the camera frame of now."""
+    clip = make_clip(0)
+    rng = np.random.default_rng(0)
+    world = np.tile(clip.arrays["points"][0], (clip.frames, 1, 1)).astype(np.float64)
+    poses = np.tile(np.eye(4), (clip.frames, 1, 1))
+    for k in range(clip.frames):
+        poses[k, :3, :3] = np.linalg.qr(np.eye(3) + 0.02 * k * np.array([[0, 1, 0], [-1, 0, 0.5], [0, -0.5, 0]]))[0]
+        poses[k, :3, :3] *= np.sign(np.linalg.det(poses[k, :3, :3]))
+        poses[k, :3, 3] = 0.01 * k * rng.normal(size=3)
+    clip.arrays["points"] = transform(invert_rigid(poses), world).astype(np.float32)
+    clip.arrays["world_from_camera"] = poses.astype(np.float32)
+    write_shard(tmp_path / "m.tar", [clip])
+    sample = WindowDataset([tmp_path / "m.tar"], WINDOW, all_points=True)[(6, 0)]
+    for cloud in (*sample["past"], *sample["future"]):
+        np.testing.assert_allclose(cloud, sample["past"][-1], atol=1e-5)
+
+
+def test_labels_follow_the_frame(shards: list[Path]) -> None:
+    dataset = WindowDataset(shards, WINDOW, labelled_only=True)
+    assert {window.key for window in dataset.windows} == {dataset.windows[0].key, dataset.windows[-1].key}
+    for index in (0, 5, len(dataset) - 1):
+        clip, now, sample = dataset.clip_of(index), dataset.windows[index].now, dataset[(index, 0)]
+        rest = clip.arrays["actions"][now : now + 3]
+        np.testing.assert_array_equal(sample["actions"][: len(rest)], rest)
+        assert sample["actions_valid"].sum() == len(rest)
+        np.testing.assert_array_equal(sample["proprio"], clip.arrays["proprio"][now])
+
+
+def test_letterbox_keeps_the_projection() -> None:
+    """A 3D point lands on the same spot of the picture before and after."""
+    image = np.zeros((90, 160, 3), np.uint8)
+    image[40:44, 100:104] = 255
+    intrinsics = np.array([[150, 0, 80], [0, 150, 45], [0, 0, 1.0]])
+    point = np.linalg.inv(intrinsics) @ [102.0, 42.0, 1.0]
+    square, square_intrinsics = letterbox(image, intrinsics, 64)
+    assert square.shape == (64, 64, 3)
+    u, v, _ = square_intrinsics @ point
+    bright = np.argwhere(square[..., 0] > 60) + 0.5
+    np.testing.assert_allclose(bright.mean(0), [v, u], atol=0.75)
+
+
+def test_ordered_batches_cover_everything_once(shards: list[Path]) -> None:
+    dataset = WindowDataset(shards, WINDOW, all_points=True)
+    read = [
+        (key, time)
+        for batch in ordered_batches(dataset, 7)
+        for key, time in zip(batch["key"], batch["time"].tolist(), strict=True)
+    ]
+    assert len(read) == len(set(read)) == len(dataset)
+
+
+def test_no_windows_is_an_error_that_says_why(make_clip: Callable[..., Clip], tmp_path: Path) -> None:
+    write_shard(tmp_path / "short.tar", [make_clip(0, frames=2)])
+    with pytest.raises(UserError, match="shorter than the first horizon"):
+        batches(WindowDataset([tmp_path / "short.tar"], WINDOW), 2, seed=0)
+
+
+def test_rigid_fit_recovers_a_known_motion() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(50, 3))
+    motion = np.eye(4)
+    motion[:3, :3] = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    motion[:3, :3] *= np.sign(np.linalg.det(motion[:3, :3]))
+    motion[:3, 3] = [1, 2, 3]
+    np.testing.assert_allclose(rigid_fit(points, transform(motion, points)), motion, atol=1e-9)
+    np.testing.assert_allclose(invert_rigid(motion) @ motion, np.eye(4), atol=1e-12)
