@@ -123,7 +123,7 @@ def _glance(run: Run, top: Top, ids: dict[int, str]) -> str:
         f'<div><dt><a href="#{ids[id(part)]}">{esc(name)}</a></dt><dd>{quantity(value)}</dd></div>'
         for name, value, part in top.facts
     )
-    looks = "".join(_chosen(c, f"top-look-{n}") for n, c in enumerate([*top.overlays, *top.clouds]))
+    looks = "".join(_chosen(c, f"top-look-{n}") for n, c in enumerate(top.looks))
     curves = "".join(_chosen(c, f"top-curve-{n}") for n, c in enumerate(top.curves))
     films = "".join(_chosen(c, f"top-film-{n}") for n, c in enumerate(top.films))
     return (
@@ -194,8 +194,9 @@ def _made_with(record: dict[str, Any]) -> str:
     if not record:
         return ""
     rows = [("seed", record.get("seed")), ("configuration", record.get("config_path"))]
-    versions = record.get("versions")
-    rows += sorted(versions.items()) if isinstance(versions, dict) else []
+    for group in ("machine", "versions"):
+        values = record.get(group)
+        rows += sorted(values.items()) if isinstance(values, dict) else []
     notes = record.get("notes")
     remarks = "".join(_aside("info", str(note)) for note in notes) if isinstance(notes, list) else ""
     pairs = [[name, value] for name, value in rows if value is not None]

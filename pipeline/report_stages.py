@@ -6,15 +6,8 @@ from typing import Any
 
 from pipeline.report_html import duration, esc, memory
 
-_LOOK = {
-    "done": "done",
-    "ok": "done",
-    "completed": "done",
-    "failed": "failed",
-    "error": "failed",
-    "interrupted": "failed",
-    "running": "running",
-}
+# By the first word of the status: "failed with exit code 3" is a failure.
+_LOOK = {"done": "done", "failed": "failed", "interrupted": "failed", "running": "running"}
 
 
 def stages_html(stages: list[dict[str, Any]]) -> str:
@@ -27,7 +20,7 @@ def stages_html(stages: list[dict[str, Any]]) -> str:
         start, width = (100 * before / total, 100 * length / total) if total else (0.0, 0.0)
         before += length
         status = str(stage.get("status") or "unknown")
-        look = _LOOK.get(status.lower(), "other")
+        look = _LOOK.get(status.lower().split()[0] if status.split() else "", "other")
         rows.append(
             f'<tr class="{look}"><th scope="row">{esc(stage.get("name", "?"))}</th>'
             f'<td><span class="status">{esc(status)}</span></td>'

@@ -1,7 +1,8 @@
 """Choose what a newcomer sees first: key figures, overlays, the turning cloud, curves, the rollout strip.
 
-Items that a stage marked ``top`` come first; for a kind that nobody marked, the likeliest item is taken, so that a run
-whose stages marked nothing still opens well. Chosen items are shown once, at the top, and not again in their section.
+Items that a stage marked ``top`` are taken, and where the stage that matters most for a kind marked none, its first
+item is, so that a run whose stages marked nothing still opens well. Chosen items are shown once, at the top, and not
+again in their section; figures are shown in both places.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from typing import Any
 
 from pipeline.report_run import Part
 
-MAX_FACTS = 10
+MAX_FACTS = 12
+FACTS_PER_ITEM = 4
+UNMARKED_FACTS = 2
 PICTURES_SHOWN = 6
 
 
@@ -31,16 +34,21 @@ class Top:
     curves: list[Chosen] = field(default_factory=list)
     films: list[Chosen] = field(default_factory=list)
 
+    @property
+    def looks(self) -> list[Chosen]:
+        """Overlays and clouds by stage, so that a stage's pictures stand beside its cloud."""
+        return sorted([*self.overlays, *self.clouds], key=lambda c: (c.part.order, c.part.stage))
+
     def holds(self, item: dict[str, Any]) -> bool:
         return any(c.item is item for group in (self.overlays, self.clouds, self.curves, self.films) for c in group)
 
 
 def choose_top(parts: list[Part]) -> Top:
-    """The items for the first screens, in report order. Facts are repeated, not moved: they also belong in place."""
+    """The items for the first screens, in report order."""
     everything = [Chosen(part, item) for part in parts for item in part.items]
 
-    def marked(kind: str, limit: int) -> list[Chosen]:
-        return [c for c in everything if c.item.get("kind") == kind and c.item.get("top")][:limit]
+    def marked(kind: str) -> list[Chosen]:
+        return [c for c in everything if c.item.get("kind") == kind and c.item.get("top")]
 
     def first(kind: str, *stages: str) -> list[Chosen]:
         """The first item of that kind in each of the stages."""
@@ -49,22 +57,29 @@ def choose_top(parts: list[Part]) -> Top:
         )
         return [c for c in found if c is not None]
 
+    def with_extraction(kind: str) -> list[Chosen]:
+        """Marked items, and one of the extraction in any case: the points on the video are what all else rests on."""
+        chosen = marked(kind)
+        missing = [] if any(c.part.stage == "extract" for c in chosen) else first(kind, "extract")
+        return (missing + chosen)[:2]
+
     return Top(
         facts=_facts(everything),
-        overlays=marked("images", 2) or first("images", "extract"),
-        clouds=marked("cloud", 2) or first("cloud", "extract", "pretrain")[:1],
-        curves=marked("curves", 4) or first("curves", "pretrain", "align"),
-        films=marked("film", 3) or first("film", "rollout") or first("images", "rollout"),
+        overlays=with_extraction("images"),
+        clouds=with_extraction("cloud") or first("cloud", "pretrain"),
+        curves=marked("curves")[:4] or first("curves", "pretrain", "align"),
+        films=marked("film")[:3] or first("film", "rollout") or first("images", "rollout"),
     )
 
 
 def _facts(everything: list[Chosen]) -> list[tuple[str, str, Part]]:
+    """Marked figures, and the first two of stages that marked none while there is room."""
     of_kind = [c for c in everything if c.item.get("kind") == "facts" and isinstance(c.item.get("facts"), list)]
-    chosen = [c for c in of_kind if c.item.get("top")]
-    # Without marks, the first two figures of every section: what a stage names first matters most to it.
-    per_item = MAX_FACTS if chosen else 2
+    marking = {c.part.stage for c in of_kind if c.item.get("top")}
+    chosen = [(c, FACTS_PER_ITEM) for c in of_kind if c.item.get("top")]
+    chosen += [(c, UNMARKED_FACTS) for c in of_kind if c.part.stage not in marking]
     facts = []
-    for c in chosen or of_kind:
+    for c, limit in chosen:
         pairs = [pair for pair in c.item["facts"] if isinstance(pair, list) and len(pair) == 2]
-        facts += [(str(name), str(value), c.part) for name, value in pairs[:per_item]]
-    return facts[:MAX_FACTS]
+        facts += [(str(name), str(value), c.part) for name, value in pairs[:limit]]
+    return sorted(facts[:MAX_FACTS], key=lambda fact: (fact[2].order, fact[2].stage))

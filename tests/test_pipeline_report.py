@@ -146,6 +146,25 @@ def test_picture_of_the_page_shows_the_cloud_in_its_colours(opened):
         assert (np.abs(pixels - colour).max(-1) <= 4).sum() > 300, colour
 
 
+def test_unmarked_extraction_is_at_the_top_beside_what_others_marked(tmp_path):
+    extraction, training = Section("Extraction", 20), Section("Predictor", 50)
+    for section, top in ((extraction, False), (training, True)):
+        name = "marked" if top else "unmarked"
+        section.facts([(f"{name} figure", 1)], top=top)
+        section.images(f"{name} pictures", [(picture(1), "")], top=top)
+        section.cloud(f"{name} cloud", moving_cloud(), top=top)
+    extraction.save(tmp_path / "extract")
+    training.save(tmp_path / "pretrain")
+    stage = {"name": "extract", "status": "failed with exit code 3", "seconds": 1.0, "peak_memory_mb": 100}
+    (tmp_path / "run.json").write_text(json.dumps({"stages": [stage], "machine": {"cpu_cores": 2}}))
+    page = write_report(tmp_path).read_text()
+    glance = page.split('id="glance"')[1].split("</section>")[0]
+    titles = [f"{name} {what}" for what in ("pictures", "cloud", "figure") for name in ("unmarked", "marked")]
+    assert all(title in glance for title in titles)
+    assert glance.index("unmarked cloud") < glance.index(">marked pictures")
+    assert '<tr class="failed">' in page and "cpu_cores" in page
+
+
 def test_every_picture_has_a_text_alternative(opened):
     pictures = [tag for tag in re.findall(r"<img [^>]*>", opened.dom) if "src=" in tag]
     assert len(pictures) >= 18
