@@ -1,0 +1,60 @@
+"""Which shards a run trains and evaluates on, and what a result is made from. Needs neither torch nor transformers."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.errors import UserError
+from pipeline.fingerprint import file_sha256, require_done
+from pretrain.config import STAGE_VERSION, PretrainConfig
+
+
+def shards_of(config: Config, settings: PretrainConfig, split: str) -> list[Path]:
+    """The shards of ``train`` or ``val``: as configured, else those that the run has packed.
+
+    Raises UserError when a file is missing, when packing has not finished, or when there is nothing to train on.
+    """
+    named = settings.train_shards if split == "train" else settings.val_shards
+    if named is None:
+        pack = config.folder("pack")
+        require_done(pack, "pack")
+        shards = sorted(pack.glob(f"{split}-*.tar"))
+    else:
+        shards = list(named)
+        for number, path in enumerate(shards):
+            if not path.is_file():
+                raise UserError(f"{config.path}: pretrain.{split}_shards[{number}]: {path} is not a file.")
+    if split == "train" and not shards:
+        raise UserError(f"{config.folder('pack')}: no training shards. Look at the report of the stages before.")
+    return shards
+
+
+def identities(shards: list[Path]) -> dict[str, str]:
+    """SHA-256 by file name; from the sidecar JSON where the shard has one, else computed."""
+    return {path.name: _recorded(path) or file_sha256(path) for path in shards}
+
+
+def _recorded(shard: Path) -> str | None:
+    sidecar = shard.with_suffix(".json")
+    if not sidecar.exists():
+        return None
+    return json.loads(sidecar.read_text()).get("sha256")
+
+
+def made_from(config: Config, settings: PretrainConfig) -> dict[str, Any]:
+    """Everything that decides the result of training: settings, seed, data, and the number of ranks, which share out
+    the data. One JSON document."""
+    document = {
+        "stage": "pretrain",
+        "stage_version": STAGE_VERSION,
+        "settings": settings.identity(),
+        "seed": config.run.seed,
+        "ranks": int(os.environ.get("WORLD_SIZE") or 1),
+        "train_shards": identities(shards_of(config, settings, "train")),
+        "val_shards": identities(shards_of(config, settings, "val")),
+    }
+    return json.loads(json.dumps(document))
