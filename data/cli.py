@@ -79,7 +79,7 @@ def _index(arguments: argparse.Namespace) -> None:
     config = config_of(arguments)
     log = StageLog(config.run.out, "index")
     episodes, rejected = build_index(
-        config.section("index", IndexConfig), config.folder("index"), config.folder("simulate")
+        config.section("index", IndexConfig), config.folder("index"), config.folder("simulate") / "episodes"
     )
     for rejection in rejected:
         log.info(f"rejected {rejection.item}: {rejection.reason}: {rejection.detail}")

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from pydantic import ValidationError
-from webdataset.writer import TarWriter
 
 from data.schema import FIELD_BY_NAME, FIELDS, KEY_PATTERN, ClipMeta, problems
 from pipeline.errors import UserError
@@ -72,6 +71,8 @@ def sample_of(clip: Clip) -> dict[str, bytes | str]:
 
 def write_samples(path: Path, samples: Iterable[dict[str, bytes | str]]) -> int:
     """Writes samples into a tar whose bytes depend on nothing but them; returns how many."""
+    from webdataset.writer import TarWriter  # brings torch along: not for those who only look
+
     count = 0
     with (
         path.open("wb") as handle,

@@ -16,7 +16,7 @@ class Source(Settings):
     name: str = Field(pattern=r"[a-z0-9-]+", description="Short name, recorded in every clip.")
     kind: Literal["video", "simulation"] = Field(
         default="video",
-        description="`video`: a folder of video files with optional sidecars; `simulation`: what the simulate stage made.",
+        description="`video`: a folder of videos with optional sidecars; `simulation`: what the simulate stage made.",
     )
     path: Path | None = Field(
         default=None, description="Folder, searched with all its subfolders; not given for `simulation`."

@@ -70,11 +70,10 @@ def build_index(config: IndexConfig, out: Path, simulated: Path) -> tuple[list[E
     episodes: dict[str, Episode] = {}
     rejected: list[Rejection] = []
     for source in config.sources:
-        if not source.path.is_dir():
-            raise UserError(
-                f"index.sources.{source.name}.path: {source.path} is not a folder. Name an existing folder."
-            )
-        for found in _scan(source, remembered):
+        folder = source.path or simulated
+        if not folder.is_dir():
+            raise UserError(f"index.sources: '{source.name}': {folder} is not a folder. Name an existing folder.")
+        for found in _scan(folder, source, remembered):
             if isinstance(found, Rejection):
                 rejected.append(found)
                 continue
@@ -108,9 +107,7 @@ def read_rejected(folder: Path) -> list[Rejection]:
 def _scan(folder: Path, source: Source, remembered: _Hashes) -> Iterator[Episode | Rejection]:
     files = sorted(path for path in folder.rglob("*") if not path.is_dir() and not _hidden(path, folder))
     videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
-    companions = {sidecar for video in videos for sidecar in sidecar_paths(video)} | {
-        v.with_suffix(".npz") for v in videos
-    }
+    companions = {path for video in videos for path in (*sidecar_paths(video), video.with_suffix(".npz"))}
     for path in files:
         if path.suffix.lower() in VIDEO_SUFFIXES:
             yield from _episodes(path, source, remembered)

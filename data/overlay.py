@@ -15,8 +15,8 @@ MIN_SIDE = 256  # small frames are enlarged, so that points can be told apart
 def overlay(clip: Clip, frame: int, points_N3: np.ndarray | None = None) -> np.ndarray:
     """One frame with the clip's points on it, uint8 RGB [h,w,3].
 
-    Every point keeps its colour in all frames, so that identity can be judged by eye; measured points are filled,
-    carried ones are rings. points_N3: other points (metres, that frame's camera frame) to draw instead.
+    Every point keeps its colour in all frames (its place along the effector's longest axis in the first one), so that
+    identity can be judged by eye; measured points are filled, carried ones are rings. points_N3: other points (metres, that frame's camera frame) to draw instead.
     """
     image = clip.image(frame)
     scale = max(1, round(MIN_SIDE / max(image.shape[:2]), 2))
@@ -25,7 +25,7 @@ def overlay(clip: Clip, frame: int, points_N3: np.ndarray | None = None) -> np.n
     visible = clip.arrays["visible"][frame]
     uvw = points @ clip.arrays["intrinsics"].T
     pixels = uvw[:, :2] / np.maximum(uvw[:, 2:], 1e-6) * scale
-    for (u, v), seen, colour in zip(pixels, visible, colours(len(points)), strict=True):
+    for (u, v), seen, colour in zip(pixels, visible, point_colours(clip), strict=True):
         if -1e4 < u < 1e4 and -1e4 < v < 1e4:
             cv2.circle(image, (round(u - 0.5), round(v - 0.5)), 2, colour, -1 if seen else 1, cv2.LINE_AA)
     return image
@@ -43,7 +43,10 @@ def strip_image(clip: Clip, count: int = 6) -> np.ndarray:
     return np.concatenate([overlay(clip, int(frame)) for frame in frames], axis=1)
 
 
-def colours(count: int) -> list[tuple[int, int, int]]:
-    """Distinct RGB colours along the spectrum, red to violet."""
-    tones = [colorsys.hsv_to_rgb(0.8 * number / max(count - 1, 1), 0.9, 1.0) for number in range(count)]
+def point_colours(clip: Clip) -> list[tuple[int, int, int]]:
+    """One RGB colour per point, red to violet along the longest axis of the first frame's cloud."""
+    cloud = clip.arrays["points"][0] - clip.arrays["points"][0].mean(0)
+    along = cloud @ np.linalg.svd(cloud, full_matrices=False)[2][0]
+    rank = along.argsort().argsort() / max(len(along) - 1, 1)
+    tones = [colorsys.hsv_to_rgb(0.8 * place, 0.9, 1.0) for place in rank]
     return [(int(255 * r), int(255 * g), int(255 * b)) for r, g, b in tones]

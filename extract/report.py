@@ -23,6 +23,9 @@ def write_section(
     shown = _examples(folder, set(episodes))
     if any(clip.meta.simulated for clip in shown):
         section.note("Clips marked 'simulated' come from rendered video, not from a camera.", kind="simulated")
+    section.summary(
+        f"{summary['clips']} motion clips from {summary['episodes_with_clips']} of {summary['episodes']} episodes."
+    )
     section.facts(
         [
             ("episodes", summary["episodes"]),
@@ -30,14 +33,18 @@ def write_section(
             ("clips", summary["clips"]),
             ("frames with an effector", f"{summary['frames_with_effector']} of {summary['frames']}"),
             ("rejections", sum(summary["rejections"].values())),
-        ]
+        ],
+        top=True,
     )
+    leading = _leading(shown)
     for clip in shown:
-        section.images(f"{_kind(clip)}: {clip.key}", [(jpeg, _caption(clip)) for jpeg in filmstrip(clip)])
+        pictures = [(jpeg, _caption(clip)) for jpeg in filmstrip(clip)]
+        section.images(f"{_kind(clip)}: {clip.key}", pictures, top=clip is leading)
     for clip in {_kind(clip): clip for clip in reversed(shown)}.values():
         times = clip.arrays["timestamps"]
-        fps = (len(times) - 1) / (times[-1] - times[0])
-        section.cloud(_kind(clip), clip.arrays["points"], clip.arrays["visible"], float(fps), _caption(clip))
+        fps = float((len(times) - 1) / (times[-1] - times[0]))
+        points, visible = clip.arrays["points"], clip.arrays["visible"]
+        section.cloud(_kind(clip), points, visible, fps, _caption(clip), top=clip is leading)
     section.rejections(
         [
             (
@@ -50,6 +57,11 @@ def write_section(
         ]
     )
     section.save(folder)
+
+
+def _leading(shown: list[Clip]) -> Clip | None:
+    """What the page opens with: a hand that the real detector found, filmed rather than simulated if there is one."""
+    return min(shown, key=lambda clip: (clip.meta.side is None, clip.meta.simulated), default=None)
 
 
 def _examples(folder: Path, wanted: set[str]) -> list[Clip]:

@@ -66,9 +66,10 @@ def _made_from(settings: ExtractConfig, episodes: list[Episode]) -> dict[str, An
     kinds = sorted({episode.sidecar.effector for episode in episodes})
     weights: dict[str, str] = {}
     if "hand" in kinds:
-        from extract.hand.bundle import hand_landmarker_bundle
+        from extract.hand.bundle import WEIGHTS_SHA256, hand_bundle
 
-        weights = hand_landmarker_bundle(settings.hand.bundle).weights_sha256
+        hand_bundle(settings.hand.bundle)  # fetched once, before the workers start
+        weights = {"hand_landmarker": WEIGHTS_SHA256}
     return {
         "stage": STAGE,
         "stage_version": STAGE_VERSION,

@@ -106,10 +106,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     *parents, last = dotted.split(".")
     node: Any = raw
     for key in parents:
-        if isinstance(node, dict):
-            node = node.setdefault(key, {})
-        else:
-            node = node[_place(node, key, override)]
+        node = node.setdefault(key, {}) if isinstance(node, dict) else node[_place(node, key, override)]
     if isinstance(node, dict):
         node[last] = value
     else:
@@ -118,7 +115,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
 
 def _place(node: Any, key: str, override: str) -> int:
     if not isinstance(node, list):
-        raise UserError(f"--set {override}: there is nothing below '{key}' to set.")
+        raise UserError(f"--set {override}: '{key}' would be inside a single value.")
     if not key.isdecimal() or int(key) >= len(node):
         raise UserError(f"--set {override}: '{key}' is not a place in a list of {len(node)}.")
     return int(key)

@@ -6,17 +6,19 @@ limit, or the child dies on it, the child is replaced and the task is given out 
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS")
 TASKS_PER_CHILD = 64  # a child is replaced after this many tasks, so that leaks of native libraries stay bounded
 
 
@@ -102,11 +104,27 @@ def _start(children: list[_Child], make_handler: Callable[[], Handler]) -> _Chil
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, make_handler, os.getpid()), daemon=True)
-    process.start()
+    with _single_threaded_libraries():
+        process.start()
     theirs.close()
     child = _Child(process, ours)
     children.append(child)
     return child
+
+
+@contextlib.contextmanager
+def _single_threaded_libraries() -> Iterator[None]:
+    """Children started inside use one thread per numerical library: here parallelism comes from processes."""
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _receive(

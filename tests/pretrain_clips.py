@@ -1,7 +1,6 @@
-"""Made-up motion clips for the tests of training: a cloud that moves as a coloured square in the image says.
+"""Made-up motion clips for the tests of training: a cloud that speeds up as the colour of a square in the image says.
 
-Which way it will turn off is shown by the colour of a square in the picture, so a predictor that uses the image can beat
-constant velocity, and one that does not cannot.
+A predictor that uses the image can beat constant velocity, and one that does not cannot.
 """
 
 from __future__ import annotations

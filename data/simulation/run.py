@@ -60,7 +60,7 @@ def simulate(config: SimulateConfig, out: Path, seed: int, workers: int, log: St
     jobs = episode_jobs(config, seed)
     todo = [job for job in jobs if not all(is_finished(episodes, name) for name in job.items)]
     total = sum(len(job.episodes) for job in jobs)
-    if not todo:
+    if not todo and (out / "report" / "section.json").exists():
         log.info(f"nothing to do: all {total} simulated episodes are there")
         return []
     missing = sum(not is_finished(episodes, name) for job in todo for name in job.items)
@@ -91,7 +91,7 @@ def _work(jobs: list[Job], episodes: Path, workers: int, log: StageLog) -> list[
             failures.append({"unit": job.name, "error": error})
             log.warning(f"{job.name} failed: {error.strip().splitlines()[-1]}", error=error)
 
-        run_tasks(jobs, partial(_make_handler, episodes), min(workers, len(jobs)), ITEM_TIMEOUT_S, done, failed)
+        run_tasks(jobs, partial(_make_handler, episodes), max(min(workers, len(jobs)), 1), ITEM_TIMEOUT_S, done, failed)
     return failures
 
 

@@ -20,8 +20,11 @@ DEPTH_TOLERANCE_M = 0.008  # a projected point further behind the measured surfa
 class MaskExtractor:
     """Masks and depth in, one track per stretch with the effector in view out."""
 
+    name = NAME
+
     def __init__(self, config: MaskConfig):
         self.config = config
+        self.weights_sha256: dict[str, str] = {}
 
     def __call__(self, frames: Iterable[Frame], camera: Camera) -> Extraction:
         kept = list(frames)

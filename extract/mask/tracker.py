@@ -111,7 +111,7 @@ class SurfaceTracker:
             residual = float(distance[kept].mean()) if kept.any() else np.inf
             if kept.sum() < 8:
                 break
-            rigid = rigid_fit(bent[kept], tree.data[nearest[kept]])
+            rigid = rigid_fit(bent[kept], np.asarray(tree.data)[nearest[kept]])
         return rigid, residual
 
     def _bend(self, rigid: np.ndarray, bend_M3: np.ndarray, tree: KDTree) -> tuple[np.ndarray, np.ndarray]:
