@@ -15,8 +15,8 @@ MIN_SIDE = 256  # small frames are enlarged, so that points can be told apart
 def overlay(clip: Clip, frame: int, points_N3: np.ndarray | None = None) -> np.ndarray:
     """One frame with the clip's points on it, uint8 RGB [h,w,3].
 
-    Every point keeps its colour in all frames (its place along the effector's longest axis in the first one), so that
-    identity can be judged by eye; measured points are filled, carried ones are rings. points_N3: other points (metres, that frame's camera frame) to draw instead.
+    Every point keeps its colour in all frames (by its place along the longest axis of the first cloud), so that
+    identity can be judged by eye; measured points are filled, carried ones are rings.
     """
     image = clip.image(frame)
     scale = max(1, round(MIN_SIDE / max(image.shape[:2]), 2))

@@ -1,0 +1,173 @@
+"""The extract stage as a user runs it: every input accounted for, byte-identical whatever happens on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from data.clips import Shard, verify
+from pipeline.atomic import read_lines
+from pipeline.units import finished_shards
+
+ROOT = Path(__file__).resolve().parent.parent
+SIZE = (64, 48)
+
+
+def write_episode(make_video: Callable[..., Path], folder: Path, number: int, frames: int = 24) -> None:
+    """A disc of 3 cm radius that slides in front of a wall, with exact depth and mask."""
+    rng = np.random.default_rng(number)
+    make_video(folder / f"slide_{number}.mp4", frames=frames, fps=20)
+    intrinsics = np.array([[60.0, 0, 32], [0, 60, 24], [0, 0, 1]])
+    rows, columns = np.mgrid[: SIZE[1], : SIZE[0]] + 0.5
+    rays = np.stack([(columns - 32) / 60, (rows - 24) / 60], -1)
+    start, velocity = rng.uniform(-0.03, 0.03, 2), rng.uniform(-0.02, 0.02, 2)
+    depth = np.full((frames, SIZE[1], SIZE[0]), 12000, np.uint16)
+    mask = np.zeros(depth.shape, bool)
+    for frame in range(frames):
+        centre = start + velocity * frame / 20
+        mask[frame] = np.linalg.norm(0.4 * rays - centre, axis=-1) < 0.06
+        depth[frame][mask[frame]] = 4000
+    np.savez(folder / f"slide_{number}.npz", depth=depth, mask=mask)
+    sidecar = {
+        "instruction": "slide",
+        "embodiment": "disc",
+        "effector": "mask",
+        "intrinsics": intrinsics.tolist(),
+        "arrays": f"slide_{number}.npz",
+        "depth_unit_m": 0.0001,
+    }
+    (folder / f"slide_{number}.json").write_text(json.dumps(sidecar))
+
+
+@pytest.fixture
+def videos(tmp_path: Path, make_video: Callable[..., Path]) -> Path:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for number in range(6):
+        write_episode(make_video, folder, number)
+    return folder
+
+
+def configured(videos: Path, out: Path, **changes: object) -> Path:
+    config = {
+        "run": {"out": str(out), "workers": 1},
+        "index": {"sources": [{"name": "mine", "path": str(videos)}]},
+        "extract": {"episodes_per_unit": 2},
+    }
+    for dotted, value in changes.items():
+        section, key = dotted.split("__")
+        config[section][key] = value
+    path = out.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def call(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def extract(config: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    index = call("data", "index", "--config", str(config))
+    assert index.returncode == 0, index.stderr
+    return call("extract", "run", "--config", str(config), *options)
+
+
+def shard_bytes(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path, _ in finished_shards(out / "extract")}
+
+
+def test_worker_count_kill_and_resume_give_the_same_bytes(videos: Path, tmp_path: Path) -> None:
+    straight = configured(videos, tmp_path / "straight")
+    assert extract(straight).returncode == 0
+    expected = shard_bytes(tmp_path / "straight")
+    assert len(expected) == 3 and verify(sorted((tmp_path / "straight" / "extract").glob("*.tar"))) == []
+
+    killed = configured(videos, tmp_path / "killed")
+    assert call("data", "index", "--config", str(killed)).returncode == 0
+    command = [sys.executable, "-m", "extract", "run", "--config", str(killed), "--workers", "2"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
+    first = tmp_path / "killed" / "extract" / "unit-00000.json"
+    deadline = time.monotonic() + 60
+    while not first.exists() and process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert shard_bytes(tmp_path / "killed").items() <= expected.items(), "what is finished is whole"
+    resumed = call("extract", "run", "--config", str(killed), "--workers", "2")
+    assert resumed.returncode == 0, resumed.stderr
+    assert shard_bytes(tmp_path / "killed") == expected
+    again = call("extract", "run", "--config", str(killed))
+    assert again.returncode == 0 and "nothing to do" in again.stdout
+
+
+def test_new_videos_append_units_and_leave_the_old_ones_alone(
+    videos: Path, tmp_path: Path, make_video: Callable[..., Path]
+) -> None:
+    config = configured(videos, tmp_path / "run")
+    assert extract(config).returncode == 0
+    before = shard_bytes(tmp_path / "run")
+    write_episode(make_video, videos, 6)
+    assert extract(config).returncode == 0
+    after = shard_bytes(tmp_path / "run")
+    assert len(after) == 4 and before.items() <= after.items()
+
+
+def test_other_settings_are_refused_with_the_differing_keys(videos: Path, tmp_path: Path) -> None:
+    assert extract(configured(videos, tmp_path / "run")).returncode == 0
+    refused = extract(configured(videos, tmp_path / "run", extract__rate_hz=10))
+    assert refused.returncode == 4
+    assert "config.rate_hz: 20.0 -> 10.0" in refused.stderr
+    assert "episodes_per_unit" not in refused.stderr
+
+
+def test_bad_inputs_are_rejected_by_name_and_the_rest_is_good(videos: Path, tmp_path: Path) -> None:
+    good = (videos / "slide_0.mp4").read_bytes()
+    (videos / "empty.mp4").touch()
+    (videos / "random.mp4").write_bytes(np.random.default_rng(0).bytes(4000))
+    (videos / "cut.mp4").write_bytes(good[: len(good) * 2 // 3])
+    np.savez(videos / "slide_1.npz", depth=np.zeros((3, 4, 4), np.uint16))
+    (videos / "slide_2.npz").write_bytes(b"not an archive")
+    empty_mask = dict(np.load(videos / "slide_3.npz"))
+    np.savez(videos / "slide_3.npz", depth=empty_mask["depth"], mask=np.zeros_like(empty_mask["mask"]))
+    done = extract(configured(videos, tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    reasons = {}
+    for row in read_lines(tmp_path / "run" / "extract" / "rejected.jsonl"):
+        name = Path(row["item"]).name
+        reasons[name.rsplit("-", 1)[0] if name.startswith("slide") else name] = row["reason"]
+        assert row["detail"]
+        assert f"{row['reason']}: {row['detail']}" in done.stdout
+    assert reasons == {
+        "empty.mp4": "empty_file",
+        "random.mp4": "unreadable",
+        "cut.mp4": "unreadable",
+        "slide-1": "bad_arrays",
+        "slide-2": "bad_arrays",
+        "slide-3": "no_effector",
+    }
+    clips = [clip for path, _ in finished_shards(tmp_path / "run" / "extract") for clip in Shard(path).clips()]
+    assert sorted(clip.meta.episode_id.rsplit("-", 1)[0] for clip in clips) == ["slide-0", "slide-4", "slide-5"]
+
+    limited = call("extract", "run", "--config", str(configured(videos, tmp_path / "run", run__max_unreadable=2)))
+    assert limited.returncode == 3
+    assert "max_unreadable allows 2" in limited.stderr
+
+
+def test_check_validates_without_working(videos: Path, tmp_path: Path) -> None:
+    config = configured(videos, tmp_path / "run", extract__rate=5)
+    checked = call("extract", "run", "--config", str(config), "--check")
+    assert checked.returncode == 2
+    assert "extract.rate: unknown key. Did you mean 'rate_hz'?" in checked.stderr
+    assert not (tmp_path / "run").exists()
