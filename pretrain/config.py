@@ -61,15 +61,11 @@ class AugmentSettings(Settings):
     drop_embodiment: float = Field(0.1, ge=0, le=1, description="Share of windows with the embodiment `unknown`.")
 
 
-class PretrainConfig(Settings):
-    """``python -m pretrain``."""
+class TrainingSettings(Settings):
+    """What every training has: data, optimizer, checkpoints, machine."""
 
     train_shards: tuple[Path, ...] | None = Field(None, description="Shards to train on; null = those of the run.")
     val_shards: tuple[Path, ...] | None = Field(None, description="Shards to evaluate on; null = those of the run.")
-    window: WindowConfig = WindowConfig()  # pyright: ignore[reportCallIssue]
-    model: ModelSettings = ModelSettings()  # pyright: ignore[reportCallIssue]
-    objective: ObjectiveSettings = ObjectiveSettings()  # pyright: ignore[reportCallIssue]
-    augment: AugmentSettings = AugmentSettings()  # pyright: ignore[reportCallIssue]
 
     steps: int = Field(800, ge=1)
     batch_size: int = Field(32, ge=1, description="Windows per step and rank.")
@@ -82,7 +78,6 @@ class PretrainConfig(Settings):
     checkpoint_every: int = Field(200, ge=1, description="Steps between checkpoints; each is validated.")
     keep_last: int = Field(2, ge=1, description="Checkpoints kept, besides the best.")
     validation_windows: int = Field(512, ge=1, description="Windows per validation during training.")
-    evaluation_stride: int = Field(3, ge=1, description="The evaluation reads every so many-th held-out window.")
     log_every: int = Field(20, ge=1, description="Steps between lines on the screen; the metrics file has all.")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     mixed_precision: Literal["no", "bf16"] = "no"
@@ -92,3 +87,13 @@ class PretrainConfig(Settings):
     def identity(self) -> dict[str, Any]:
         """The settings that decide the result, as JSON values."""
         return self.model_dump(mode="json", exclude={*_WITHOUT_EFFECT, "train_shards", "val_shards"})
+
+
+class PretrainConfig(TrainingSettings):
+    """``python -m pretrain``."""
+
+    window: WindowConfig = WindowConfig()  # pyright: ignore[reportCallIssue]
+    model: ModelSettings = ModelSettings()  # pyright: ignore[reportCallIssue]
+    objective: ObjectiveSettings = ObjectiveSettings()  # pyright: ignore[reportCallIssue]
+    augment: AugmentSettings = AugmentSettings()  # pyright: ignore[reportCallIssue]
+    evaluation_stride: int = Field(3, ge=1, description="The evaluation reads every so many-th held-out window.")

@@ -167,7 +167,7 @@ def evaluate(config: Config, model_folder: Path) -> dict[str, Any]:
     model = KinecloudPredictor.from_pretrained(model_folder)
     if settings.device != "cpu" and torch.cuda.is_available():
         model.to("cuda")  # pyright: ignore[reportArgumentType]
-    dataset = WindowDataset(shards_of(config, settings, "val"), settings.window, all_points=True)
+    dataset = WindowDataset(shards_of(config, settings, "val", "pretrain"), settings.window, all_points=True)
     scores, windows = score(model, dataset, settings.evaluation_stride)
     document = evaluation_of(scores, windows, model.config.horizons)
     write_json(folder / "eval.json", document)

@@ -7,7 +7,7 @@ import time
 
 from torch.utils.tensorboard import SummaryWriter
 
-from pretrain.run import Run
+from pretrain.run import TrainingRun
 
 
 class Recorder:
@@ -16,7 +16,7 @@ class Recorder:
     Only values that a rerun repeats go into the file; timings go to the log.
     """
 
-    def __init__(self, run: Run, first_step: int):
+    def __init__(self, run: TrainingRun, first_step: int):
         self.run = run
         self.first_step, self.started = first_step, time.monotonic()
         if not run.leads:
@@ -39,9 +39,10 @@ class Recorder:
                 step=step, ms_per_step=round(1000 * each, 1),
             )  # fmt: skip
 
-    def validation(self, step: int, chamfer_mm: float) -> None:
-        self._write(step, {"val_chamfer_mm": chamfer_mm}, "val")
-        self.run.log.info(f"step {step}: held-out Chamfer, mean over horizons, {chamfer_mm:.2f} mm", step=step)
+    def validation(self, step: int, measure: str, error: float, words: str) -> None:
+        """measure: name in the file. words: format for people, with a place for the error."""
+        self._write(step, {f"val_{measure}": error}, "val")
+        self.run.log.info(f"step {step}: {words.format(error)}", step=step)
 
     def _write(self, step: int, row: dict[str, float], prefix: str) -> None:
         self.handle.write(json.dumps({"step": step, **row}, sort_keys=True) + "\n")

@@ -7,46 +7,42 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from data.loader import WindowDataset
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.logs import StageLog
-from pretrain.config import PretrainConfig
+from pretrain.config import PretrainConfig, TrainingSettings
 from pretrain.shards import made_from, shards_of
 
 STAGE = "pretrain"
 
 
-class Run:
-    """A training run: where it writes, what it is made from, and its state."""
+class TrainingRun:
+    """A training run: where it writes, what it is made from, and its state.
 
-    def __init__(self, config: Config):
-        self.config = config
-        self.settings = config.section(STAGE, PretrainConfig)
+    stage: section of the configuration and folder of the run. made_from: what decides the result, one JSON document.
+    """
+
+    def __init__(self, config: Config, stage: str, settings: TrainingSettings, made_from: dict[str, Any]):
+        self.config, self.stage, self.settings, self.made_from = config, stage, settings, made_from
         self.seed = config.run.seed
-        self.folder = config.folder(STAGE)
+        self.folder = config.folder(stage)
         self.checkpoints = self.folder / "checkpoints"
         self.metrics_path = self.folder / "metrics.jsonl"
-        cpu = self.settings.device == "cpu" or not torch.cuda.is_available()
-        if self.settings.device == "cuda" and cpu:
-            raise UserError(
-                f"{config.path}: pretrain.device: cuda is asked for, but no GPU is usable; use auto or cpu."
-            )
-        self.accelerator = Accelerator(cpu=cpu, mixed_precision=self.settings.mixed_precision)
+        cpu = settings.device == "cpu" or not torch.cuda.is_available()
+        if settings.device == "cuda" and cpu:
+            raise UserError(f"{config.path}: {stage}.device: cuda is asked for, but no GPU is usable; use auto or cpu.")
+        # some parameters may rest while others learn, which several ranks must be told
+        spare = DistributedDataParallelKwargs(find_unused_parameters=True)
+        self.accelerator = Accelerator(cpu=cpu, mixed_precision=settings.mixed_precision, kwargs_handlers=[spare])
         local = int(os.environ.get("LOCAL_WORLD_SIZE") or self.accelerator.num_processes)
-        torch.set_num_threads(self.settings.threads or max(1, len(os.sched_getaffinity(0)) // local))
-        self.train_shards = shards_of(config, self.settings, "train")
-        self.val_shards = shards_of(config, self.settings, "val")
-        self.made_from = made_from(config, self.settings)
-        self.log = StageLog(config.run.out, STAGE)
+        torch.set_num_threads(settings.threads or max(1, len(os.sched_getaffinity(0)) // local))
+        self.train_shards = shards_of(config, settings, "train", stage)
+        self.val_shards = shards_of(config, settings, "val", stage)
+        self.log = StageLog(config.run.out, stage)
         self.best: dict[str, Any] | None = None
-
-    @cached_property
-    def val_windows(self) -> WindowDataset:
-        """The held-out windows, with all points."""
-        return WindowDataset(self.val_shards, self.settings.window, all_points=True)
 
     @property
     def leads(self) -> bool:
@@ -56,3 +52,18 @@ class Run:
     def say(self, message: str, **fields: Any) -> None:
         if self.leads:
             self.log.info(message, **fields)
+
+
+class Run(TrainingRun):
+    """A pretraining run."""
+
+    settings: PretrainConfig
+
+    def __init__(self, config: Config):
+        settings = config.section(STAGE, PretrainConfig)
+        super().__init__(config, STAGE, settings, made_from(config, settings))
+
+    @cached_property
+    def val_windows(self) -> WindowDataset:
+        """The held-out windows, with all points."""
+        return WindowDataset(self.val_shards, self.settings.window, all_points=True)

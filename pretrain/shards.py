@@ -10,10 +10,10 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.fingerprint import file_sha256, require_done
-from pretrain.config import STAGE_VERSION, PretrainConfig
+from pretrain.config import STAGE_VERSION, PretrainConfig, TrainingSettings
 
 
-def shards_of(config: Config, settings: PretrainConfig, split: str) -> list[Path]:
+def shards_of(config: Config, settings: TrainingSettings, split: str, stage: str) -> list[Path]:
     """The shards of ``train`` or ``val``: as configured, else those that the run has packed.
 
     Raises UserError when a file is missing, when packing has not finished, or when there is nothing to train on.
@@ -27,7 +27,7 @@ def shards_of(config: Config, settings: PretrainConfig, split: str) -> list[Path
         shards = list(named)
         for number, path in enumerate(shards):
             if not path.is_file():
-                raise UserError(f"{config.path}: pretrain.{split}_shards[{number}]: {path} is not a file.")
+                raise UserError(f"{config.path}: {stage}.{split}_shards[{number}]: {path} is not a file.")
     if split == "train" and not shards:
         raise UserError(f"{config.folder('pack')}: no training shards. Look at the report of the stages before.")
     return shards
@@ -46,15 +46,23 @@ def _recorded(shard: Path) -> str | None:
 
 
 def made_from(config: Config, settings: PretrainConfig) -> dict[str, Any]:
+    """Everything that decides the result of pretraining, one JSON document."""
+    return training_identity(config, "pretrain", STAGE_VERSION, settings)
+
+
+def training_identity(
+    config: Config, stage: str, stage_version: int, settings: TrainingSettings, **more: Any
+) -> dict[str, Any]:
     """Everything that decides the result of training: settings, seed, data, and the number of ranks, which share out
-    the data. One JSON document."""
+    the data. more: what else a stage starts from. One JSON document."""
     document = {
-        "stage": "pretrain",
-        "stage_version": STAGE_VERSION,
+        "stage": stage,
+        "stage_version": stage_version,
         "settings": settings.identity(),
         "seed": config.run.seed,
         "ranks": int(os.environ.get("WORLD_SIZE") or 1),
-        "train_shards": identities(shards_of(config, settings, "train")),
-        "val_shards": identities(shards_of(config, settings, "val")),
+        "train_shards": identities(shards_of(config, settings, "train", stage)),
+        "val_shards": identities(shards_of(config, settings, "val", stage)),
+        **more,
     }
     return json.loads(json.dumps(document))
