@@ -76,9 +76,9 @@ class KinecloudConfig(PretrainedConfig):
 class KinecloudPrediction(ModelOutput):
     """points: f32 [B,H,N,3] metres. opening: f32 [B,H] metres. actions: f32 [B,K,A], normalised; policies only."""
 
-    points: Tensor | None = None
-    opening: Tensor | None = None
-    actions: Tensor | None = None
+    points: Tensor = None  # pyright: ignore[reportAssignmentType]  (ModelOutput wants defaults)
+    opening: Tensor = None  # pyright: ignore[reportAssignmentType]
+    actions: Tensor = None  # pyright: ignore[reportAssignmentType]
 
 
 @dataclass

@@ -43,7 +43,6 @@ def _visible(window: dict[str, Any]) -> Tensor:
 
 def chamfer_term(prediction: KinecloudPrediction, window: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Mean neighbour distance in both directions, over the points that are measured at that horizon."""
-    assert prediction.points is not None
     visible_BHN = _visible(window)
     mask = visible_BHN.flatten(0, 1)
     distance = chamfer(
@@ -59,14 +58,12 @@ def chamfer_term(prediction: KinecloudPrediction, window: dict[str, Any]) -> tup
 
 def tracked_term(prediction: KinecloudPrediction, window: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Distance of each measured point to where it was predicted, sqrt(d^2 + c^2) - c with c = 2 mm."""
-    assert prediction.points is not None
     square = ((prediction.points.float() - window["future"]) / UNIT_M).square().sum(-1)
     return _mean_where((square + _ROBUST**2).sqrt() - _ROBUST, _visible(window))
 
 
 def opening_term(prediction: KinecloudPrediction, window: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Absolute error of the grasp aperture; unknown apertures (NaN) do not count."""
-    assert prediction.opening is not None
     true_BH = window["future_opening"]
     known_BH = torch.isfinite(true_BH) & window["future_valid"]
     error_BH = (prediction.opening.float() - torch.nan_to_num(true_BH)).abs() / UNIT_M
@@ -82,7 +79,6 @@ TERMS: dict[str, Callable[[KinecloudPrediction, dict[str, Any]], tuple[Tensor, T
 
 def loss_of(prediction: KinecloudPrediction, window: dict[str, Any], weights: ObjectiveSettings) -> Loss:
     """Weighted sum of the terms; each term is the mean over the windows in which it is defined."""
-    assert prediction.points is not None
     finite_B = torch.isfinite(prediction.points).flatten(1).all(1)
     if not finite_B.all():  # Chamfer refuses such clouds; the caller decides on all ranks together what to do
         bad_B = torch.where(finite_B, 0.0, float("nan"))

@@ -11,6 +11,10 @@ from pretrain import chamfer as chamfer_module
 from pretrain.chamfer import chamfer
 
 
+def float_of(value) -> float:
+    return float(value.detach())
+
+
 def naive_chamfer(x, y, x_mask, y_mask, squared: bool):
     """The definition, one pair of points at a time, in float64 and differentiable."""
     values = []
@@ -20,8 +24,8 @@ def naive_chamfer(x, y, x_mask, y_mask, squared: bool):
         if not xs or not ys:
             continue
         length = (lambda d: d.square().sum()) if squared else (lambda d: d.square().sum().sqrt())
-        there = sum(min((length(p - q) for q in ys), key=float) for p in xs) / len(xs)
-        back = sum(min((length(q - p) for p in xs), key=float) for q in ys) / len(ys)
+        there = sum(min((length(p - q) for q in ys), key=float_of) for p in xs) / len(xs)
+        back = sum(min((length(q - p) for p in xs), key=float_of) for q in ys) / len(ys)
         values.append(there + back)
     return torch.stack(values).mean()
 
@@ -36,10 +40,11 @@ def hand_sized_clouds(clouds: int, n: int, m: int, seed: int):
     return x, y, x_mask, y_mask
 
 
-@pytest.mark.parametrize(("backend", "squared"), itertools.product(["torch", "kdtree", "auto"], [True, False]))
+@pytest.mark.parametrize(("backend", "squared"), list(itertools.product(["torch", "kdtree", "auto"], [True, False])))
 def test_value_and_gradient_agree_with_the_definition(backend, squared):
     x, y, x_mask, y_mask = hand_sized_clouds(3, 40, 33, seed=1)
-    x.requires_grad_(), y.requires_grad_()
+    for points in (x, y):
+        points.requires_grad_()
     value = chamfer(x, y, x_mask_BN=x_mask, y_mask_BM=y_mask, squared=squared, backend=backend)
     value.backward()
     x64, y64 = x.detach().double().requires_grad_(), y.detach().double().requires_grad_()
@@ -47,6 +52,7 @@ def test_value_and_gradient_agree_with_the_definition(backend, squared):
     expected.backward()
     assert float(value.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
     for got, want in ((x.grad, x64.grad), (y.grad, y64.grad)):
+        assert got is not None and want is not None
         assert torch.linalg.norm(got.double() - want) <= 1e-4 * torch.linalg.norm(want)
 
 
@@ -97,6 +103,7 @@ def test_coinciding_clouds_have_distance_zero_and_a_finite_gradient():
     x = torch.rand(2, 25, 3).requires_grad_()
     value = chamfer(x, x.detach().flip(1), squared=False)
     value.backward()
+    assert x.grad is not None
     assert float(value.detach()) < 1e-9 and torch.isfinite(x.grad).all()
 
 
