@@ -1,0 +1,203 @@
+"""Human hands in a video: detection, identity, metric placement, surface points, uncertainty."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from data.episode import Frame
+from extract.effector import Camera, EffectorTrack, Extraction
+from extract.hand.bundle import NETWORKS, hand_bundle
+from extract.hand.config import HandConfig
+from extract.hand.detect import Detection, HandDetector
+from extract.hand.fit import fit_hand
+from extract.hand.identity import HandTrack, link
+from extract.hand.observe import observe, sample_surface_depth
+from extract.hand.skeleton import JOINTS, palm_size
+from extract.hand.surface import facing_camera, hidden_by_hand, make_surface, pinch_opening
+from extract.hand.uncertainty import point_sigma
+from extract.segments import Segment, split_at_gaps
+
+NAME = "mediapipe-hands-fit/1"
+SENSED = 6  # landmarks with sensor depth that make a frame's distance measured
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """Everything that is kept of the frames. surface_z: per frame, per detection, f64 [21] metres or None."""
+
+    times: np.ndarray
+    detections: list[list[Detection]]
+    surface_z: list[list[np.ndarray | None]]
+
+
+@dataclass(frozen=True)
+class LiftedHand:
+    """One hand over consecutive frames, joints and raw measurements: what a track is made from.
+
+    slots: int [T]. time_T: seconds. measured_T: bool. joints_T213: f64 metres, camera frame. side_agrees_T: the
+    detector's label agrees with the track's side. score_T: the label's score. landmarks_T212 (pixels) and world_T213
+    (metres): as the detector gave them, zero where not measured. surface_z_T21: sensor depth there, NaN = none.
+    """
+
+    slots: np.ndarray
+    time_T: np.ndarray
+    measured_T: np.ndarray
+    joints_T213: np.ndarray
+    side: str
+    side_agrees_T: np.ndarray
+    score_T: np.ndarray
+    landmarks_T212: np.ndarray
+    world_T213: np.ndarray
+    surface_z_T21: np.ndarray
+
+    @property
+    def sensed_T(self) -> np.ndarray:
+        """bool [T]: the sensor measured the hand's distance in this frame."""
+        return np.isfinite(self.surface_z_T21).sum(1) >= SENSED
+
+
+class HandExtractor:
+    """Up to two hands, each its own track. Built once and used for many videos; the detector is new for each."""
+
+    name = NAME
+
+    def __init__(self, config: HandConfig):
+        self.config = config
+        self.weights_sha256 = {file: sha for file, (_, sha) in NETWORKS.items()}
+        self.surface = make_surface(config.points, config.palm_size_m)
+
+    @cached_property
+    def bundle(self) -> Path:
+        """The verified model file; downloaded at first use."""
+        return hand_bundle(self.config.bundle)
+
+    def __call__(self, frames: Iterable[Frame], camera: Camera) -> Extraction:
+        """Tracks of all hands, in the order in which they appear. See effector.Extraction."""
+        sighting = self.detect(frames)
+        hands, rejections = self.lift(sighting, camera)
+        seen = sum(1 for found in sighting.detections if found)
+        if not seen:
+            rejections = [("no_hand", f"no hand in {len(sighting.times)} frames")]
+        tracks = [self.track(hand, camera) for hand in hands]
+        return Extraction(tracks, rejections, len(sighting.times), seen)
+
+    def detect(self, frames: Iterable[Frame]) -> Sighting:
+        """Runs the detector over all frames; keeps no image."""
+        times, detections, surface_z = [], [], []
+        with HandDetector(self.bundle, self.config.max_hands, self.config.min_score) as detector:
+            for frame in frames:
+                found = detector(frame.image, frame.time)
+                depth = frame.depth if self.config.use_sensor_depth else None
+                times.append(frame.time)
+                detections.append(found)
+                surface_z.append(
+                    [None if depth is None else sample_surface_depth(depth, frame.mask, d.landmarks_px) for d in found]
+                )
+        return Sighting(np.array(times), detections, surface_z)
+
+    def lift(self, sighting: Sighting, camera: Camera) -> tuple[list[LiftedHand], list[tuple[str, str]]]:
+        """Hands in metric 3D, and the stretches that were too short or seen too seldom."""
+        hands: list[LiftedHand] = []
+        rejections: list[tuple[str, str]] = []
+        for track in link(sighting.times, sighting.detections, self.config.max_gap_s):
+            seen = np.zeros(len(sighting.times), bool)
+            seen[track.slots] = True
+            segments, short = split_at_gaps(sighting.times, seen, self.config.max_gap_s, self.config.min_seconds)
+            rejections += short
+            for segment in segments:
+                share = segment.measured.mean()
+                if share < self.config.min_measured:
+                    start = sighting.times[segment.slots[0]]
+                    detail = f"seen in {share:.0%} of {len(segment.slots)} frames from {start:.2f} s on"
+                    rejections.append(("too_many_gaps", detail))
+                    continue
+                hands.append(self._lift(track, segment, sighting, camera))
+        return hands, rejections
+
+    def _lift(self, track: HandTrack, segment: Segment, sighting: Sighting, camera: Camera) -> LiftedHand:
+        count, first = len(segment.slots), segment.slots[0]
+        landmarks, world = np.zeros((count, JOINTS, 2)), np.zeros((count, JOINTS, 3))
+        surface_z, score = np.full((count, JOINTS), np.nan), np.zeros(count)
+        agrees = np.zeros(count, bool)
+        for slot, detection in zip(track.slots, track.detections, strict=True):
+            row = slot - first
+            if not 0 <= row < count:
+                continue
+            landmarks[row], world[row], score[row] = detection.landmarks_px, detection.world_m, detection.score
+            agrees[row] = detection.side == track.side
+            number = next(i for i, found in enumerate(sighting.detections[slot]) if found is detection)
+            depth = sighting.surface_z[slot][number]
+            if depth is not None:
+                surface_z[row] = depth
+        # A hand taken for the other hand comes out mirrored in depth.
+        turned = world * np.where(agrees, 1.0, -1.0)[:, None, None] ** np.array([0, 0, 1])
+        times = sighting.times[segment.slots]
+        observed = observe(times, landmarks, turned, surface_z, segment.measured, camera, self.config.palm_size_m)
+        fit = fit_hand(observed, self.config.palm_size_m, self.config.sensor_depth_sigma_m)
+        return LiftedHand(
+            slots=segment.slots,
+            time_T=times,
+            measured_T=segment.measured,
+            joints_T213=fit.joints_T213,
+            side=track.side,
+            side_agrees_T=agrees,
+            score_T=score,
+            landmarks_T212=landmarks,
+            world_T213=world,
+            surface_z_T21=surface_z,
+        )
+
+    def track(self, hand: LiftedHand, camera: Camera) -> EffectorTrack:
+        """The hand as a track of surface points."""
+        points, normals = self.surface.points(hand.joints_T213, hand.side)
+        visible = hand.measured_T[:, None] & facing_camera(points, normals)
+        visible &= ~hidden_by_hand(points, hand.joints_T213, self.surface.scale)
+        projected = camera.project(hand.joints_T213)
+        overlay = np.where(hand.measured_T[:, None, None], hand.landmarks_T212, projected)
+        size = np.array([hand_size_px(pixels) for pixels in overlay])
+        misfit_px = np.sqrt(np.mean(np.sum((projected - overlay) ** 2, -1), -1))
+        focal_sigma = self.config.assumed_focal_sigma if camera.origin == "assumed" else 0.0
+        sensed = bool(hand.sensed_T[hand.measured_T].mean() >= 0.5)
+        sigma = point_sigma(
+            hand.joints_T213.mean(1), hand.time_T, hand.measured_T, np.full(len(size), sensed), focal_sigma
+        )
+        return EffectorTrack(
+            frame_slots=hand.slots,
+            points=points.astype(np.float32),
+            visible=visible,
+            sigma=sigma,
+            confidence=_confidence(hand, misfit_px / size),
+            opening=pinch_opening(hand.joints_T213, self.surface.scale).astype(np.float32),
+            side=hand.side,
+            scale="metric" if sensed else "assumed",
+            depth_source="sensor" if sensed else "hand-size",
+            quality={
+                "measured": float(hand.measured_T.mean()),
+                "visible": float(visible.mean()),
+                "misfit_px": float(misfit_px[hand.measured_T].mean()),
+                "side_agreement": float(hand.side_agrees_T[hand.measured_T].mean()),
+                "score": float(hand.score_T[hand.measured_T].mean()),
+                "palm_size_m": float(np.median(palm_size(hand.joints_T213))),
+                "detector_palm_size_m": float(np.median(palm_size(hand.world_T213[hand.measured_T]))),
+            },
+            overlay_px=overlay.astype(np.float32),
+        )
+
+
+def hand_size_px(landmarks_212: np.ndarray) -> float:
+    """Longer side of the box around the landmarks, pixels, at least 1."""
+    return float(max(np.ptp(landmarks_212, axis=0).max(), 1.0))
+
+
+def _confidence(hand: LiftedHand, relative_misfit_T: np.ndarray) -> np.ndarray:
+    """f32 [T]: certainty of the side, less for a poor fit (sigma: a tenth of the hand); halved in gaps."""
+    side = np.where(hand.side_agrees_T, hand.score_T, 1 - hand.score_T)
+    confidence = side * np.exp(-0.5 * (relative_misfit_T / 0.1) ** 2)
+    known = hand.measured_T
+    filled = 0.5 * np.interp(hand.time_T, hand.time_T[known], confidence[known])
+    return np.where(known, confidence, filled).clip(0, 1).astype(np.float32)
