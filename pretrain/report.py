@@ -29,6 +29,8 @@ def write_section(folder: Path, model: KinecloudPredictor, dataset: WindowDatase
         section.note("No held-out clip was long enough, so the predictor could not be evaluated.", kind="warning")
     else:
         _figures(section, document)
+        if "simulated" in document["results"]:
+            section.note("Held-out clips here are simulated: rendered robots, hands and scenes.", kind="simulated")
     _curves(section, folder / "metrics.jsonl")
     _tables(section, document)
     if document["windows"]:
