@@ -115,17 +115,20 @@ class _MotionSampler:
             frames.append(self.rig.landmarks())
         return np.array(frames)
 
-    def at_step(self, step_m: float) -> tuple[Motion, np.ndarray]:
-        """The motion played so fast that landmarks move ``step_m`` metres per frame (median), and its landmarks."""
+    def at_step(self, step_m: float) -> tuple[Motion, np.ndarray] | None:
+        """The motion played so fast that landmarks move ``step_m`` metres per frame (median), and its landmarks.
+
+        None when it cannot move that fast.
+        """
         speed = 1.0
-        for _ in range(6):  # the step grows almost in proportion to the speed
+        for _ in range(8):  # the step grows almost in proportion to the speed
             motion = self.play(speed)
             landmarks = self.landmarks(motion)
             median = np.median(np.linalg.norm(np.diff(landmarks, axis=0), axis=-1))
             if abs(median / step_m - 1) < 0.02:
-                break
+                return motion, landmarks
             speed *= step_m / median
-        return motion, landmarks
+        return None
 
 
 def _inside(landmarks_FK3: np.ndarray, view: View, settings: CloseupSettings) -> bool:
@@ -171,13 +174,14 @@ def make_closeup(
     mujoco.mj_forward(model, data)
     rig = HandRig(model, data, shape)
     for _ in range(200):
-        motion, landmarks = _MotionSampler(rng, rig, view, settings).at_step(settings.step_mm / 1000)
-        if _inside(landmarks, view, settings):
+        found = _MotionSampler(rng, rig, view, settings).at_step(settings.step_mm / 1000)
+        if found and _inside(found[1], view, settings):
             break
     else:
         raise RuntimeError(
             f"close-up {seed}: no motion with step_mm={settings.step_mm} stays in the picture; lower step_mm"
         )
+    motion, landmarks = found
     images, arrays = _render(model, data, rig, view, motion, settings, rng)
     arrays["truth_joints"] = landmarks.astype(np.float32)
     sidecar = {

@@ -14,33 +14,37 @@ class SimulateConfig(Settings):
     """Which simulated episodes to make. Everything made from it is simulated; hands are overlays, never real data."""
 
     labelled_tasks: tuple[str, ...] = Field(
-        ("drawer-close-v3", "window-close-v3", "faucet-close-v3", "button-press-v3", "pick-place-v3"),
+        default=("drawer-close-v3", "window-close-v3", "faucet-close-v3", "button-press-v3", "pick-place-v3"),
         description="Meta-World tasks whose robot episodes carry actions.",
     )
     video_only_tasks: tuple[str, ...] = Field(
-        ("drawer-open-v3", "window-open-v3", "faucet-open-v3", "button-press-topdown-v3", "push-v3"),
+        default=("drawer-open-v3", "window-open-v3", "faucet-open-v3", "button-press-topdown-v3", "push-v3"),
         description="Meta-World tasks that are only seen: no actions are written.",
     )
-    robot_episodes: int = Field(6, ge=0, description="Robot episodes per task.")
+    robot_episodes: int = Field(default=6, ge=0, description="Robot episodes per task.")
     hand_episodes: int = Field(
-        3, ge=0, description="Human-hand twins per task; twin k shows the motion of robot episode k."
+        default=3, ge=0, description="Human-hand twins per task; twin k shows the motion of robot episode k."
     )
-    closeup_clips: int = Field(12, ge=0, description="Close-up hand clips, seen by the real hand detector.")
-    closeup_size: tuple[int, int] = Field((640, 480), description="Width and height of close-ups, pixels.")
-    closeup_seconds: float = Field(2.0, gt=0, description="Length of a close-up.")
+    closeup_clips: int = Field(default=12, ge=0, description="Close-up hand clips, seen by the real hand detector.")
+    closeup_size: tuple[int, int] = Field(default=(640, 480), description="Width and height of close-ups, pixels.")
+    closeup_seconds: float = Field(default=2.0, gt=0, description="Length of a close-up.")
     closeup_steps_mm: tuple[float, ...] = Field(
-        (5.0, 10.0, 20.0), min_length=1, description="Median hand motion from frame to frame, taken in turn, mm."
+        default=(5.0, 10.0, 20.0),
+        min_length=1,
+        description="Median motion from frame to frame, in turn, mm.",
     )
-    closeup_left_every: int = Field(4, ge=0, description="Every n-th close-up shows a left hand; 0 = none.")
-    resolution: int = Field(128, ge=32, multiple_of=2, description="Side of the square task pictures, pixels.")
+    closeup_left_every: int = Field(default=4, ge=0, description="Every n-th close-up shows a left hand; 0 = none.")
+    resolution: int = Field(default=128, ge=32, multiple_of=2, description="Side of the square task pictures, pixels.")
     action_noise: float = Field(
-        0.3, ge=0, description="Standard deviation of the correlated noise on the expert's commands (full scale 1)."
+        default=0.3,
+        ge=0,
+        description="Standard deviation of the noise on the expert's commands (full scale 1).",
     )
-    tail_seconds: float = Field(0.5, ge=0, description="How long to record on after success.")
-    camera_jitter_m: float = Field(0.06, ge=0, description="Bound of the camera's random displacement, metres.")
-    extra_object_range_m: float = Field(0.0, ge=0, description="Widen where objects may start, metres to either side.")
+    tail_seconds: float = Field(default=0.5, ge=0, description="How long to record on after success.")
+    camera_jitter_m: float = Field(default=0.06, ge=0, description="Bound of the camera's random displacement, metres.")
+    extra_object_range_m: float = Field(default=0.0, ge=0, description="Widen where objects start, metres per side.")
     show_goal_tasks: tuple[str, ...] = Field(
-        ("pick-place-v3", "push-v3"),
+        default=("pick-place-v3", "push-v3"),
         description="Tasks whose goal is drawn, because nothing else in the picture tells where it is.",
     )
 

@@ -14,6 +14,9 @@ from pipeline.atomic import publishing, write_json
 
 DEPTH_UNIT_M = 1e-4
 FAR_M = 65535 * DEPTH_UNIT_M
+# x264 looks ahead on half-size pictures whose padding it does not always fill: with it on, the same images now and then
+# give other bytes.
+REPRODUCIBLE = {"mbtree": "0", "rc-lookahead": "0", "weightp": "none", "sc_threshold": "0"}
 
 
 def encode_depth(depth: np.ndarray) -> np.ndarray:
@@ -28,7 +31,7 @@ def encode_video(path: Path, images: Sequence[np.ndarray], rate_hz: int, crf: in
     No B-frames, so that the first presentation time is zero; a key frame every 10 frames keeps random access cheap.
     """
     height, width = images[0].shape[:2]
-    options = {"crf": str(crf), "preset": "fast", "bf": "0", "g": "10", "threads": "1"}
+    options = {"crf": str(crf), "preset": "fast", "bf": "0", "g": "10", "threads": "1", **REPRODUCIBLE}
     with publishing(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(rate_hz), options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
