@@ -21,8 +21,10 @@ def write_section(
     """Counts, every rejection with a frame, and clips of every source and embodiment with their points."""
     section = Section("Extraction", order=20)
     shown = _examples(folder, set(episodes))
-    if any(clip.meta.simulated for clip in shown):
-        section.note("Clips marked 'simulated' come from rendered video, not from a camera.", kind="simulated")
+    simulated = [clip.meta.simulated for clip in shown]
+    if any(simulated):  # a section of rendered video only carries the mark as a whole
+        remark = "Clips marked 'simulated' come from rendered video, not from a camera."
+        section.note(remark, kind="simulated" if all(simulated) else "info")
     section.summary(
         f"{summary['clips']} motion clips from {summary['episodes_with_clips']} of {summary['episodes']} episodes."
     )

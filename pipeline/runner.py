@@ -133,7 +133,7 @@ def _run_stage(stage: Stage, resolved: Path) -> Outcome:
 
 
 class _PeakMemory:
-    """Largest proportional memory of a process and all its descendants, sampled a few times per second."""
+    """Largest memory of a process and all its descendants, sampled a few times per second."""
 
     def __init__(self, pid: int):
         self.megabytes = 0.0
@@ -160,7 +160,8 @@ def _memory_mb(pid: int) -> float:
     total = 0
     for process in family:
         try:
-            total += process.memory_info().rss
+            memory = process.memory_full_info()
+            total += getattr(memory, "pss", memory.rss)  # shared pages count once where the system can tell
         except psutil.Error:
             continue
     return total / 2**20
