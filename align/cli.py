@@ -1,0 +1,75 @@
+"""``python -m align --config C.yaml`` aligns; ``rollout`` tries the policy in the simulator; ``export`` publishes it."""
+
+from __future__ import annotations
+
+import argparse
+
+from align.config import AlignConfig, ExportConfig, RolloutConfig
+from align.origin import align_made_from, export_made_from, rollout_made_from
+from pipeline.command import add_config_options, config_of, exit_code_of
+from pipeline.config import Config
+from pipeline.fingerprint import is_done
+from pipeline.logs import StageLog
+
+NOTHING_TO_DO = "already done with this configuration; nothing to do"
+
+
+def main() -> int:
+    """Parses the command line and runs it; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m align", description="Policies from the predictor of motion.")
+    parser.add_argument("action", nargs="?", choices=("train", "rollout", "export"), default="train")
+    add_config_options(parser)
+    parser.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="go on from what is there (default); --no-resume discards it and starts again",
+    )
+    arguments = parser.parse_args()
+    return exit_code_of(lambda: ACTIONS[arguments.action](arguments))
+
+
+def _nothing_to_do(config: Config, stage: str) -> None:
+    StageLog(config.run.out, stage).info(NOTHING_TO_DO)
+
+
+# torch and the simulator are imported late: checking a configuration and finding the work done take no time
+def _align(arguments: argparse.Namespace) -> None:
+    config = config_of(arguments)
+    settings = config.section("align", AlignConfig)
+    if arguments.check:
+        return
+    if arguments.resume and is_done(config.folder("align"), align_made_from(config, settings)):
+        return _nothing_to_do(config, "align")
+    from align.train import align
+
+    align(config, arguments.resume)
+
+
+def _rollout(arguments: argparse.Namespace) -> None:
+    config = config_of(arguments)
+    settings = config.section("rollout", RolloutConfig)
+    if arguments.check:
+        return
+    document = rollout_made_from(config, settings)
+    if arguments.resume and is_done(config.folder("rollout"), document):
+        return _nothing_to_do(config, "rollout")
+    from align.rollout import rollout
+
+    rollout(config, document)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    config = config_of(arguments)
+    settings = config.section("export", ExportConfig)
+    if arguments.check:
+        return
+    document = export_made_from(config, settings)
+    if arguments.resume and is_done(config.folder("export"), document):
+        return _nothing_to_do(config, "export")
+    from align.export import export
+
+    export(config, document)
+
+
+ACTIONS = {"train": _align, "rollout": _rollout, "export": _export}

@@ -1,0 +1,60 @@
+"""Settings of alignment, rollout and export. Importing this needs neither torch nor the simulator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from pipeline.config import Settings
+from pretrain.config import TrainingSettings
+
+STAGE_VERSION = 1
+
+
+class AlignConfig(TrainingSettings):
+    """``python -m align``: the predictor and a small labelled set become a policy."""
+
+    predictor: Path | None = Field(None, description="Folder of the pretrained predictor; null = that of the run.")
+    trunk: Literal["full", "frozen"] = Field(
+        "full", description="`full`: the predictor goes on learning; `frozen`: only the new projections learn."
+    )
+    trunk_learning_rate: float = Field(
+        0.3, gt=0, le=1, description="Learning rate of the predictor's own weights, as a share of `learning_rate`."
+    )
+    dynamics: float = Field(
+        1.0, ge=0, description="Weight of the pretraining loss on the labelled clips, beside the action loss; 0 = off."
+    )
+    action_loss: Literal["smooth_l1", "l1"] = "smooth_l1"
+    action_chunk: int = Field(8, ge=1, description="Actions that are predicted at once.")
+    points: int = Field(64, ge=1, description="Points per training sample, a random subset.")
+    color: float = Field(0.2, ge=0, lt=1, description="Random gain of colours. The camera is never changed: actions "
+                         "are in the robot's frame and would not follow.")  # fmt: skip
+    proprio_noise: float = Field(
+        0.02, ge=0, description="Noise on the normalised proprioception, so that small deviations are nothing new."
+    )
+
+    steps: int = Field(400, ge=1)
+    learning_rate: float = Field(1e-3, gt=0, description="Peak, of the new projections.")
+    warmup_steps: int = Field(20, ge=0)
+
+
+class RolloutConfig(Settings):
+    """``python -m align rollout``: closed loop in the simulator, in scenes like those of the ``simulate`` section."""
+
+    tasks: tuple[str, ...] | None = Field(
+        None, description="Simulated tasks; null = those of the training clips, labelled ones first."
+    )
+    episodes: int = Field(5, ge=1, description="Episodes per task, on seeds that were not recorded.")
+    execute: int = Field(2, ge=1, description="Actions of a chunk that are executed before the next is asked for.")
+    max_seconds: float = Field(5.0, gt=0, description="An episode without success ends after this, simulated time.")
+    timeout_s: float = Field(120, gt=0, description="Hard limit per episode, real time.")
+
+
+class ExportConfig(Settings):
+    """``python -m align export``."""
+
+    license: str | None = Field(
+        None, description="Licence of the exported policy as you declare it; null = not declared."
+    )

@@ -1,0 +1,75 @@
+"""What the results of alignment, rollout and export are made from. Needs neither torch nor the simulator."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from align.config import STAGE_VERSION, AlignConfig, ExportConfig, RolloutConfig
+from data.simulation.config import SimulateConfig
+from pipeline.config import Config
+from pipeline.errors import UserError
+from pipeline.fingerprint import digest, file_sha256, require_done
+from pretrain.shards import training_identity
+
+WEIGHTS = "model.safetensors"
+
+
+def predictor_folder(config: Config, settings: AlignConfig) -> Path:
+    """The pretrained predictor to start from. Raises UserError when there is none."""
+    if settings.predictor is None:
+        require_done(config.folder("pretrain"), "pretrain")
+        return config.folder("pretrain") / "model"
+    if not (settings.predictor / WEIGHTS).is_file():
+        raise UserError(f"{config.path}: align.predictor: {settings.predictor} holds no {WEIGHTS}.")
+    return settings.predictor
+
+
+def policy_folder(config: Config) -> Path:
+    """The aligned policy of the run. Raises UserError when alignment has not finished."""
+    require_done(config.folder("align"), "align")
+    return config.folder("align") / "model"
+
+
+def align_made_from(config: Config, settings: AlignConfig) -> dict[str, Any]:
+    """Everything that decides the aligned policy, one JSON document."""
+    weights = file_sha256(predictor_folder(config, settings) / WEIGHTS)
+    return training_identity(config, "align", STAGE_VERSION, settings, predictor_sha256=weights)
+
+
+def rollout_made_from(config: Config, settings: RolloutConfig) -> dict[str, Any]:
+    """Everything that decides the result of the rollouts."""
+    scenes = config.section("simulate", SimulateConfig)
+    document = {
+        "stage": "rollout",
+        "stage_version": STAGE_VERSION,
+        "settings": settings.model_dump(mode="json", exclude={"timeout_s"}),
+        "seed": config.run.seed,
+        "policy_sha256": file_sha256(policy_folder(config) / WEIGHTS),
+        "scenes": scenes.model_dump(
+            mode="json", include={"resolution", "camera_jitter_m", "extra_object_range_m", "show_goal_tasks"}
+        ),
+        "extract": config.raw.get("extract", {}).get("mask", {}) if config.has("extract") else {},
+    }
+    return json.loads(json.dumps(document))
+
+
+def export_made_from(config: Config, settings: ExportConfig) -> dict[str, Any]:
+    """Everything that decides the exported folder: the policy and the results told in its card."""
+    rollout = config.folder("rollout") / "rollout.json"
+    document = {
+        "stage": "export",
+        "stage_version": STAGE_VERSION,
+        "settings": settings.model_dump(mode="json"),
+        "policy_sha256": file_sha256(policy_folder(config) / WEIGHTS),
+        "modelling_sha256": file_sha256(modelling_file()),
+        "eval": digest(json.loads((config.folder("align") / "eval.json").read_text())),
+        "rollout": digest(json.loads(rollout.read_text())) if rollout.exists() else None,
+    }
+    return json.loads(json.dumps(document))
+
+
+def modelling_file() -> Path:
+    """The one self-contained file that an exported policy carries."""
+    return Path(__file__).resolve().parent.parent / "pretrain" / "modeling_kinecloud.py"

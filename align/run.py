@@ -1,0 +1,53 @@
+"""One alignment run: where it writes, what it is made from, and what it starts with."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from align.config import AlignConfig
+from align.labels import LabelledSet, labelled_set
+from align.origin import align_made_from, predictor_folder
+from data.config import WindowConfig
+from data.loader import WindowDataset
+from pipeline.config import Config
+from pretrain.modeling_kinecloud import KinecloudConfig, KinecloudPredictor
+from pretrain.run import TrainingRun
+
+STAGE = "align"
+
+
+class AlignRun(TrainingRun):
+    """An alignment run."""
+
+    settings: AlignConfig
+
+    def __init__(self, config: Config):
+        settings = config.section(STAGE, AlignConfig)
+        super().__init__(config, STAGE, settings, align_made_from(config, settings))
+        self.predictor_folder = predictor_folder(config, settings)
+
+    def predictor(self) -> KinecloudPredictor:
+        """The pretrained predictor, with its weights."""
+        return KinecloudPredictor.from_pretrained(self.predictor_folder)
+
+    @cached_property
+    def window(self) -> WindowConfig:
+        """Training windows as the predictor knows them, with actions."""
+        known: KinecloudConfig = KinecloudConfig.from_pretrained(self.predictor_folder)  # pyright: ignore
+        return WindowConfig(
+            past_s=tuple(known.past_times),
+            horizons_s=tuple(known.horizons),
+            image_size=known.image_size,
+            points=self.settings.points,
+            action_chunk=self.settings.action_chunk,
+        )
+
+    @cached_property
+    def labelled(self) -> LabelledSet:
+        """The labelled training clips."""
+        return labelled_set(self.train_shards)
+
+    @cached_property
+    def val_windows(self) -> WindowDataset:
+        """The held-out labelled windows, with all points."""
+        return WindowDataset(self.val_shards, self.window, labelled_only=True, all_points=True)

@@ -1,0 +1,108 @@
+"""Alignment: from the pretrained predictor and a small labelled set to a policy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from align.evaluate import evaluate, validation_error
+from align.objective import alignment_loss
+from align.run import AlignRun
+from data.loader import WindowDataset
+from pipeline.config import Config
+from pipeline.fingerprint import mark_done
+from pretrain.augment import augment
+from pretrain.config import AugmentSettings
+from pretrain.loop import Training, discard, optimize, parameter_groups, publish
+from pretrain.modeling_kinecloud import KinecloudPolicy
+from pretrain.objectives import Loss
+
+
+def align(config: Config, resume: bool) -> None:
+    """Aligns the run's predictor, evaluates the policy and publishes it as RUN/align/model.
+
+    resume: go on from the latest checkpoint if there is one; otherwise whatever was trained before is discarded.
+    Raises Refused when what is stored was made with another configuration, UserError for bad configuration or data.
+    """
+    run = AlignRun(config)
+    if not resume:
+        discard(run)
+    optimize(Alignment(run))
+    if run.leads:
+        publish(run)
+        evaluate(run)
+        mark_done(run.folder, run.made_from, best=run.best, labelled=run.labelled.summary())
+        run.say(f"done: {run.folder / 'model'}")
+    run.accelerator.wait_for_everyone()
+    run.accelerator.end_training()
+
+
+def new_policy(run: AlignRun) -> KinecloudPolicy:
+    """The policy before its first step: all weights of the predictor, new projections that depend on the seed alone."""
+    labelled, predictor = run.labelled, run.predictor()
+    torch.manual_seed(run.seed)
+    policy = KinecloudPolicy.from_predictor(
+        predictor,
+        action_chunk=run.settings.action_chunk,
+        action_names=labelled.spec.names,
+        proprio_names=labelled.spec.proprio_names,
+        action_quantiles=tuple(labelled.action_quantiles),
+        proprio_quantiles=tuple(labelled.proprio_quantiles),
+        action_spec=labelled.spec.model_dump(mode="json"),
+    )
+    policy.predictor.requires_grad_(run.settings.trunk == "full")
+    return policy
+
+
+class Alignment(Training):
+    """Actions from images, instructions, past clouds and proprioception; the predicted clouds stay part of the loss."""
+
+    measure = "action_error"
+    measure_words = "held-out action error {:.4f} (1 = half the range of an action)"
+
+    def __init__(self, run: AlignRun):
+        super().__init__(run)
+        self.aligned = run
+        self.settings = run.settings
+        self.augmentation = AugmentSettings(
+            roll_deg=0, zoom=0, shift=0, color=run.settings.color, drop_image=0, drop_text=0, drop_embodiment=0
+        )
+
+    @property
+    def dataset(self) -> WindowDataset:
+        return WindowDataset(self.run.train_shards, self.aligned.window, labelled_only=True)
+
+    def new_model(self) -> KinecloudPolicy:
+        return new_policy(self.aligned)
+
+    def parameter_groups(self, model: KinecloudPolicy) -> list[dict[str, Any]]:
+        trunk = set(model.predictor.parameters())
+        decay = self.settings.weight_decay
+        new = parameter_groups((p for p in model.parameters() if p not in trunk), decay)
+        return new + parameter_groups(trunk_in_order(model), decay, lr_scale=self.settings.trunk_learning_rate)
+
+    def loss(self, model: nn.Module, window: dict[str, Any], random: torch.Generator) -> Loss:
+        policy: KinecloudPolicy = self.run.accelerator.unwrap_model(model)
+        window = augment(window, self.augmentation, random)
+        window["proprio"] = _noisy(window["proprio"], policy, self.settings.proprio_noise, random)
+        with self.run.accelerator.autocast():
+            prediction = model(**window)
+        true_BKA = policy.normalize(window["actions"], "action")
+        dynamics = self.settings.dynamics if self.settings.trunk == "full" else 0.0  # a frozen one learns nothing
+        return alignment_loss(prediction, true_BKA, window, self.settings.action_loss, dynamics)
+
+    def validate(self, model: KinecloudPolicy) -> float | None:
+        return validation_error(model, self.aligned.val_windows, self.settings.validation_windows)
+
+
+def trunk_in_order(model: KinecloudPolicy) -> list[nn.Parameter]:
+    """The predictor's parameters."""
+    return list(model.predictor.parameters())
+
+
+def _noisy(proprio_BQ: Tensor, policy: KinecloudPolicy, noise: float, random: torch.Generator) -> Tensor:
+    """noise: standard deviation after normalisation."""
+    span_Q = (policy.get_buffer("proprio_q99") - policy.get_buffer("proprio_q01")) / 2
+    return proprio_BQ + noise * span_Q * torch.randn(proprio_BQ.shape, generator=random).to(proprio_BQ.device)
