@@ -23,7 +23,7 @@ except ImportError:  # an optional accelerator; scipy gives the same neighbours
 
 BACKENDS = ("auto", "kdtree", "torch", "pytorch3d")
 _CHUNK_ELEMENTS = 4_000_000  # distances held at once by the chunked search, 16 MB in float32
-_TREE_FROM_PAIRS = 96 * 96  # below this many pairs per cloud the plain differences are faster than building trees
+_TREE_FROM_PAIRS = 40 * 40  # below this many pairs per cloud the plain differences are faster than building trees
 _DISTANCE_FLOOR = 1e-24  # keeps the gradient of sqrt finite (and zero) where a pair coincides
 
 

@@ -327,14 +327,16 @@ class KinecloudPredictor(PreTrainedModel):
         """Trunk output -> prediction and its rigid plan [B,H,7]: translation, rotation, opening, in the length unit."""
         unit, geometry = self.config.length_unit_m, encoded.geometry
         horizon_BHD = tokens_BTD[:, encoded.horizon_slice]
-        translation_BH3, rotation_BH3, gate_BH1, opening_BH1 = self.motion(horizon_BHD).split([3, 3, 1, 1], -1)
+        # positions are computed at full precision whatever autocast does to the network
+        motion_BH8 = self.motion(horizon_BHD).to(now_BN3.dtype)
+        translation_BH3, rotation_BH3, gate_BH1, opening_BH1 = motion_BH8.split([3, 3, 1, 1], -1)
         times_H1 = torch.tensor(self.config.horizons, device=now_BN3.device, dtype=now_BN3.dtype)[:, None]
         coasting_BH3 = torch.sigmoid(gate_BH1) * times_H1 * geometry.velocity_B3[:, None]
         translation_BH3 = translation_BH3 + coasting_BH3
         points_BN1D = self.point_of(self.point_norm(encoded.points_BND))
         hidden_BHND = F.gelu(points_BN1D[:, None] + self.horizon_of(horizon_BHD)[:, :, None])
-        own_BHN3 = self.displacement(hidden_BHND)
-        rotated_BHN3 = geometry.offsets_BPN3[:, None, -1] @ rotation_matrix(rotation_BH3).transpose(-1, -2)
+        own_BHN3 = self.displacement(hidden_BHND).to(now_BN3.dtype)
+        rotated_BHN3 = _transformed(rotation_matrix(rotation_BH3)[:, :, None], geometry.offsets_BPN3[:, None, -1])
         moved_BHN3 = rotated_BHN3 + translation_BH3[:, :, None] + own_BHN3
         points_BHN3 = geometry.centre_B3[:, None, None] + unit * moved_BHN3
         opening_BH = geometry.opening_BP[:, -1:] + opening_BH1[..., 0]
@@ -379,7 +381,7 @@ class KinecloudPredictor(PreTrainedModel):
     ) -> Tensor:
         offsets_BN_P3 = g.offsets_BPN3.transpose(1, 2)
         relative_BN_P3 = offsets_BN_P3 - offsets_BN_P3[:, :, -1:]
-        uvw_BN3 = now_BN3 @ intrinsics_B33.transpose(1, 2)
+        uvw_BN3 = _transformed(intrinsics_B33[:, None], now_BN3)
         grid_BN2 = uvw_BN3[..., :2] / uvw_BN3[..., 2:].clamp(min=1e-3) * (2 / size) - 1
         here_BNC = F.grid_sample(
             features, grid_BN2[:, :, None].clamp(-2, 2), padding_mode="border", align_corners=False
@@ -578,7 +580,15 @@ def rotation_matrix(rotation_3: Tensor) -> Tensor:
     zero = torch.zeros_like(x)
     cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
     eye = torch.eye(3, dtype=rotation_3.dtype, device=rotation_3.device)
-    return eye + first * cross + second * (cross @ cross)
+    cross_twice = (
+        rotation_3[..., :, None] * rotation_3[..., None, :] - rotation_3.square().sum(-1)[..., None, None] * eye
+    )
+    return eye + first * cross + second * cross_twice
+
+
+def _transformed(matrix_33: Tensor, points_3: Tensor) -> Tensor:
+    """[...,3,3] times [...,3], without the reduced precision that a matrix product may have."""
+    return (matrix_33 * points_3[..., None, :]).sum(-1)
 
 
 def _waves(x: Tensor) -> Tensor:

@@ -134,6 +134,17 @@ def test_every_input_matters_and_what_is_absent_does_not(predictor):
     assert torch.isfinite(predictor(**window | {"past_opening": unknown}).points).all()
 
 
+def test_reduced_precision_changes_the_motion_by_a_few_percent_at_most(predictor):
+    window = random_window()
+    expected = predictor(**window)
+    with torch.autocast("cpu", torch.bfloat16):
+        reduced = predictor(**window)
+    assert reduced.points.dtype == torch.float32 and not torch.equal(reduced.points, expected.points)
+    travelled = (expected.points - window["past"][:, -1:]).norm(dim=-1)
+    allowed = 0.0005 + 0.02 * travelled
+    assert ((reduced.points - expected.points).norm(dim=-1) < allowed).all()
+
+
 def test_rotation_matrices_are_rotations_with_a_finite_gradient_at_zero():
     vectors = torch.tensor([[0.0, 0, 0], [1e-5, 0, 0], [0, 0, torch.pi / 2], [2.0, -1.0, 0.5]]).requires_grad_()
     matrices = rotation_matrix(vectors)
