@@ -12,26 +12,34 @@ from pipeline.config import Settings
 class HandConfig(Settings):
     """How human hands are found, followed and placed in space."""
 
-    bundle: Path | None = Field(None, description="HandLandmarker bundle; null = download once and keep in the cache.")
-    max_hands: int = Field(2, ge=1, le=2, description="Hands per frame; 1 doubles the speed on one-handed video.")
+    bundle: Path | None = Field(
+        default=None, description="HandLandmarker bundle; null = download once and keep in the cache."
+    )
+    max_hands: int = Field(
+        default=2, ge=1, le=2, description="Hands per frame; 1 doubles the speed on one-handed video."
+    )
     min_score: float = Field(
-        0.5, gt=0, lt=1, description="MediaPipe's thresholds for detection, presence and tracking."
+        default=0.5, gt=0, lt=1, description="MediaPipe's thresholds for detection, presence and tracking."
     )
-    points: int = Field(200, ge=16, description="Surface points per hand.")
+    points: int = Field(default=200, ge=16, description="Surface points per hand.")
     max_gap_s: float = Field(
-        0.25, ge=0, description="Shorter losses are filled and marked not visible; longer ones cut."
+        default=0.25, ge=0, description="Shorter losses are filled and marked not visible; longer ones cut."
     )
-    min_seconds: float = Field(0.5, gt=0, description="Shorter tracks are rejected as too_short.")
-    min_measured: float = Field(0.6, ge=0, le=1, description="Tracks seen in a smaller share of frames: too_many_gaps.")
+    min_seconds: float = Field(default=0.5, gt=0, description="Shorter tracks are rejected as too_short.")
+    min_measured: float = Field(
+        default=0.6, ge=0, le=1, description="Tracks seen in a smaller share of frames: too_many_gaps."
+    )
     palm_size_m: float = Field(
-        0.061,
+        default=0.061,
         gt=0.02,
         lt=0.2,
         description="Assumed palm size, mean of 8 chords between wrist and knuckles, metres; 0.061 is an adult. "
         "Without sensor depth, everything scales with it.",
     )
-    use_sensor_depth: bool = Field(True, description="Use the depth image where the episode has one.")
-    sensor_depth_sigma_m: float = Field(0.004, gt=0, description="Noise of the depth image, one sigma, metres.")
+    use_sensor_depth: bool = Field(default=True, description="Use the depth image where the episode has one.")
+    sensor_depth_sigma_m: float = Field(default=0.004, gt=0, description="Noise of the depth image, one sigma, metres.")
     assumed_focal_sigma: float = Field(
-        0.2, ge=0, description="Relative one-sigma error of an assumed focal length; widens sigma along the ray."
+        default=0.2,
+        ge=0,
+        description="Relative one-sigma error of an assumed focal length; widens sigma along the ray.",
     )

@@ -34,6 +34,10 @@ class Sighting:
     detections: list[list[Detection]]
     surface_z: list[list[np.ndarray | None]]
 
+    def without_depth(self) -> Sighting:
+        """The same, as if there had been no depth sensor."""
+        return Sighting(self.times, self.detections, [[None] * len(found) for found in self.detections])
+
 
 @dataclass(frozen=True)
 class LiftedHand:
@@ -54,6 +58,11 @@ class LiftedHand:
     landmarks_T212: np.ndarray
     world_T213: np.ndarray
     surface_z_T21: np.ndarray
+
+    @property
+    def unmirrored_world_T213(self) -> np.ndarray:
+        """world_T213 with depth turned round where the hand was taken for the other hand: it came out mirrored."""
+        return _unmirrored(self.world_T213, self.side_agrees_T)
 
     @property
     def sensed_T(self) -> np.ndarray:
@@ -134,8 +143,7 @@ class HandExtractor:
             depth = sighting.surface_z[slot][number]
             if depth is not None:
                 surface_z[row] = depth
-        # A hand taken for the other hand comes out mirrored in depth.
-        turned = world * np.where(agrees, 1.0, -1.0)[:, None, None] ** np.array([0, 0, 1])
+        turned = _unmirrored(world, agrees)
         times = sighting.times[segment.slots]
         observed = observe(times, landmarks, turned, surface_z, segment.measured, camera, self.config.palm_size_m)
         fit = fit_hand(observed, self.config.palm_size_m, self.config.sensor_depth_sigma_m)
@@ -192,6 +200,12 @@ class HandExtractor:
 def hand_size_px(landmarks_212: np.ndarray) -> float:
     """Longer side of the box around the landmarks, pixels, at least 1."""
     return float(max(np.ptp(landmarks_212, axis=0).max(), 1.0))
+
+
+def _unmirrored(world_T213: np.ndarray, agrees_T: np.ndarray) -> np.ndarray:
+    turned = world_T213.copy()
+    turned[~agrees_T, :, 2] *= -1
+    return turned
 
 
 def _confidence(hand: LiftedHand, relative_misfit_T: np.ndarray) -> np.ndarray:

@@ -31,10 +31,10 @@ class FitModel:
 
     ray: share of the hand's extent. *_relative_z: metres, from the base to the tip of thumb and fingers. palm_relief:
     MediaPipe tilts palms too much; depth differences within the palm are reduced to this share. bone: metres. length:
-    share of the usual length. acceleration: m/s^2 sqrt(s), for every hand size per second of speed, as hands that are
+    share of the usual length. acceleration: m/s^2 sqrt(s) for every hand size per second of speed, as hands that move
     fast also turn fast; across the optical axis; _z: in depth, of single joints against the hand; _hand_z: in depth, of
-    the hand as a whole. slowest: hand sizes per second; slower hands are taken for that fast.
-    smooth, learn_lengths: switches, for comparisons.
+    the hand as a whole. slowest: hand sizes per second; slower hands are taken for that fast. smooth, learn_lengths:
+    switches, for comparisons.
     """
 
     ray: float = 0.02
@@ -144,7 +144,7 @@ def _motion_precision(observed: HandObservations, model: FitModel) -> np.ndarray
 
 
 def _speed(observed: HandObservations) -> float:
-    """Root mean square speed of the palm across the image, hand sizes per second, over steps of about a tenth second."""
+    """Root mean square speed of the palm across the image, hand sizes per second, over steps of about 0.1 s."""
     time = observed.time_T[observed.measured_T]
     palm = observed.rays_T212[observed.measured_T][:, PALM].mean(1)
     lag = max(1, round(0.12 / float(np.median(np.diff(time))))) if len(time) > 1 else 1

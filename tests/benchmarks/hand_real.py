@@ -1,0 +1,100 @@
+"""The hand benchmark on real footage: plumbing against MediaPipe-derived references, distance against stereo."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from data.episode import Frame
+from data.video import frames, intrinsics_from_fov, probe
+from extract.effector import Camera
+from extract.hand.config import HandConfig
+from extract.hand.extractor import HandExtractor, LiftedHand
+from extract.hand.skeleton import PALM, PALM_SIZE, RADII
+
+STEREO_FOCAL_PX = 682.8  # implied by the disparities; the calibration file that comes with the images says 691.4
+
+
+def video_camera(path: Path) -> Camera:
+    """A camera with an assumed field of view of 60 degrees."""
+    info = probe(path)
+    return Camera(intrinsics_from_fov(60, info.width, info.height), (info.width, info.height), "assumed")
+
+
+def video_hands(path: Path, extractor: HandExtractor) -> tuple[list[LiftedHand], int]:
+    """Hands of every frame of a video, and how many frames it has."""
+    sighting = extractor.detect(Frame(*frame) for frame in frames(path, None, None))
+    return extractor.lift(sighting, video_camera(path))[0], len(sighting.times)
+
+
+def against_references(footage: Path, extractor: HandExtractor) -> dict[str, dict[str, float]]:
+    """Share of frames with a hand; distances to the reference landmarks where they come in comparable frames.
+
+    The references were made with MediaPipe itself: they tell whether frames, times and axes are right, not accuracy.
+    """
+    results = {}
+    for name in ("asl_hand", "dex_hand"):
+        path = footage / "human" / name / f"{name}.mp4"
+        hands, count = video_hands(path, extractor)
+        hand = max(hands, key=lambda h: h.measured_T.sum())
+        row = {"frames": float(count), "hand_pct": 100 * sum(h.measured_T.sum() for h in hands) / count}
+        if (path.parent / "landmarks_px.json").exists():
+            pixels = np.array(json.loads((path.parent / "landmarks_px.json").read_text()))[hand.slots, :, :2]
+            world = np.array(json.loads((path.parent / "landmarks_world_m.json").read_text()))[hand.slots]
+            projected = video_camera(path).project(hand.joints_T213)
+            row["detector_px"] = float(np.linalg.norm(hand.landmarks_T212 - pixels, axis=-1).mean())
+            row["fit_px"] = float(np.linalg.norm(projected - pixels, axis=-1).mean())
+            row["detector_root_mm"] = _root_mm(hand.world_T213, world)
+            row["fit_root_mm"] = _root_mm(hand.joints_T213, world)
+        results[name] = row
+    return results
+
+
+def _root_mm(joints: np.ndarray, reference: np.ndarray) -> float:
+    error = (joints - joints[:, :1]) - (reference - reference[:, :1])
+    return 1000 * float(np.linalg.norm(error, axis=-1).mean())
+
+
+def stereo_frames(folder: Path, with_depth: bool) -> Iterator[Frame]:
+    """Rectified images with metric depth at 1 Hz."""
+    for index, path in enumerate(sorted((folder / "rgb_left").glob("*.jpg"))):
+        image = cv2.cvtColor(_image(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        depth = _image(folder / "depth_mm" / f"{path.stem}.png", cv2.IMREAD_UNCHANGED).astype(np.float32) / 1000
+        yield Frame(index, float(index), image, depth if with_depth else None)
+
+
+def _image(path: Path, mode: int) -> np.ndarray:
+    image = cv2.imread(str(path), mode)
+    if image is None:
+        raise FileNotFoundError(f"{path}: not an image; KINECLOUD_FOOTAGE is incomplete")
+    return image
+
+
+def against_stereo(footage: Path, config: HandConfig) -> dict[str, float]:
+    """Error of the palm's distance, percent, against the sensor: median depth at five landmarks plus the skin."""
+    folder = footage / "rgbd" / "cerd_pour" / "pour_water_01"
+    calibration = json.loads((folder / "calibration.json").read_text())["intrinsic_left"]
+    intrinsics = np.array([[STEREO_FOCAL_PX, 0, calibration["cx"]], [0, STEREO_FOCAL_PX, calibration["cy"]], [0, 0, 1]])
+    camera = Camera(intrinsics, (1280, 720), "given")
+    # Stills, one second apart: a hand is followed over one missing still, and a single one is worth measuring.
+    config = config.model_copy(update={"max_gap_s": 1.0, "min_seconds": 0.5})
+    sensing = HandExtractor(config)
+    seen = sensing.detect(stereo_frames(folder, with_depth=True))
+    blind = HandExtractor(config.model_copy(update={"use_sensor_depth": False}))
+    plain = blind.lift(blind.detect(stereo_frames(folder, with_depth=False)), camera)[0]
+    sensed = sensing.lift(seen, camera)[0]
+    skin = RADII[list(PALM)] * config.palm_size_m / PALM_SIZE
+    errors: dict[str, list[float]] = {"image": [], "sensor": []}
+    for name, hands in (("image", plain), ("sensor", sensed)):
+        for hand, reference in zip(hands, sensed, strict=True):
+            truth = np.nanmedian(reference.surface_z_T21[:, PALM] + skin, axis=1)
+            relative = hand.joints_T213[:, PALM, 2].mean(1) / truth - 1
+            errors[name] += list(100 * np.abs(relative[reference.sensed_T & np.isfinite(truth)]))
+    row = {"stills": float(len(seen.times)), "hands": float(len(errors["image"]))}
+    for name, values in errors.items():
+        row[f"{name}_p50"], row[f"{name}_p90"] = map(float, np.percentile(values, [50, 90]))
+    return row
