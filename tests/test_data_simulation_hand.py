@@ -1,14 +1,13 @@
 """The simulated hand keeps anatomy, mirror symmetry, and does with its fingers what it is asked to."""
 
 # pyright: reportAttributeAccessIssue=false
+import mujoco
 import numpy as np
 import pytest
 
 from data.simulation.hand import INDEX_TIP, THUMB_TIP, HandRig, HandShape, attach_hand
 from data.simulation.pinch import RESTING, pinch_angles
 from data.simulation.surface import hand_distance
-
-mujoco = pytest.importorskip("mujoco")
 
 
 def _rig(shape: HandShape) -> HandRig:
