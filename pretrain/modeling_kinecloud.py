@@ -481,8 +481,16 @@ class KinecloudPolicy(PreTrainedModel):
         low, high = self.get_buffer(f"{kind}_q01"), self.get_buffer(f"{kind}_q99")
         return values * (high - low) / 2 + (low + high) / 2
 
+    def act(self, *observation: Any, **more: Any) -> np.ndarray:
+        """One observation -> the next K actions, f32 [K,A], in the physical units of ``config.action_spec``.
+
+        Takes the arguments of ``predict`` and raises what it raises.
+        """
+        prediction = self.predict(*observation, **more)
+        return self.denormalize(prediction.actions, "action")[0].float().cpu().numpy()
+
     @torch.no_grad()
-    def act(
+    def predict(
         self,
         image_u8_HW3: np.ndarray,
         instruction: str,
@@ -493,31 +501,42 @@ class KinecloudPolicy(PreTrainedModel):
         embodiment: str,
         past_visible_PN: np.ndarray | None = None,
         past_opening_P: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """One observation -> the next K actions, f32 [K,A], in the physical units of ``config.action_spec``.
+    ) -> KinecloudPrediction:
+        """One observation -> predicted clouds, openings and normalised actions, with a batch dimension of 1.
 
-        image_u8_HW3: RGB of any size; intrinsics_33: its pixels. past_clouds_PN3: metres, camera frame of this image,
-        at ``config.past_times``; past_valid: bool [P]. past_visible_PN: default all. past_opening_P: metres, default
-        unknown.
-        Raises ValueError naming the argument whose shape does not fit.
+        image_u8_HW3: u8 RGB of any size; intrinsics_33: its pixels. past_clouds_PN3: metres, camera frame of this
+        image, at ``config.past_times``; past_valid: bool [P]. proprio: [Q] as ``config.proprio_names``, physical units.
+        embodiment: one of ``config.embodiments``, or ``unknown``. past_visible_PN: default all. past_opening_P: metres,
+        default unknown.
+        Raises ValueError naming the argument that does not fit and what was expected.
         """
         image_u8_HW3, clouds = np.asarray(image_u8_HW3), np.asarray(past_clouds_PN3, np.float32)
         past = len(self.config.past_times)
-        _expect("image_u8_HW3", image_u8_HW3, (None, None, 3))
-        _expect("past_clouds_PN3", clouds, (past, None, 3))
-        _expect("past_valid", np.asarray(past_valid), (past,))
-        _expect("intrinsics_33", np.asarray(intrinsics_33), (3, 3))
-        _expect("proprio", np.asarray(proprio), (len(self.config.proprio_names),))
         if past_visible_PN is None:
             past_visible_PN = np.ones(clouds.shape[:2], bool)
         if past_opening_P is None:
             past_opening_P = np.full(past, np.nan)
+        if image_u8_HW3.dtype != np.uint8:
+            raise ValueError(f"image_u8_HW3 has dtype {image_u8_HW3.dtype}; expected uint8, RGB from 0 to 255")
+        _expect("image_u8_HW3", image_u8_HW3, (None, None, 3))
+        _expect("past_clouds_PN3", clouds, (past, None, 3))
+        _expect("past_valid", past_valid, (past,))
+        _expect("past_visible_PN", past_visible_PN, clouds.shape[:2])
+        _expect("past_opening_P", past_opening_P, (past,))
+        _expect("intrinsics_33", intrinsics_33, (3, 3))
+        _expect("proprio", proprio, (len(self.config.proprio_names),), f" ({', '.join(self.config.proprio_names)})")
+        for name, values in (("past_clouds_PN3", clouds), ("proprio", proprio), ("intrinsics_33", intrinsics_33)):
+            if not np.isfinite(np.asarray(values, np.float64)).all():
+                raise ValueError(f"{name} holds values that are not finite; mark missing clouds in past_valid instead")
+        known = [*self.config.embodiments, UNKNOWN_EMBODIMENT]
+        if embodiment not in known:
+            raise ValueError(f"embodiment is {embodiment!r}; this policy knows: {', '.join(known)}")
         image, intrinsics = letterbox(image_u8_HW3, np.asarray(intrinsics_33), self.config.image_size)
 
         def tensor(values: Any, dtype: torch.dtype) -> Tensor:
             return torch.as_tensor(np.ascontiguousarray(values), device=self.device).to(dtype)[None]
 
-        prediction = self(
+        return self(
             image=tensor(image.transpose(2, 0, 1), torch.uint8),
             intrinsics=tensor(intrinsics, torch.float32),
             past=tensor(clouds, torch.float32),
@@ -528,7 +547,6 @@ class KinecloudPolicy(PreTrainedModel):
             embodiment=[embodiment],
             proprio=tensor(proprio, torch.float32),
         )
-        return self.denormalize(prediction.actions, "action")[0].float().cpu().numpy()
 
 
 _WINDOW_FIELDS = (
@@ -607,9 +625,8 @@ def _zero(layer: nn.Linear) -> nn.Linear:
     return layer
 
 
-def _expect(name: str, value: np.ndarray, shape: tuple[int | None, ...]) -> None:
-    if len(value.shape) != len(shape) or any(
-        want not in (None, got) for want, got in zip(shape, value.shape, strict=True)
-    ):
+def _expect(name: str, value: Any, shape: tuple[int | None, ...], meaning: str = "") -> None:
+    found = np.shape(value)
+    if len(found) != len(shape) or any(want not in (None, got) for want, got in zip(shape, found, strict=True)):
         wanted = ", ".join("any" if size is None else str(size) for size in shape)
-        raise ValueError(f"{name} has shape {list(value.shape)}; expected [{wanted}]")
+        raise ValueError(f"{name} has shape {list(found)}; expected [{wanted}]{meaning}")
