@@ -1,4 +1,4 @@
-"""``python -m align --config C.yaml`` aligns; ``rollout`` tries the policy in the simulator; ``export`` publishes it."""
+"""``python -m align`` makes the policy, ``align rollout`` tries it in the simulator, ``align export`` publishes it."""
 
 from __future__ import annotations
 

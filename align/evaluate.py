@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from align.policy import load_policy
 from align.report import write_section
 from align.run import AlignRun
 from data.clips import Clip
@@ -84,7 +85,7 @@ def score(policy: KinecloudPolicy, dataset: WindowDataset, mean_action_A: np.nda
 
 def evaluate(run: AlignRun) -> dict[str, Any]:
     """Scores the published policy on the held-out labelled clips; writes RUN/align/eval.json and the report section."""
-    policy = KinecloudPolicy.from_pretrained(run.folder / "model")
+    policy = load_policy(run.folder / "model")
     policy.to(run.accelerator.device)  # pyright: ignore[reportArgumentType]
     spec = run.labelled.spec
     document = {

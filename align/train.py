@@ -81,7 +81,7 @@ class Alignment(Training):
         trunk = set(model.predictor.parameters())
         decay = self.settings.weight_decay
         new = parameter_groups((p for p in model.parameters() if p not in trunk), decay)
-        return new + parameter_groups(trunk_in_order(model), decay, lr_scale=self.settings.trunk_learning_rate)
+        return new + parameter_groups(model.predictor.parameters(), decay, lr_scale=self.settings.trunk_learning_rate)
 
     def loss(self, model: nn.Module, window: dict[str, Any], random: torch.Generator) -> Loss:
         policy: KinecloudPolicy = self.run.accelerator.unwrap_model(model)
@@ -95,11 +95,6 @@ class Alignment(Training):
 
     def validate(self, model: KinecloudPolicy) -> float | None:
         return validation_error(model, self.aligned.val_windows, self.settings.validation_windows)
-
-
-def trunk_in_order(model: KinecloudPolicy) -> list[nn.Parameter]:
-    """The predictor's parameters."""
-    return list(model.predictor.parameters())
 
 
 def _noisy(proprio_BQ: Tensor, policy: KinecloudPolicy, noise: float, random: torch.Generator) -> Tensor:

@@ -1,0 +1,141 @@
+"""The model card of an exported policy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pretrain.modeling_kinecloud import KinecloudConfig
+
+SNIPPET = """\
+from transformers import AutoModel
+
+policy = AutoModel.from_pretrained("path/to/policy", trust_remote_code=True).eval()
+actions = policy.act(
+    image, instruction, past_clouds, past_valid, intrinsics, proprio, embodiment)  # numpy in, float32 [K, A] out"""
+
+
+def model_card(config: KinecloudConfig, provenance: dict[str, Any]) -> str:
+    """README.md: how to load it, what goes in and out in which units, data, measured figures, limits."""
+    parts = [
+        _front_matter(provenance),
+        "# A Kinecloud policy\n",
+        _origin(provenance),
+        f"## Loading\n\nIt needs torch, transformers and numpy.\n\n```python\n{SNIPPET}\n```\n",
+        _inputs(config),
+        _outputs(config),
+        _data(provenance),
+        _figures(provenance),
+        _limits(provenance),
+    ]
+    return "\n".join(parts)
+
+
+def _front_matter(provenance: dict[str, Any]) -> str:
+    license_line = f"license: {provenance['license']}\n" if provenance["license"] else ""
+    return f"---\nlibrary_name: transformers\npipeline_tag: robotics\n{license_line}---\n"
+
+
+def _origin(provenance: dict[str, Any]) -> str:
+    data = provenance["data"]
+    text = (
+        "From one camera's picture, an instruction, the recent 3D cloud of the gripper and proprioception it gives a "
+        "chunk of actions. A predictor of hand and gripper motion was pretrained on video without actions, then aligned "
+        "with a small labelled set."
+    )
+    if provenance["labelled"]["simulated"]:
+        share = f"{data['simulated_episodes']} of {data['episodes']} episodes"
+        text += (
+            f"\n\n**The labelled data is simulated**, and so are {share} behind the pretraining; simulated human hands are "
+            "rendered overlays, never real human data. Nothing here shows that it works on a real robot."
+        )
+    return text + "\n"
+
+
+def _inputs(config: KinecloudConfig) -> str:
+    times = ", ".join(f"{time:g}" for time in config.past_times)
+    rows = [
+        ("image", "uint8 [H, W, 3]", f"RGB of any size; scaled and padded to {config.image_size} pixels inside"),
+        ("instruction", "str", f"any text, the first {config.max_text_bytes} bytes count"),
+        (
+            "past_clouds",
+            f"float32 [{len(config.past_times)}, N, 3]",
+            f"metres, camera frame (x right, y down, z forward) at {times} s; row n is the same physical point in "
+            "every cloud; N is free",
+        ),
+        ("past_valid", f"bool [{len(config.past_times)}]", "which of these clouds are known"),
+        ("intrinsics", "float [3, 3]", "pixels of the image given; the centre of the first pixel is at (0.5, 0.5)"),
+        ("proprio", f"float [{len(config.proprio_names)}]", ", ".join(config.proprio_names)),
+        ("embodiment", "str", " or ".join(f"`{name}`" for name in [*config.embodiments, "unknown"])),
+        ("past_visible_PN", "bool [P, N], optional", "which points were measured rather than carried"),
+        ("past_opening_P", "float [P], optional", "grasp aperture in metres, NaN where unknown"),
+    ]
+    lines = [f"| `{name}` | {shape} | {meaning} |" for name, shape, meaning in rows]
+    return "## Inputs\n\n| argument | shape | meaning |\n|---|---|---|\n" + "\n".join(lines) + "\n"
+
+
+def _outputs(config: KinecloudConfig) -> str:
+    spec = config.action_spec or {}
+    return (
+        f"## Output\n\n`act` gives float32 [{config.action_chunk}, {len(config.action_names)}]: the next "
+        f"{config.action_chunk} actions at {spec.get('rate_hz', 0):g} Hz. Dimensions: "
+        f"{', '.join(config.action_names)}. Unit: {spec.get('unit')}. Frame: {spec.get('frame')}, {spec.get('mode')}. "
+        f"`predict` gives the predicted clouds [1, {len(config.horizons)}, N, 3] in metres too, at "
+        f"{', '.join(f'{horizon:g}' for horizon in config.horizons)} s ahead. Normalisation is inside the model; "
+        "`normalization.json` repeats its numbers.\n"
+    )
+
+
+def _data(provenance: dict[str, Any]) -> str:
+    labelled, data = provenance["labelled"], provenance["data"]
+    lines = [
+        f"- Labelled: {labelled['clips']} clips ({labelled['frames']} frames) of {', '.join(labelled['tasks'])}; "
+        f"embodiment {', '.join(labelled['embodiments'])}.",
+    ]
+    for name, split in data["splits"].items():
+        counts = ", ".join(f"{count} {embodiment}" for embodiment, count in split["embodiments"].items())
+        lines.append(f"- Motion clips, {name}: {split['clips']} ({counts or 'none'}).")
+    for source, licenses in data["sources"].items():
+        lines.append(f"- Source `{source}`: licence as declared: {', '.join(licenses)}.")
+    return "## Data\n\n" + "\n".join(lines) + "\n"
+
+
+def _figures(provenance: dict[str, Any]) -> str:
+    evaluation, lines = provenance["evaluation"], []
+    aligned = evaluation["align"]
+    if aligned and aligned["windows"]:
+        lines += [
+            f"Mean absolute error of the next action on {aligned['episodes']} held-out episodes ({aligned['unit']}):\n",
+            "| method | " + " | ".join(aligned["names"]) + " |",
+            "|---" * (1 + len(aligned["names"])) + "|",
+            *(
+                f"| {method} | " + " | ".join(f"{value:.3f}" for value in errors["first"]) + " |"
+                for method, errors in sorted(aligned["errors"].items(), key=lambda item: item[0] != "policy")
+            ),
+            "",
+        ]
+    rollout = evaluation["rollout"]
+    if rollout:
+        lines += [
+            rollout["conditions"] + "\n",
+            "| task | labels seen | success (95 % Wilson interval) |",
+            "|---|---|---|",
+        ]
+        for row in rollout["tasks"]:
+            rate = row["policy"]
+            interval = f"{100 * rate['low']:.0f}–{100 * rate['high']:.0f} %"
+            seen = "yes" if row["labelled"] else "no, video only"
+            lines.append(f"| {row['task']} | {seen} | {rate['successes']} of {rate['episodes']} ({interval}) |")
+        lines.append("")
+    return "## Measured\n\n" + ("\n".join(lines) if lines else "Nothing was measured.\n")
+
+
+def _limits(provenance: dict[str, Any]) -> str:
+    lines = [
+        "- One action space and one control rate, those of the labelled set; other robots need their own alignment.",
+        "- It needs the gripper's 3D cloud with point identity: a mask and depth, or another tracker in metric scale.",
+        "- Trained on few episodes with a camera that hardly moves: expect nothing from other viewpoints or objects.",
+        "- Instructions are read as bytes and learned from scratch: wordings that were not in the data say nothing.",
+    ]
+    if provenance["labelled"]["simulated"]:
+        lines.append("- Success was counted in the simulator that the demonstrations come from.")
+    return "## Limits\n\n" + "\n".join(lines) + "\n"

@@ -1,0 +1,107 @@
+"""The effector's cloud while a policy runs: the same tracker as in extraction, fed frame by frame from the first one.
+
+Shapes: P past clouds, N points.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.episode import Frame
+from extract.effector import Camera
+from extract.mask.config import MaskConfig
+from extract.mask.extractor import visible_points
+from extract.mask.tracker import Pose, SurfaceTracker
+
+_SLACK_S = 1e-6
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a policy wants to know about the last moments; see ``KinecloudPolicy.predict``."""
+
+    clouds_PN3: np.ndarray
+    visible_PN: np.ndarray
+    valid_P: np.ndarray
+    opening_P: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Moment:
+    time: float
+    points_N3: np.ndarray
+    visible_N: np.ndarray
+    opening: float
+
+
+class LiveCloud:
+    """Follows one effector through frames of a static camera and gives its cloud at past times.
+
+    past_times: seconds before now, ascending, the last is 0.
+    """
+
+    def __init__(self, camera: Camera, config: MaskConfig, past_times: Sequence[float]):
+        self.camera, self.config = camera, config
+        self.past_times = np.asarray(past_times, np.float64)
+        self._tracker: SurfaceTracker | None = None
+        self._near: Pose | None = None
+        self._before: Pose | None = None
+        self._moments: deque[_Moment] = deque()
+
+    def see(self, frame: Frame, opening: float) -> None:
+        """Takes in the next frame. While the effector is out of view its cloud stays where it was, not visible."""
+        if self._measures(frame):
+            points, visible = self._follow(frame)
+        elif self._moments:
+            points = self._moments[-1].points_N3
+            visible = np.zeros(len(points), bool)
+        else:
+            return
+        self._moments.append(_Moment(frame.time, points, visible, opening))
+        while len(self._moments) > 2 and self._moments[1].time <= frame.time + self.past_times[0]:
+            self._moments.popleft()
+
+    def past(self) -> Past | None:
+        """Clouds at the past times of the newest frame; None as long as the effector was never seen.
+
+        Identified points are interpolated linearly between frames; a point is visible where it is in both neighbours.
+        Times before the first frame are not valid and hold the first cloud.
+        """
+        if not self._moments:
+            return None
+        times = np.array([moment.time for moment in self._moments])
+        at_P = times[-1] + self.past_times
+        after_P = np.clip(np.searchsorted(times, at_P - _SLACK_S), 0, len(times) - 1)
+        before_P = np.where(times[after_P] > at_P + _SLACK_S, np.maximum(after_P - 1, 0), after_P)
+        gap_P = np.maximum(times[after_P] - times[before_P], 1e-9)
+        weight_P = np.clip((at_P - times[before_P]) / gap_P, 0, 1)
+        points_TN3 = np.stack([moment.points_N3 for moment in self._moments])
+        visible_TN = np.stack([moment.visible_N for moment in self._moments])
+        opening_T = np.array([moment.opening for moment in self._moments])
+        weight_P11 = weight_P[:, None, None]
+        return Past(
+            ((1 - weight_P11) * points_TN3[before_P] + weight_P11 * points_TN3[after_P]).astype(np.float32),
+            visible_TN[before_P] & visible_TN[after_P],
+            at_P >= times[0] - _SLACK_S,
+            ((1 - weight_P) * opening_T[before_P] + weight_P * opening_T[after_P]).astype(np.float32),
+        )
+
+    def _measures(self, frame: Frame) -> bool:
+        if frame.mask is None or frame.depth is None:
+            return False
+        return int((frame.mask & (frame.depth > 0)).sum()) >= self.config.min_mask_px
+
+    def _follow(self, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+        if self._tracker is None:
+            self._tracker = SurfaceTracker(frame, self.camera, self.config.points)
+            pose = self._tracker.start
+        else:
+            assert self._near is not None
+            pose = self._tracker.follow(frame, self._near, self._before)
+        self._before, self._near = self._near, pose
+        points = self._tracker.points(pose)
+        return points.astype(np.float32), visible_points(points, frame, self.camera)

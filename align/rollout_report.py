@@ -1,0 +1,67 @@
+"""The rollouts' part of the run report: success per task, and what it looks like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from align.episode import Outcome
+from data.simulation.tasks import INSTRUCTIONS
+from pipeline.section import Section
+
+ORDER = 70
+
+
+def write_section(folder: Path, result: dict[str, Any], examples: list[Outcome]) -> None:
+    """Writes the report section of RUN/rollout."""
+    rows = result["tasks"]
+    section = Section("Rollout (simulated)", ORDER)
+    section.note(result["conditions"], kind="simulated")
+    section.summary(summary(rows))
+    references = list(dict.fromkeys(name for row in rows for name in row["references"]))
+    section.table(
+        "Episodes that succeed (95 % Wilson interval)",
+        ["task", "instruction", "labels seen", "policy", *references],
+        [
+            [
+                row["task"],
+                row["instruction"],
+                "yes" if row["labelled"] else "no, video only",
+                rate_text(row["policy"]),
+                *(rate_text(row["references"][name]) if name in row["references"] else "–" for name in references),
+            ]
+            for row in rows
+        ],
+    )
+    lost = [(row["task"], episode) for row in rows for episode in row["episodes"] if episode["lost"]]
+    for task, episode in lost:
+        section.note(f"{task}, seed {episode['seed']}: counted as a failure, {episode['lost']}", kind="warning")
+    for outcome in examples:
+        ended = (
+            f"succeeds after {outcome.seconds:.1f} s" if outcome.success else f"fails within {outcome.seconds:.1f} s"
+        )
+        frames = [(jpeg, f"{seconds:.2f} s") for jpeg, seconds in outcome.film]
+        section.film(
+            f"{outcome.task}: “{INSTRUCTIONS[outcome.task]}” {ended} (simulated). White: tracked cloud now; "
+            "orange: as predicted at the last horizon",
+            frames,
+            fps=4,
+            top=outcome.success,
+        )
+    section.save(folder)
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """Successes with and without labels in one sentence."""
+    parts = []
+    for labelled, words in ((True, "tasks with labelled episodes"), (False, "tasks seen only in video")):
+        chosen = [row["policy"] for row in rows if row["labelled"] is labelled]
+        if chosen:
+            successes, episodes = (sum(rate[key] for rate in chosen) for key in ("successes", "episodes"))
+            parts.append(f"{successes} of {episodes} episodes on {len(chosen)} {words}")
+    return f"In the simulator the policy succeeds in {', and in '.join(parts)}."
+
+
+def rate_text(rate: dict[str, Any]) -> str:
+    """``4 of 5 (38–96 %)``."""
+    return f"{rate['successes']} of {rate['episodes']} ({100 * rate['low']:.0f}–{100 * rate['high']:.0f} %)"
