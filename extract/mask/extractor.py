@@ -12,7 +12,7 @@ from extract.mask.config import MaskConfig
 from extract.mask.tracker import Pose, SurfaceTracker
 from extract.segments import Segment, split_at_gaps
 
-NAME = "mask-depth/1"
+NAME = "mask-depth/2"
 PIXEL_SIGMA = 0.6  # one sigma of a sample's place inside its pixel and of closest-point sliding, pixels
 DEPTH_TOLERANCE_M = 0.008  # a projected point further behind the measured surface is hidden
 
@@ -49,6 +49,8 @@ class MaskExtractor:
             for slot in sorted((s for s in measured if (s - reference) * direction > 0), key=lambda s: s * direction):
                 poses[slot] = tracker.follow(frames[slot], near, before)
                 near, before = poses[slot], near
+        tracker.learn([poses[slot] for slot in measured])
+        poses |= {slot: tracker.polish(frames[slot], poses[slot]) for slot in measured if slot != reference}
         points_TN3 = np.stack(
             [
                 tracker.points(poses[slot]) if slot in poses else np.full((self.config.points, 3), np.nan)

@@ -1,59 +1,54 @@
-"""Following identified surface points of a moving effector through depth images, one frame at a time.
+"""Following identified surface points of a moving effector through depth images.
 
-A template (the surface seen in one reference frame) is registered to the surface seen in every other frame: a rigid
-motion by trimmed iterative closest points (Besl and McKay, 1992), then a small smooth deformation for fingers and jaws
-(closest-point residuals averaged over neighbours on the template, in the manner of coherent point drift). Every frame
-is registered to the reference, starting from its neighbour's result, so errors do not add up over time.
+A template (the surface seen in one reference frame) is registered to the surface seen in every other frame, by soft
+correspondences that sharpen from several pixels to less than one (``correspond``): a rigid motion, and a bend for
+fingers and jaws (``bending``). Every frame is registered to the reference, starting from its neighbour's result, so
+errors do not add up over time.
+
+Two passes. ``follow`` registers with a free, smooth bend: it catches jaws and fingers, but bends a little in every
+frame where nothing bent. ``learn`` finds the few ways in which the effector really bent; ``polish`` registers again
+with only those. Online, learn from the poses so far.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.spatial import KDTree
 
 from data.episode import Frame
 from data.geometry import rigid_fit, transform
 from extract.effector import Camera
+from extract.mask.bending import fit_free, fit_learnt, free_modes, learnt_modes, split_rigid
+from extract.mask.correspond import Targets, soft_targets
+from extract.mask.surface import Surface, distance_along, measured_surface, spread
 
-TEMPLATE_POINTS = 600
-SCENE_POINTS = 1500
-RIGID_ITERATIONS = 12
-BEND_ITERATIONS = 6
-NEIGHBOURHOOD_M = 0.012  # reach of the smooth deformation: about a finger's width
-REACH_M = 0.03  # closest points further away than this are other surfaces
-KEPT_SHARE = 0.8  # trimmed: the worst residuals belong to what is hidden in one of the two frames
+TEMPLATE_POINTS = 300
+SCENE_POINTS = 400
+CANDIDATES = 1500  # pixels of the reference frame among which template points are spread
+# Blur of the correspondences in sample spacings. What is below half a spacing would lock on to the pixel grid.
+FOLLOW_PITCHES = np.geomspace(2.5, 0.6, 10)
+POLISH_PITCHES = np.geomspace(1.0, 0.6, 8)
+# Neighbouring residuals err alike (view, occlusion), so they count for less than independent ones would: little at
+# first, so that a jaw is caught, more in the end.
+CATCHING, SETTLING, SETTLING_STEPS = 4.0, 30.0, 5
+FOLLOW_OUTLIERS, POLISH_OUTLIERS = 0.02, 0.1
+SUPPORTED = 0.3  # template points that explain less than this much of a measured point are taken for hidden
 
 
 @dataclass(frozen=True)
 class Pose:
-    """Where the template is: rigid camera_from_template [4,4] after a bend [M,3] (metres) in the template frame."""
+    """Where the template is: rigid camera_from_template [4,4] after a bend [M,3] (metres) in the template frame.
+
+    residual_m: rms distance from the supported template points to where the measurement wants them.
+    hidden: share of template points that nothing measured supports, 0..1.
+    """
 
     camera_from_template: np.ndarray
     bend_M3: np.ndarray
     residual_m: float
-
-
-def surface_points(frame: Frame, camera: Camera, limit: int = SCENE_POINTS) -> np.ndarray:
-    """The effector's measured surface in one frame, float64 [n,3] metres, camera frame; at most ``limit`` points."""
-    assert frame.mask is not None and frame.depth is not None
-    rows, columns = np.nonzero(frame.mask & (frame.depth > 0))
-    if len(rows) > limit:
-        keep = np.linspace(0, len(rows) - 1, limit).astype(int)
-        rows, columns = rows[keep], columns[keep]
-    pixels = np.stack([columns + 0.5, rows + 0.5], -1)
-    return camera.unproject(pixels, frame.depth[rows, columns].astype(np.float64))
-
-
-def spread(points_M3: np.ndarray, count: int) -> np.ndarray:
-    """Indices of ``count`` points spread evenly (farthest point sampling); repeats when there are fewer."""
-    chosen = [0]
-    distance = np.linalg.norm(points_M3 - points_M3[0], axis=1)
-    while len(chosen) < min(count, len(points_M3)):
-        chosen.append(int(distance.argmax()))
-        distance = np.minimum(distance, np.linalg.norm(points_M3 - points_M3[chosen[-1]], axis=1))
-    return np.resize(np.asarray(chosen), count)
+    hidden: float = 0.0
 
 
 class SurfaceTracker:
@@ -61,72 +56,99 @@ class SurfaceTracker:
 
     def __init__(self, reference: Frame, camera: Camera, points: int):
         self.camera = camera
-        surface = surface_points(reference, camera)
-        centre = surface.mean(0)
-        template = (surface - centre)[spread(surface, min(TEMPLATE_POINTS, len(surface)))]
-        self._template_M3 = template
-        self._chosen = spread(template, points)
-        self._smoothing = _smoothing(template)
+        surface = measured_surface(reference, camera, CANDIDATES)
+        surface = surface.take(np.sort(spread(surface.points_N3, min(TEMPLATE_POINTS, len(surface.points_N3)))))
+        centre = surface.points_N3.mean(0)
+        self._template = replace(surface, points_N3=surface.points_N3 - centre)
+        self._chosen = spread(surface.points_N3, points)
+        self._free_MK = free_modes(distance_along(surface.points_N3, surface.pitch_m))
+        self._learnt_DK = np.zeros((3 * len(surface.points_N3), 0))
+        self._blur_offsets: dict[tuple[float, float], np.ndarray] = {}
         start = np.eye(4)
         start[:3, 3] = centre
-        self.start = Pose(start, np.zeros_like(template), 0.0)
-
-    def follow(self, frame: Frame, near: Pose, before: Pose | None = None) -> Pose:
-        """The template's pose in ``frame``.
-
-        near: the pose in the neighbouring frame. before: the pose one frame earlier still, for a guess at constant
-        velocity. Both guesses are tried, the better one is refined.
-        """
-        scene = surface_points(frame, self.camera)
-        tree = KDTree(scene)
-        guesses = [near.camera_from_template]
-        if before is not None:
-            step = near.camera_from_template @ np.linalg.inv(before.camera_from_template)
-            guesses.append(step @ near.camera_from_template)
-        centred = near.camera_from_template.copy()
-        centred[:3, 3] += scene.mean(0) - transform(near.camera_from_template, self._template_M3 + near.bend_M3).mean(0)
-        guesses.append(centred)
-        bend = near.bend_M3
-        rigid = min((self._refine(guess, bend, tree, 3) for guess in guesses), key=lambda found: found[1])[0]
-        rigid, _ = self._refine(rigid, bend, tree, RIGID_ITERATIONS)
-        for _ in range(BEND_ITERATIONS):
-            rigid, bend = self._bend(rigid, bend, tree)
-        _, residual = self._refine(rigid, bend, tree, 1)
-        return Pose(rigid, bend, residual)
+        self.start = Pose(start, np.zeros_like(surface.points_N3), 0.0)
 
     def points(self, pose: Pose) -> np.ndarray:
         """The identified points in the camera frame, float64 [N,3] metres."""
-        return transform(pose.camera_from_template, (self._template_M3 + pose.bend_M3)[self._chosen])
+        return self._placed(pose.camera_from_template, pose.bend_M3)[self._chosen]
 
-    def _refine(
-        self, rigid: np.ndarray, bend_M3: np.ndarray, tree: KDTree, iterations: int
-    ) -> tuple[np.ndarray, float]:
-        """Trimmed closest-point iterations from a first guess; returns the pose and the mean kept residual, metres."""
-        bent = self._template_M3 + bend_M3
-        residual = np.inf
-        for _ in range(iterations):
-            placed = transform(rigid, bent)
-            distance, nearest = tree.query(placed)
-            kept = distance <= min(max(np.quantile(distance, KEPT_SHARE), 1e-4), 10 * REACH_M)
-            residual = float(distance[kept].mean()) if kept.any() else np.inf
-            if kept.sum() < 8:
-                break
-            rigid = rigid_fit(bent[kept], np.asarray(tree.data)[nearest[kept]])
-        return rigid, residual
+    def follow(self, frame: Frame, near: Pose, before: Pose | None = None) -> Pose:
+        """The template's pose in ``frame``, freely bent.
 
-    def _bend(self, rigid: np.ndarray, bend_M3: np.ndarray, tree: KDTree) -> tuple[np.ndarray, np.ndarray]:
-        """One smooth deformation step towards the scene, then the rigid motion is fitted again."""
-        placed = transform(rigid, self._template_M3 + bend_M3)
-        distance, nearest = tree.query(placed)
-        pull = np.where((distance < REACH_M)[:, None], (tree.data[nearest] - placed) @ rigid[:3, :3], 0.0)
-        trust = np.exp(-((distance / REACH_M) ** 2))[:, None]
-        moved = self._smoothing @ (trust * pull) / np.maximum(self._smoothing @ trust, 1e-6)
-        bend = self._smoothing @ (bend_M3 + moved)
-        return self._refine(rigid, bend, tree, 1)[0], bend
+        near: the pose in the neighbouring frame. before: the pose one frame earlier still, for a guess at constant
+        velocity. The guess that explains the measurement best is refined.
+        """
+        measured = measured_surface(frame, self.camera, SCENE_POINTS)
+        rigid, bend = self._best_guess(measured, near, before), near.bend_M3
+        for step, pitches in enumerate(FOLLOW_PITCHES):
+            sigma = pitches * self._template.pitch_m
+            targets = self._targets(rigid, bend, measured, sigma, FOLLOW_OUTLIERS)
+            rigid = self._fit_rigid(rigid, bend, targets)
+            if step > 0:
+                caution = CATCHING if step < len(FOLLOW_PITCHES) - SETTLING_STEPS else SETTLING
+                bend = fit_free(self._free_MK, self._wanted(rigid, targets), targets.mass_M / (caution * sigma**2))
+        return self._pose(rigid, bend, targets)
 
+    def learn(self, poses: Sequence[Pose]) -> None:
+        """Find out from followed poses how this effector bends; ``polish`` uses it."""
+        straight = [split_rigid(self._template.points_N3, pose.camera_from_template, pose.bend_M3) for pose in poses]
+        self._learnt_DK = learnt_modes(np.stack([bend for _, bend in straight]), self._template.pitch_m)
 
-def _smoothing(template_M3: np.ndarray) -> np.ndarray:
-    """Row-normalised Gaussian weights [M,M] between template points."""
-    squared = ((template_M3[:, None] - template_M3[None]) ** 2).sum(-1)
-    weights = np.exp(-squared / (2 * NEIGHBOURHOOD_M**2))
-    return weights / weights.sum(1, keepdims=True)
+    def polish(self, frame: Frame, pose: Pose) -> Pose:
+        """A followed pose again, sharper, bent only as learnt (rigid when nothing was learnt)."""
+        measured = measured_surface(frame, self.camera, SCENE_POINTS)
+        rigid, bend = split_rigid(self._template.points_N3, pose.camera_from_template, pose.bend_M3)
+        bend = fit_learnt(self._learnt_DK, bend, np.full(len(bend), 1 / self._template.pitch_m**2))
+        for pitches in POLISH_PITCHES:
+            sigma = pitches * self._template.pitch_m
+            targets = self._targets(rigid, bend, measured, sigma, POLISH_OUTLIERS)
+            rigid = self._fit_rigid(rigid, bend, targets)
+            bend = fit_learnt(self._learnt_DK, self._wanted(rigid, targets), targets.mass_M / (SETTLING * sigma**2))
+        return self._pose(rigid, bend, targets)
+
+    def _best_guess(self, measured: Surface, near: Pose, before: Pose | None) -> np.ndarray:
+        rigid = near.camera_from_template
+        centred = rigid.copy()
+        centred[:3, 3] += measured.points_N3.mean(0) - self._placed(rigid, near.bend_M3).mean(0)
+        guesses = [rigid, centred]
+        if before is not None:
+            guesses.append(rigid @ np.linalg.inv(before.camera_from_template) @ rigid)
+        sigma = FOLLOW_PITCHES[0] * self._template.pitch_m
+        best, highest = rigid, -np.inf
+        for guess in guesses:
+            targets = self._targets(guess, near.bend_M3, measured, sigma, FOLLOW_OUTLIERS)
+            if targets.support > highest:
+                best, highest = self._fit_rigid(guess, near.bend_M3, targets), targets.support
+        return best
+
+    def _placed(self, rigid: np.ndarray, bend_M3: np.ndarray) -> np.ndarray:
+        return transform(rigid, self._template.points_N3 + bend_M3)
+
+    def _wanted(self, rigid: np.ndarray, targets: Targets) -> np.ndarray:
+        """Displacements [M,3] in the template frame that would bring every point to its target."""
+        return (targets.points_M3 - rigid[:3, 3]) @ rigid[:3, :3] - self._template.points_N3
+
+    def _targets(
+        self, rigid: np.ndarray, bend_M3: np.ndarray, measured: Surface, sigma: float, outliers: float
+    ) -> Targets:
+        """Soft targets without the pull of blurring: at an edge, all that is near lies inside, even when all fits.
+
+        That pull is what the template exerts on itself; it is subtracted.
+        """
+        template, key = self._template, (sigma, outliers)
+        if key not in self._blur_offsets:
+            itself = soft_targets(template.points_N3, template.colours_N3, template, sigma, outliers)
+            self._blur_offsets[key] = itself.points_M3 - template.points_N3
+        targets = soft_targets(self._placed(rigid, bend_M3), template.colours_N3, measured, sigma, outliers)
+        return replace(targets, points_M3=targets.points_M3 - self._blur_offsets[key] @ rigid[:3, :3].T)
+
+    def _fit_rigid(self, rigid: np.ndarray, bend_M3: np.ndarray, targets: Targets) -> np.ndarray:
+        if targets.mass_M.sum() < 4:
+            return rigid  # nothing measured is near; the frame is left where its neighbour is
+        return rigid_fit(self._template.points_N3 + bend_M3, targets.points_M3, targets.mass_M)
+
+    def _pose(self, rigid: np.ndarray, bend_M3: np.ndarray, targets: Targets) -> Pose:
+        supported = targets.mass_M > SUPPORTED
+        gap = targets.points_M3[supported] - self._placed(rigid, bend_M3)[supported]
+        residual = float(np.sqrt((gap**2).sum(1).mean())) if supported.any() else float(self._template.pitch_m)
+        return Pose(rigid, bend_M3, residual, float(1 - supported.mean()))
