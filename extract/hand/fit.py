@@ -29,19 +29,17 @@ from extract.hand.skeleton import BONE_LENGTHS, BONES, JOINTS, PALM, PALM_SIZE, 
 class FitModel:
     """Noise of every term, one sigma. Set on simulated clips with seeds that no published figure uses.
 
-    ray: share of the hand's extent. *_relative_z: metres, from the base to the tip of thumb and fingers. palm_relief:
-    MediaPipe tilts palms too much; depth differences within the palm are reduced to this share. bone: metres. length:
-    share of the usual length. acceleration: m/s^2 sqrt(s) for every hand size per second of speed, as hands that move
-    fast also turn fast; across the optical axis; _z: in depth, of single joints against the hand; _hand_z: in depth, of
-    the hand as a whole. slowest: hand sizes per second; slower hands are taken for that fast. smooth, learn_lengths:
-    switches, for comparisons.
+    ray: share of the hand's extent. *_relative_z: metres, from the base to the tip of thumb and fingers. bone: metres.
+    length: share of the usual length. acceleration: m/s^2 sqrt(s) for every hand size per second of speed, as hands
+    that move fast also turn fast; across the optical axis; _z: in depth, of single joints against the hand; _hand_z: in
+    depth, of the hand as a whole. slowest: hand sizes per second; slower hands are taken for that fast. smooth,
+    learn_lengths: switches, for comparisons.
     """
 
     ray: float = 0.02
     wrist_relative_z: float = 0.005
     thumb_relative_z: tuple[float, ...] = (0.006, 0.009, 0.012, 0.014)
     finger_relative_z: tuple[float, ...] = (0.0035, 0.0065, 0.009, 0.011)
-    palm_relief: float = 0.75
     bone: float = 0.003
     length: float = 0.08
     acceleration: float = 0.7
@@ -190,10 +188,9 @@ class _Equations:
         self.gradient += np.einsum("tkab,tka,tk->tkb", jacobian, error, weight)
 
     def add_relative_z(self, observed: HandObservations, model: FitModel) -> None:
-        expected = _with_palm_relief(observed.relative_z_T21, model.palm_relief)
         behind_palm = np.eye(JOINTS)
         behind_palm[:, PALM] -= 1 / len(PALM)
-        error = self.joints[..., 2] @ behind_palm.T - expected
+        error = self.joints[..., 2] @ behind_palm.T - observed.relative_z_T21
         weight = _huber(error, model.relative_z_21()) * observed.measured_T[:, None]
         self.hessian[:, :, 2, :, 2] += np.einsum("ka,tk,kb->tab", behind_palm, weight, behind_palm)
         self.gradient[..., 2] += (weight * error) @ behind_palm
@@ -237,14 +234,3 @@ class _Equations:
             return -np.linalg.solve(hessian, gradient[..., None]).reshape(self.joints.shape)
         gradient = gradient + smoothness.gradient(self.joints.reshape(frames, -1))
         return smoothness.solve(hessian, gradient).reshape(self.joints.shape)
-
-
-def _with_palm_relief(relative_z_T21: np.ndarray, relief: float) -> np.ndarray:
-    """Reduces depth differences within the palm; fingers keep theirs to the joint they start from."""
-    reduced = relative_z_T21.copy()
-    palm = list(PALM)
-    reduced[:, palm] *= relief
-    for base in (1, 5, 9, 13, 17):
-        chain = slice(base + 1, base + 4)
-        reduced[:, chain] += reduced[:, [base]] - relative_z_T21[:, [base]]
-    return reduced

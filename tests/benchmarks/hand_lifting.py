@@ -1,8 +1,8 @@
 """``python -m tests.benchmarks.hand_lifting --json F [--clips DIR]``: how far lifted hands are from the truth.
 
 Renders simulated close-ups (or reads them from DIR), runs the real detector on them, and compares the whole-clip fit
-that extraction uses with simpler estimators. With KINECLOUD_FOOTAGE set, real footage is measured too. Writes F and, from
-its own clips, docs/results/hand_lifting.md.
+that extraction uses with simpler estimators. With KINECLOUD_FOOTAGE set, real footage is measured too. Writes F, and
+docs/results/hand_lifting.md when the clips are its own.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 LIMITS = {"image": (10.0, 15.0, 8.0), "sensor": (1.5, 11.0, 6.0)}
@@ -14,7 +15,8 @@ def page(figures: dict[str, Any]) -> str:
     if "real" in figures:
         parts.append(_real(figures["real"], figures["stereo"]))
     parts.append(CAVEATS)
-    return "\n\n".join(parts) + "\n"
+    paragraphs = "\n\n".join(parts).split("\n\n")
+    return "\n\n".join(text if text[0] in "#|" else textwrap.fill(text, 120) for text in paragraphs) + "\n"
 
 
 def _intro(f: dict[str, Any]) -> str:
@@ -26,8 +28,8 @@ Written by `python -m tests.benchmarks.hand_lifting --json F` (with `KINECLOUD_F
 {f["clips"]} **simulated** close-up clips, {f["frames"]} frames, 640x480, 25 Hz, exact intrinsics: a MyoHand made of
 capsules before clutter, seen by the real MediaPipe HandLandmarker. In turn, clips move 20, 10 and 5 mm a frame. Seeds
 differ from those on which the constants were set. A hand was found in {f["detected_pct"]:.1f} % of frames;
-{f["kept_pct"]:.1f} % of frames are in tracks of the right side that were long enough to keep. True palm sizes (mean of 8
-chords): {low} to {high} mm, mean {mean} mm.
+{f["kept_pct"]:.1f} % are in tracks that were long enough to keep and on the hand's true side. True palm sizes (mean
+of 8 chords): {low} to {high} mm, mean {mean} mm.
 
 An image alone cannot tell the size of a hand. Image-only rows assume {f["assumed_palm_mm"]["image"]:.0f} mm, right on
 average for these hands; the row "default hand size" assumes the adult {f["assumed_palm_mm"]["adult"]:.0f} mm that
@@ -53,11 +55,11 @@ def _pair(row: dict[str, float], key: str) -> str:
 
 
 QUANTITIES = """Depth: mean z of the joints. Cloud: mean distance of the visible points to the visible surface, both
-centred. Step: error of a joint's displacement over 20 mm of true motion. The estimators: naive, wrist to middle knuckle taken to
-lie across the view; a2, the palm chord that is foreshortened least; PnP, SQPNP on MediaPipe's world landmarks; p0, the
-same with the palm rescaled to constant size; g4, template bones fitted frame by frame; m, the median depth of a2, p0 and
-g4; e2, g4 with sensor depth; RTS, Rauch-Tung-Striebel smoothing. The whole-clip fit (extract/hand/fit.py) is what
-extraction uses: one bone shape and one smooth motion for all frames at once."""
+centred. Step: error of a joint's displacement over 20 mm of true motion. The estimators: naive, wrist to middle knuckle
+taken to lie across the view; a2, the palm chord that is foreshortened least; PnP, SQPNP on MediaPipe's world landmarks;
+p0, the same with the palm rescaled to constant size; g4, template bones fitted frame by frame; m, the median depth of
+a2, p0 and g4; e2, g4 with sensor depth; RTS, Rauch-Tung-Striebel smoothing. The whole-clip fit (extract/hand/fit.py) is
+what extraction uses: one bone shape and one smooth motion for all frames at once."""
 
 
 def _verdict(f: dict[str, Any]) -> str:
@@ -107,14 +109,16 @@ and says nothing about accuracy.
 The detector's row is the one compared with the limits of 4 px and 6 mm: the fit gives the hand another size (an adult
 palm, constant over the clip) and rigid bones on purpose, which MediaPipe's own landmarks have not.
 
-Head-mounted stereo camera, {stereo["stills"]:.0f} stills one second apart, {stereo["hands"]:.0f} hands: distance of the
-palm against the sensor, median / 90th percentile. Image only, adult hand size: {stereo["image_p50"]:.1f} /
-{stereo["image_p90"]:.1f} %. With sensor depth: {stereo["sensor_p50"]:.1f} / {stereo["sensor_p90"]:.1f} % (the same
-sensor is the reference there)."""
+Head-mounted stereo camera, {stereo["stills"]:.0f} stills one second apart, {stereo["hands"]:.0f} hands, fitted
+without the smoothness that stills do not have: distance of the palm against the sensor, median / 90th percentile. Image
+only, adult hand size: {stereo["image_p50"]:.1f} / {stereo["image_p90"]:.1f} %: good to a few percent while the
+fingers are in view, a third too far where a bottle hides them and the landmarks shrink. With sensor depth:
+{stereo["sensor_p50"]:.1f} / {stereo["sensor_p90"]:.1f} % (the same sensor is the reference there)."""
 
 
 CAVEATS = """## What this does not show
 
 The simulated hand is a rigid-skinned capsule model under simple light and MediaPipe's landmarks on it are worse than on
-real hands; its depth image has no noise. Real accuracy was measured for distance alone, on 14 stills. No cheap signal was
-found that predicts the depth error of a single frame, so sigma is the same for good and bad frames."""
+real hands; its depth image has no noise. Real accuracy was measured for distance alone, on 14 stills, and
+there sigma is too small for hands whose fingers are hidden. No cheap signal was found that predicts the depth error of
+a single frame, so sigma is the same for good and bad frames."""

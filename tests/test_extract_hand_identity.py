@@ -1,0 +1,65 @@
+"""Which detection is which hand: kept through the detector's renumbering, short losses and repeated reports."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from extract.hand.identity import link, palm_centre, without_duplicates
+from extract.hand.uncertainty import point_sigma
+from tests.hand_cases import detection_at
+
+TIMES = np.arange(40) / 25
+
+
+def test_two_hands_stay_apart_although_the_detector_swaps_their_slots():
+    rng = np.random.default_rng(0)
+    frames = []
+    for t in range(40):
+        found = [detection_at(150 + 3 * t, 300, "left"), detection_at(500 - 3 * t, 250, "right")]
+        frames.append(found[::-1] if rng.random() < 0.5 else found)
+    tracks = link(TIMES, frames, max_gap_s=0.25)
+    assert sorted(track.side for track in tracks) == ["left", "right"]
+    for track in tracks:
+        assert track.slots == list(range(40))
+        assert {d.side for d in track.detections} == {track.side}
+
+
+def test_a_wrong_label_now_and_then_does_not_split_a_hand():
+    frames = [[detection_at(200 + 2 * t, 300, "left" if t % 5 == 2 else "right")] for t in range(40)]
+    (track,) = link(TIMES, frames, max_gap_s=0.25)
+    assert track.side == "right" and len(track.slots) == 40
+
+
+def test_a_short_loss_keeps_the_hand_and_a_long_one_ends_it():
+    def frames(lost: range) -> list:
+        return [[] if t in lost else [detection_at(200 + 4 * t, 300)] for t in range(40)]
+
+    assert len(link(TIMES, frames(range(10, 14)), max_gap_s=0.25)) == 1
+    assert len(link(TIMES, frames(range(10, 24)), max_gap_s=0.25)) == 2
+
+
+def test_a_hand_that_appears_elsewhere_is_another_hand():
+    frames = [[detection_at(100, 300)] if t < 20 else [detection_at(560, 120)] for t in range(40)]
+    assert len(link(TIMES, frames, max_gap_s=0.25)) == 2
+
+
+def test_one_hand_reported_twice_counts_once():
+    sure, doubtful = detection_at(200, 300, score=0.95), detection_at(206, 303, "left", score=0.6)
+    assert without_duplicates([doubtful, sure]) == [sure]
+    assert len(without_duplicates([sure, detection_at(400, 300, "left")])) == 2
+    assert np.linalg.norm(palm_centre(sure) - palm_centre(doubtful)) < 10
+
+
+def test_uncertainty_grows_with_the_gap_and_with_what_is_assumed():
+    time = np.arange(9) / 20
+    measured = np.array([1, 1, 1, 0, 0, 0, 0, 1, 1], bool)
+    centre = np.tile([0.1, 0.0, 0.6], (9, 1))
+    image = point_sigma(centre, time, measured, np.zeros(9, bool), 0.0)
+    sensor = point_sigma(centre, time, measured, np.ones(9, bool), 0.0)
+    assumed = point_sigma(centre, time, measured, np.zeros(9, bool), 0.2)
+    assert image.dtype == np.float32 and (image > 0).all()
+    assert (image[3:7] > image[2]).all() and (image[4:6] > image[[3, 6]]).all()
+    np.testing.assert_allclose(image[measured], np.tile(image[0], (5, 1)))
+    assert (sensor[:, 1] < image[:, 1]).all() and (assumed[:, 1] > image[:, 1]).all()
+    far = point_sigma(2 * centre, time, measured, np.zeros(9, bool), 0.0)
+    assert far[0, 1] > 1.8 * image[0, 1]
