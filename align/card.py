@@ -39,14 +39,14 @@ def _origin(provenance: dict[str, Any]) -> str:
     data = provenance["data"]
     text = (
         "From one camera's picture, an instruction, the recent 3D cloud of the gripper and proprioception it gives a "
-        "chunk of actions. A predictor of hand and gripper motion was pretrained on video without actions, then aligned "
-        "with a small labelled set."
+        "chunk of actions. A predictor of hand and gripper motion was pretrained on video without actions, then "
+        "aligned with a small labelled set."
     )
     if provenance["labelled"]["simulated"]:
         share = f"{data['simulated_episodes']} of {data['episodes']} episodes"
         text += (
-            f"\n\n**The labelled data is simulated**, and so are {share} behind the pretraining; simulated human hands are "
-            "rendered overlays, never real human data. Nothing here shows that it works on a real robot."
+            f"\n\n**The labelled data is simulated**, and so are {share} behind the pretraining; simulated human hands "
+            "are rendered overlays, never real human data. Nothing here shows that it works on a real robot."
         )
     return text + "\n"
 

@@ -28,6 +28,7 @@ from pipeline.logs import StageLog
 from pipeline.workers import Handler, run_tasks
 
 STAGE = "rollout"
+_ROLLOUTS = 29295  # keeps these seeds apart from those of recording
 CONDITIONS = (
     "Closed loop in the Meta-World simulator. The policy sees one camera's picture, the instruction, its own "
     "proprioception, and the gripper's cloud that the extractor's tracker makes from the simulator's gripper mask and "
@@ -62,8 +63,14 @@ def rollout(config: Config, document: dict[str, Any]) -> None:
     assert mark is not None  # the policy's folder is only there when alignment has finished
     labelled = mark["labelled"]
     tasks = _tasks(config, settings, labelled)
+    seed = config.run.seed
     work = [
-        RolloutTask(task, _fresh_seeds(config, settings, task), config.run.seed, _constants(labelled, task))
+        RolloutTask(
+            task,
+            fresh_seeds(seed, task, settings.episodes, _recorded_seeds(config, task)),
+            seed,
+            _constants(labelled, task),
+        )
         for task in tasks
     ]
     outcomes: dict[str, dict[str, list[Outcome]]] = {}
@@ -112,13 +119,18 @@ def _tasks(config: Config, settings: RolloutConfig, labelled: dict[str, Any]) ->
     return chosen
 
 
-def _fresh_seeds(config: Config, settings: RolloutConfig, task: str) -> tuple[int, ...]:
-    """Seeds that no recorded episode of the task has."""
-    index = config.folder("index")
-    recorded = {e.sidecar.seed for e in read_index(index) if e.sidecar.task == task} if index.exists() else set()
+def fresh_seeds(run_seed: int, task: str, count: int, recorded: set[int | None]) -> tuple[int, ...]:
+    """Seeds of a task's episodes, a pure function of the run's seed, without those that were recorded."""
     number = sorted(INSTRUCTIONS).index(task)
-    candidates = np.random.SeedSequence([config.run.seed, number, 0x0726F]).generate_state(settings.episodes + 100) >> 1
-    return tuple(int(seed) for seed in candidates if int(seed) not in recorded)[: settings.episodes]
+    candidates = np.random.SeedSequence([run_seed, number, _ROLLOUTS]).generate_state(count + len(recorded)) >> 1
+    return tuple(int(seed) for seed in candidates if int(seed) not in recorded)[:count]
+
+
+def _recorded_seeds(config: Config, task: str) -> set[int | None]:
+    index = config.folder("index")
+    if not (index / "episodes.jsonl").exists():
+        return set()
+    return {episode.sidecar.seed for episode in read_index(index) if episode.sidecar.task == task}
 
 
 def _constants(labelled: dict[str, Any], task: str) -> dict[str, tuple[float, ...]]:

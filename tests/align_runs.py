@@ -1,0 +1,67 @@
+"""A small pretrained and aligned run on made-up clips, for the tests of alignment, rollout and export."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from align.train import align
+from pipeline.config import Config, load
+from pretrain.train import pretrain
+from tests.pretrain_clips import write_clips
+
+ROOT = Path(__file__).parents[1]
+
+
+def config_file(folder: Path, shards: tuple[Path, Path], **align_changes: Any) -> Path:
+    """The configuration of a run in ``folder`` on two shards."""
+    common = {
+        "train_shards": [str(shards[0])],
+        "val_shards": [str(shards[1])],
+        "batch_size": 8,
+        "checkpoint_every": 2,
+        "warmup_steps": 1,
+        "threads": 1,
+        "device": "cpu",
+    }
+    document = {
+        "run": {"out": str(folder / "run"), "seed": 3},
+        "pretrain": {
+            **common,
+            "window": {"image_size": 32, "points": 12},
+            "model": {"width": 32, "layers": 1, "heads": 2, "slots": 2},
+            "steps": 2,
+        },
+        "align": {**common, "points": 12, "action_chunk": 4, "steps": 4, **align_changes},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def pretrained(folder: Path, labelled: bool = True, **align_changes: Any) -> Config:
+    """A run with a pretrained predictor."""
+    config = load(config_file(folder, write_clips(folder / "clips", labelled=labelled), **align_changes))
+    pretrain(config, resume=True)
+    return config
+
+
+def aligned(folder: Path, **align_changes: Any) -> Config:
+    """A run with an aligned policy."""
+    config = pretrained(folder, **align_changes)
+    align(config, resume=True)
+    return config
+
+
+def command(*arguments: Any, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs this Python in a process of its own."""
+    everything = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | environment
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=cwd, env=everything, capture_output=True, text=True
+    )

@@ -1,0 +1,144 @@
+"""Alignment keeps the predictor's weights, takes its units from the labels, and survives being killed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from align.labels import labelled_set
+from align.objective import action_errors
+from align.run import AlignRun
+from align.train import align, new_policy
+from data.clips import Clip, Shard, write_shard
+from data.loader import collate
+from pipeline.config import Config, load
+from pipeline.errors import Refused, UserError
+from tests.align_runs import aligned, command, config_file, pretrained
+from tests.pretrain_clips import moving_clip
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A run that nobody disturbed."""
+    return aligned(tmp_path_factory.mktemp("whole"))
+
+
+def copied(config: Config, folder: Path, **align_changes: Any) -> Config:
+    """The same run elsewhere, with what it has trained so far."""
+    shutil.copytree(config.run.out, folder / "run")
+    clips = config.run.out.parent / "clips"
+    return load(config_file(folder, (clips / "train-00000.tar", clips / "val-00000.tar"), **align_changes))
+
+
+def test_a_new_policy_holds_every_weight_of_the_predictor(whole: Config) -> None:
+    policy = new_policy(AlignRun(whole))
+    stored = load_file(whole.folder("pretrain") / "model" / "model.safetensors")
+    trunk = policy.predictor.state_dict()
+    assert trunk.keys() == stored.keys()
+    assert all(torch.equal(trunk[name], stored[name]) for name in stored)
+
+
+def test_a_new_policy_predicts_the_clouds_of_the_predictor(whole: Config) -> None:
+    run = AlignRun(whole)
+    policy, predictor = new_policy(run).eval(), run.predictor().eval()
+    window = collate([run.val_windows[(n, n)] for n in range(4)])
+    with torch.no_grad():
+        torch.testing.assert_close(policy(**window).points, predictor(**window).points, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("trunk", ["full", "frozen"])
+def test_only_a_full_trunk_learns(whole: Config, tmp_path: Path, trunk: str) -> None:
+    config = whole if trunk == "full" else copied(whole, tmp_path, trunk="frozen")
+    if trunk == "frozen":
+        align(config, resume=False)
+    before = load_file(config.folder("pretrain") / "model" / "model.safetensors")
+    after = load_file(config.folder("align") / "model" / "model.safetensors")
+    same = all(torch.equal(before[name], after[f"predictor.{name}"]) for name in before)
+    assert same is (trunk == "frozen")
+    assert after["action_out.weight"].abs().sum() > 0
+
+
+def test_quantiles_come_from_the_training_labels_and_travel_with_the_policy(whole: Config) -> None:
+    run = AlignRun(whole)
+    shard = Shard(run.train_shards[0])
+    actions = np.concatenate([shard.array(key, "actions") for key in shard.keys]).astype(np.float64)
+    policy = new_policy(run)
+    low, high = np.quantile(actions, [0.01, 0.99], axis=0)
+    stored = load_file(whole.folder("align") / "model" / "model.safetensors")
+    np.testing.assert_allclose(stored["action_q01"].numpy(), low, rtol=1e-6)
+    np.testing.assert_allclose(stored["action_q99"].numpy(), high, rtol=1e-6)
+    edges = torch.from_numpy(np.stack([low, high])).float()
+    torch.testing.assert_close(policy.normalize(edges, "action"), torch.tensor([[-1.0] * 3, [1.0] * 3]))
+    torch.testing.assert_close(policy.denormalize(policy.normalize(edges, "action"), "action"), edges)
+
+
+def test_actions_beyond_the_end_of_a_clip_do_not_count() -> None:
+    random = torch.Generator().manual_seed(0)
+    ours, true, garbage = (torch.randn(3, 4, 2, generator=random) for _ in range(3))
+    valid = torch.tensor([[True] * 4, [True, True, False, False], [False] * 4])
+    changed = torch.where(valid[..., None], true, garbage)
+    for kind in ("l1", "smooth_l1"):
+        error, known = action_errors(ours, true, valid, kind)
+        assert known.tolist() == [True, True, False]
+        torch.testing.assert_close(error, action_errors(ours, changed, valid, kind)[0])
+    expected = (ours - true).abs()[1, :2].mean()
+    torch.testing.assert_close(action_errors(ours, true, valid, "l1")[0][1], expected)
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(whole: Config, tmp_path: Path) -> None:
+    config = copied(whole, tmp_path)
+    folder = config.folder("align")
+    for trace in (folder / "checkpoints" / "step-00000004", folder / "model"):
+        shutil.rmtree(trace)
+    (folder / "done.json").unlink()
+    align(config, resume=True)
+    for name in ("model/model.safetensors", "metrics.jsonl", "eval.json"):
+        assert (folder / name).read_bytes() == (whole.folder("align") / name).read_bytes(), name
+
+
+def test_another_configuration_is_refused_with_the_differing_key(whole: Config, tmp_path: Path) -> None:
+    config = copied(whole, tmp_path, learning_rate=0.5)
+    with pytest.raises(Refused, match=r"settings\.learning_rate: 0\.001 -> 0\.5"):
+        align(config, resume=True)
+
+
+def test_finished_work_is_recognised_without_torch(whole: Config) -> None:
+    program = "import sys; from align.cli import main; code = main(); print('torch' in sys.modules); sys.exit(code)"
+    done = command("-c", program, "--config", whole.path)
+    assert done.returncode == 0, done.stderr
+    assert "nothing to do" in done.stdout
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_the_policy_learns_more_than_the_mean_action(tmp_path: Path) -> None:
+    config = aligned(tmp_path, steps=60, batch_size=16, checkpoint_every=60, dynamics=0.0)
+    errors = json.loads((config.folder("align") / "eval.json").read_text())["errors"]
+    assert sum(errors["policy"]["chunk"]) < 0.8 * sum(errors["dataset mean"]["chunk"])
+
+
+def test_without_labels_there_is_nothing_to_align_with(tmp_path: Path) -> None:
+    config = pretrained(tmp_path, labelled=False)
+    with pytest.raises(UserError, match="no training clip is labelled"):
+        align(config, resume=True)
+
+
+def relabelled(clip: Clip, **spec: Any) -> Clip:
+    meta = clip.meta.model_copy(update={"action_spec": clip.meta.action_spec.model_copy(update=spec)})  # pyright: ignore
+    return Clip(clip.key, clip.arrays, clip.images, meta)
+
+
+def test_labels_of_another_kind_or_rate_are_refused(tmp_path: Path) -> None:
+    clips = [moving_clip(0, labelled=True), relabelled(moving_clip(1, labelled=True), unit="inch")]
+    write_shard(tmp_path / "mixed.tar", clips)
+    with pytest.raises(UserError, match=r"mixed\.tar: clip clip-0001: meta\.action_spec differs"):
+        labelled_set([tmp_path / "mixed.tar"])
+    write_shard(tmp_path / "slow.tar", [relabelled(moving_clip(0, labelled=True), rate_hz=10)])
+    with pytest.raises(UserError, match=r"20\.00 Hz, but actions at 10 Hz.*extract\.rate_hz=10"):
+        labelled_set([tmp_path / "slow.tar"])
