@@ -23,7 +23,9 @@ class AlignRun(TrainingRun):
 
     def __init__(self, config: Config):
         settings = config.section(STAGE, AlignConfig)
-        super().__init__(config, STAGE, settings, align_made_from(config, settings))
+        # without the dynamics loss nothing teaches the displacement of single points
+        some_rest = settings.trunk == "full" and settings.dynamics == 0
+        super().__init__(config, STAGE, settings, align_made_from(config, settings), some_rest)
         self.predictor_folder = predictor_folder(config, settings)
 
     def predictor(self) -> KinecloudPredictor:

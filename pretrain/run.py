@@ -23,9 +23,12 @@ class TrainingRun:
     """A training run: where it writes, what it is made from, and its state.
 
     stage: section of the configuration and folder of the run. made_from: what decides the result, one JSON document.
+    some_rest: whether some parameters get no gradient from the loss, which several ranks must be told.
     """
 
-    def __init__(self, config: Config, stage: str, settings: TrainingSettings, made_from: dict[str, Any]):
+    def __init__(
+        self, config: Config, stage: str, settings: TrainingSettings, made_from: dict[str, Any], some_rest: bool = False
+    ):
         self.config, self.stage, self.settings, self.made_from = config, stage, settings, made_from
         self.seed = config.run.seed
         self.folder = config.folder(stage)
@@ -34,8 +37,7 @@ class TrainingRun:
         cpu = settings.device == "cpu" or not torch.cuda.is_available()
         if settings.device == "cuda" and cpu:
             raise UserError(f"{config.path}: {stage}.device: cuda is asked for, but no GPU is usable; use auto or cpu.")
-        # some parameters may rest while others learn, which several ranks must be told
-        spare = DistributedDataParallelKwargs(find_unused_parameters=True)
+        spare = DistributedDataParallelKwargs(find_unused_parameters=some_rest)
         self.accelerator = Accelerator(cpu=cpu, mixed_precision=settings.mixed_precision, kwargs_handlers=[spare])
         local = int(os.environ.get("LOCAL_WORLD_SIZE") or self.accelerator.num_processes)
         torch.set_num_threads(settings.threads or max(1, len(os.sched_getaffinity(0)) // local))
