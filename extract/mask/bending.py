@@ -7,10 +7,10 @@ import numpy as np
 from data.geometry import rigid_fit, transform
 
 BEND_M = 0.02  # one sigma of a free bend
-REACH_M = 0.025  # and how far along the surface it stays alike: about a finger
+REACH_M = 0.05  # and how far along the surface it stays alike: about a finger's length
 FREE_MODES = 40
 LEARNT_MODES = 2
-SHARPEST_PITCHES = 2.5  # learnt motions that move the tenth most moved point by less are noise of the registration
+SMALLEST_PITCHES = 2.5  # learnt motions that move the tenth most moved point by less are noise of the registration
 
 
 def free_modes(distance_MM: np.ndarray) -> np.ndarray:
@@ -34,7 +34,7 @@ def learnt_modes(bends_TM3: np.ndarray, pitch_m: float) -> np.ndarray:
     weights_TK, values_K, modes_KD = np.linalg.svd(flat_TD, full_matrices=False)
     largest_K = np.abs(weights_TK * values_K).max(0)
     typical_K = np.quantile(np.linalg.norm(modes_KD.reshape(len(modes_KD), -1, 3), axis=2), 0.9, axis=1)
-    kept = np.flatnonzero((largest_K * typical_K)[:LEARNT_MODES] > SHARPEST_PITCHES * pitch_m)
+    kept = np.flatnonzero((largest_K * typical_K)[:LEARNT_MODES] > SMALLEST_PITCHES * pitch_m)
     return modes_KD[kept].T * (values_K[kept] / np.sqrt(len(flat_TD)))
 
 

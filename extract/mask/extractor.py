@@ -10,10 +10,10 @@ from data.episode import Frame
 from extract.effector import Camera, EffectorTrack, Extraction
 from extract.mask.config import MaskConfig
 from extract.mask.tracker import Pose, SurfaceTracker
+from extract.mask.uncertainty import uncertainty
 from extract.segments import Segment, split_at_gaps
 
 NAME = "mask-depth/2"
-PIXEL_SIGMA = 0.6  # one sigma of a sample's place inside its pixel and of closest-point sliding, pixels
 DEPTH_TOLERANCE_M = 0.008  # a projected point further behind the measured surface is hidden
 
 
@@ -67,8 +67,9 @@ class MaskExtractor:
         )
         times = np.array([frames[slot].time for slot in slots])
         points_TN3 = _fill(points_TN3, times, segment.measured)
-        residual_T = np.interp(times, times[segment.measured], [poses[slot].residual_m for slot in measured])
-        sigma_T2 = self._sigma(points_TN3, residual_T, segment.measured, camera)
+        followed = [poses[slot] for slot in measured]
+        footprint_T = points_TN3[..., 2].mean(1) / camera.focal_px
+        sigma_T2 = uncertainty(followed, footprint_T, times, segment.measured)
         return EffectorTrack(
             frame_slots=slots,
             points=points_TN3.astype(np.float32),
@@ -81,18 +82,11 @@ class MaskExtractor:
             depth_source="sensor",
             quality={
                 "visible": float(visible_TN.mean()),
-                "residual_mm": float(1000 * residual_T.mean()),
+                "residual_mm": float(1000 * np.mean([pose.residual_m for pose in followed])),
+                "hidden": float(np.mean([pose.hidden for pose in followed])),
                 "measured": float(segment.measured.mean()),
             },
         )
-
-    def _sigma(
-        self, points_TN3: np.ndarray, residual_T: np.ndarray, measured_T: np.ndarray, camera: Camera
-    ) -> np.ndarray:
-        """[T,2]: pixel footprint and registration residual across the ray, residual along it; gaps count tenfold."""
-        footprint_T = points_TN3[..., 2].mean(1) / camera.focal_px * PIXEL_SIGMA
-        across, along = np.hypot(footprint_T, residual_T), np.hypot(0.3 * footprint_T, residual_T)
-        return (np.stack([across, along], -1) * np.where(measured_T, 1, 10)[:, None]).astype(np.float32)
 
 
 def visible_points(points_N3: np.ndarray, frame: Frame, camera: Camera) -> np.ndarray:

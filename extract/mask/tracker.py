@@ -32,7 +32,7 @@ FOLLOW_PITCHES = np.geomspace(2.5, 0.6, 10)
 POLISH_PITCHES = np.geomspace(1.0, 0.6, 8)
 # Neighbouring residuals err alike (view, occlusion), so they count for less than independent ones would: little at
 # first, so that a jaw is caught, more in the end.
-CATCHING, SETTLING, SETTLING_STEPS = 4.0, 30.0, 5
+CATCHING, SETTLING, SETTLING_STEPS = 4.0, 15.0, 5
 FOLLOW_OUTLIERS, POLISH_OUTLIERS = 0.02, 0.1
 SUPPORTED = 0.3  # template points that explain less than this much of a measured point are taken for hidden
 
