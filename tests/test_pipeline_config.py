@@ -71,7 +71,6 @@ def test_missing_file_is_an_error(tmp_path: Path) -> None:
 
 def test_shipped_configurations_are_valid() -> None:
     from align.config import AlignConfig, ExportConfig, RolloutConfig
-
     from data.config import IndexConfig, PackConfig
     from data.simulation.config import SimulateConfig
     from extract.config import ExtractConfig
