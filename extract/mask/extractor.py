@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class MaskExtractor:
     def __call__(self, frames: Iterable[Frame], camera: Camera) -> Extraction:
         kept = list(frames)
         times = np.array([frame.time for frame in kept])
-        pixels = np.array([_effector_pixels(frame) for frame in kept])
+        pixels = np.array([effector_pixels(frame) for frame in kept])
         seen = pixels >= self.config.min_mask_px
         if not seen.any():
             detail = f"no frame of {len(kept)} shows {self.config.min_mask_px} effector pixels with depth"
@@ -41,7 +41,7 @@ class MaskExtractor:
     def _track(self, frames: list[Frame], pixels: np.ndarray, segment: Segment, camera: Camera) -> EffectorTrack:
         slots = segment.slots
         measured = [slot for slot, present in zip(slots, segment.measured, strict=True) if present]
-        reference = max(measured, key=lambda slot: (pixels[slot], -slot))
+        reference = reference_slot(pixels, measured)
         tracker = SurfaceTracker(frames[reference], camera, self.config.points)
         poses: dict[int, Pose] = {reference: tracker.start}
         for direction in (1, -1):
@@ -100,10 +100,16 @@ def visible_points(points_N3: np.ndarray, frame: Frame, camera: Camera) -> np.nd
     return inside & frame.mask[row, column] & on_surface
 
 
-def _effector_pixels(frame: Frame) -> int:
+def effector_pixels(frame: Frame) -> int:
+    """Pixels that belong to the effector and have depth."""
     if frame.mask is None or frame.depth is None:
         return 0
     return int((frame.mask & (frame.depth > 0)).sum())
+
+
+def reference_slot(pixels: np.ndarray, slots: Sequence[int]) -> int:
+    """The frame to take the template from: the one that shows most, the first of equals."""
+    return max(slots, key=lambda slot: (pixels[slot], -slot))
 
 
 def _fill(points_TN3: np.ndarray, times: np.ndarray, measured_T: np.ndarray) -> np.ndarray:
