@@ -60,3 +60,15 @@ def test_pinch_opens_as_wide_as_asked(shape):
         assert rig.pinch_gap() == pytest.approx(gap, abs=0.003)
         tips = rig.landmarks()[[THUMB_TIP, INDEX_TIP]]
         assert np.linalg.norm(tips[0] - tips[1]) - rig.tip_radii() == pytest.approx(rig.pinch_gap(), abs=1e-9)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_hand_of_scale_1_has_an_adults_palm(side):
+    rig = _rig(HandShape(side=side))
+    rig.pose(rig.joints({}), np.zeros(3), np.eye(3))
+    wrist, index, middle, ring, little = rig.landmarks()[[0, 5, 9, 13, 17]]
+    chords = [index - wrist, middle - wrist, ring - wrist, little - wrist]
+    chords += [index - middle, middle - ring, ring - little, index - little]
+    lengths = np.linalg.norm(chords, axis=1)
+    assert lengths.mean() == pytest.approx(0.061, abs=0.0005)  # the size that extraction assumes
+    assert lengths[1] == pytest.approx(0.093, abs=0.003) and lengths[-1] == pytest.approx(0.062, abs=0.002)

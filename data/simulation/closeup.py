@@ -23,7 +23,7 @@ from data.simulation.render import RgbdRenderer, View, add_camera, backproject
 from data.simulation.scenery import add_lights, add_wall_and_clutter
 from data.simulation.write import FAR_M, encode_depth, write_episode
 
-PALM_CENTRE = np.array([0.0, -0.075, 0.0])
+PALM_CENTRE = np.array([0.0, -0.085, 0.0])
 SURFACE_POINTS = 500
 MARGIN = 0.04  # landmarks stay this share of the image away from its border
 

@@ -1,7 +1,8 @@
 """A posable, skin-coloured hand on the skeleton of MyoHand (package ``myo-sim``, Apache-2.0), with exact landmarks.
 
 Bones, joints, joint axes and limits are MyoHand's; muscles and meshes are dropped, and the skin is a set of capsules
-and one ellipsoid, so that its surface is known in closed form. Kinematic only: nothing here is simulated dynamics.
+and one ellipsoid, so that its surface is known in closed form. MyoHand is small and narrow (palm 52 mm, knuckles 45 mm
+apart); its parts are stretched to an adult's (61 mm, 62 mm). Kinematic only: nothing here is simulated dynamics.
 Hand frame at rest (right hand): fingers along -y, thumb side +x, palm facing -z; the origin is the wrist.
 """
 
@@ -17,83 +18,17 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
+from data.simulation.hand_anatomy import FOREARM, INDEX_TIP, LANDMARKS, PALM, SKIN, THUMB_TIP, Point, stretch
+
 PREFIX = "hand-"
 ROOT = PREFIX + "root"
-
-# MediaPipe order: (MyoHand body, offset in it in metres). A body's origin is its joint; tips are MyoHand's tip sites.
-LANDMARKS: tuple[tuple[str, tuple[float, float, float]], ...] = (
-    ("lunate", (0, 0, 0)),
-    ("firstmc", (0, 0, 0)),
-    ("proximal_thumb", (0, 0, 0)),
-    ("distal_thumb", (0, 0, 0)),
-    ("distal_thumb", (0.010, -0.020, -0.008)),
-    ("2proxph", (0, 0, 0)),
-    ("midph2", (0, 0, 0)),
-    ("distph2", (0, 0, 0)),
-    ("distph2", (0.002, -0.018, 0.0)),
-    ("3proxph", (0, 0, 0)),
-    ("midph3", (0, 0, 0)),
-    ("distph3", (0, 0, 0)),
-    ("distph3", (0.002, -0.019, -0.001)),
-    ("4proxph", (0, 0, 0)),
-    ("midph4", (0, 0, 0)),
-    ("distph4", (0, 0, 0)),
-    ("distph4", (-0.001, -0.018, 0.001)),
-    ("5proxph", (0, 0, 0)),
-    ("midph5", (0, 0, 0)),
-    ("distph5", (0, 0, 0)),
-    ("distph5", (-0.001, -0.017, -0.003)),
-)
-THUMB_TIP, INDEX_TIP = 4, 8
-
-# Skin: (name, body, from, to, radius), metres at scale 1. An end given as "a/b" is the origin of b, a child of a, as
-# seen from the parent of a; a single name is the origin of a child.
-_Point = tuple[float, float, float] | str
-_O = (0.0, 0.0, 0.0)
-SKIN: tuple[tuple[str, str, _Point, _Point, float], ...] = (
-    ("thumb1", "firstmc", _O, "proximal_thumb", 0.0125),
-    ("thumb2", "proximal_thumb", _O, "distal_thumb", 0.0105),
-    ("thumb3", "distal_thumb", _O, (0.0100, -0.0195, -0.0076), 0.0092),
-    ("index0", "secondmc", (-0.0080, 0.0300, -0.0030), "2proxph", 0.0110),
-    ("index1", "2proxph", _O, "midph2", 0.0096),
-    ("index2", "midph2", _O, "distph2", 0.0084),
-    ("index3", "distph2", _O, (0.0020, -0.0175, 0.0), 0.0076),
-    ("middle0", "thirdmc", (-0.0002, 0.0300, -0.0020), "3proxph", 0.0110),
-    ("middle1", "3proxph", _O, "midph3", 0.0098),
-    ("middle2", "midph3", _O, "distph3", 0.0086),
-    ("middle3", "distph3", _O, (0.0020, -0.0185, -0.0010), 0.0078),
-    ("ring0", "fourthmc", (0.0060, 0.0300, 0.0), "4proxph", 0.0105),
-    ("ring1", "4proxph", _O, "midph4", 0.0092),
-    ("ring2", "midph4", _O, "distph4", 0.0081),
-    ("ring3", "distph4", _O, (-0.0010, -0.0175, 0.0005), 0.0074),
-    ("little0", "fifthmc", (0.0090, 0.0280, 0.0), "5proxph", 0.0105),
-    ("little1", "5proxph", _O, "midph5", 0.0084),
-    ("little2", "midph5", _O, "distph5", 0.0073),
-    ("little3", "distph5", _O, (-0.0010, -0.0165, -0.0025), 0.0066),
-    ("knuckles2", "capitate", "secondmc/2proxph", "thirdmc/3proxph", 0.0110),
-    ("knuckles3", "capitate", "thirdmc/3proxph", "fourthmc/4proxph", 0.0108),
-    ("knuckles4", "capitate", "fourthmc/4proxph", "fifthmc/5proxph", 0.0105),
-    ("palm2", "capitate", "secondmc", "thirdmc", 0.0120),
-    ("palm3", "capitate", "thirdmc", "fourthmc", 0.0125),
-    ("palm4", "capitate", "fourthmc", "fifthmc", 0.0125),
-    ("thenar", "capitate", "trapezium", (0.0190, -0.0360, -0.0050), 0.0140),
-    ("hypothenar", "capitate", (-0.0140, -0.0080, -0.0050), (-0.0215, -0.0420, -0.0060), 0.0135),
-    ("heel", "capitate", (0.0100, -0.0040, -0.0050), (-0.0120, -0.0060, -0.0040), 0.0140),
-)
-PALM = ("palm", "capitate", (-0.002, -0.032, -0.001), (0.030, 0.042, 0.0145))
-# The forearm is drawn, but belongs neither to the mask nor to the exact surface: an effector is a hand.
-FOREARM = (
-    ((0.004, 0.010, 0.0), (-0.004, 0.600, -0.050), 0.029),
-    ((-0.014, 0.010, 0.0), (-0.022, 0.600, -0.050), 0.027),
-)
-
 
 SKIN_TONES = ((0.92, 0.75, 0.64), (0.86, 0.66, 0.53), (0.78, 0.57, 0.43), (0.66, 0.46, 0.34), (0.50, 0.34, 0.25))
 
 
 @dataclass(frozen=True)
 class HandShape:
-    """One hand's looks. scale: 1 = MyoHand's adult. thickness: multiplies radii. skin_rgb: 0..1. side: left, right."""
+    """One hand's looks. scale: 1 = an adult's palm of 61 mm. thickness: multiplies radii. side: left, right."""
 
     scale: float = 1.0
     thickness: float = 1.0
@@ -105,7 +40,7 @@ def random_hand_shape(rng: np.random.Generator, side: str) -> HandShape:
     """An adult hand: size +-10 %, slim to sturdy, any of five skin tones."""
     tone = np.array(SKIN_TONES[rng.integers(len(SKIN_TONES))]) * rng.uniform(0.94, 1.06)
     r, g, b = (float(c) for c in np.clip(tone, 0, 1))
-    return HandShape(float(rng.uniform(0.9, 1.1)), float(rng.uniform(1.05, 1.25)), (r, g, b), side)
+    return HandShape(float(rng.uniform(0.9, 1.1)), float(rng.uniform(0.95, 1.15)), (r, g, b), side)
 
 
 def _skeleton() -> ET.Element:
@@ -128,7 +63,7 @@ def _numbers(text: str | None, default: str = "0 0 0") -> np.ndarray:
 
 
 class _Builder:
-    """Copies the skeleton into a small MJCF tree at adult size, mirrored for a left hand, with skin."""
+    """Copies the skeleton into a small MJCF tree in adult proportions, mirrored for a left hand, with skin."""
 
     def __init__(self, side: str, degrees: bool):
         # Attached models are read in the angle unit of the model they are attached to.
@@ -136,25 +71,29 @@ class _Builder:
         # Mirroring at the palm's middle plane negates x of points and y, z of rotation axes (they are pseudovectors).
         self.mirror_point = np.array([-1.0 if side == "left" else 1.0, 1, 1])
         self.mirror_axis = np.array([1.0, -1, -1]) if side == "left" else np.ones(3)
-        self.origins = {_plain(b.get("name")): _numbers(b.get("pos")) for b in _skeleton().iter("body")}
+        self.origins = {
+            _plain(child.get("name")): _numbers(child.get("pos")) * stretch(_plain(parent.get("name")))
+            for parent in _skeleton().iter("body")
+            for child in parent.findall("body")
+        }
         self.style = {"group": "1", "contype": "0", "conaffinity": "0"}
 
     def text(self, vector: np.ndarray) -> str:
         return " ".join(f"{x:.7f}" for x in vector)
 
-    def point(self, vector: _Point | np.ndarray) -> np.ndarray:
+    def point(self, vector: Point, body: str) -> np.ndarray:
         if isinstance(vector, str):
-            vector = np.sum([self.origins[name] for name in vector.split("/")], axis=0)
-        return np.asarray(vector, float) * self.mirror_point
+            return np.sum([self.origins[name] for name in vector.split("/")], axis=0) * self.mirror_point
+        return np.array(vector) * stretch(body) * self.mirror_point
 
-    def capsule(self, parent: ET.Element, name: str, start: _Point, end: _Point, radius: float) -> None:
-        ends = self.text(np.concatenate([self.point(start), self.point(end)]))
+    def capsule(self, parent: ET.Element, name: str, body: str, ends: tuple[Point, Point], radius: float) -> None:
+        place = self.text(np.concatenate([self.point(end, body) for end in ends]))
         size = f"{radius:.6f}"
-        ET.SubElement(parent, "geom", dict(self.style, name=PREFIX + name, type="capsule", fromto=ends, size=size))
+        ET.SubElement(parent, "geom", dict(self.style, name=PREFIX + name, type="capsule", fromto=place, size=size))
 
     def body(self, source: ET.Element, parent: ET.Element, is_root: bool) -> None:
         name = _plain(source.get("name"))
-        pos = np.zeros(3) if is_root else self.point(name)
+        pos = np.zeros(3) if is_root else self.point(name, name)
         element = ET.SubElement(parent, "body", name=PREFIX + name, pos=self.text(pos))
         # MuJoCo wants mass on a jointed body; the hand is only ever posed, so any value does.
         ET.SubElement(element, "inertial", pos="0 0 0", mass="0.01", diaginertia="1e-5 1e-5 1e-5")
@@ -165,9 +104,9 @@ class _Builder:
             ET.SubElement(element, "joint", name=joint_name, type="hinge", axis=axis, range=limits, limited="true")
         for part, body, start, end, radius in SKIN:
             if body == name:
-                self.capsule(element, part, start, end, radius)
+                self.capsule(element, part, body, (start, end), radius)
         if name == PALM[1]:
-            place = dict(pos=self.text(self.point(PALM[2])), size=self.text(np.array(PALM[3])), type="ellipsoid")
+            place = dict(pos=self.text(self.point(PALM[2], name)), size=self.text(np.array(PALM[3])), type="ellipsoid")
             ET.SubElement(element, "geom", dict(self.style, name=PREFIX + PALM[0], **place))
         for child in source.findall("body"):
             self.body(child, element, is_root=False)
@@ -176,7 +115,7 @@ class _Builder:
         root = ET.Element("mujoco", model="hand")
         base = ET.SubElement(ET.SubElement(root, "worldbody"), "body", name=ROOT, mocap="true")
         for i, (start, end, radius) in enumerate(FOREARM):
-            self.capsule(base, f"forearm{i}", start, end, radius)
+            self.capsule(base, f"forearm{i}", "forearm", (start, end), radius)
         self.body(_skeleton(), base, is_root=True)
         return ET.tostring(root, encoding="unicode")
 
@@ -223,7 +162,7 @@ class HandRig:
         model.geom_size[geoms] = size
         model.geom_rgba[geoms] = [*shape.skin_rgb, 1.0]
         mirror = np.array([-1.0 if shape.side == "left" else 1.0, 1, 1]) * shape.scale
-        self._landmark_offsets = np.array([offset for _, offset in LANDMARKS]) * mirror
+        self._landmark_offsets = np.array([offset * stretch(body) for body, offset in LANDMARKS]) * mirror
 
     def joints(self, angles: dict[str, float]) -> np.ndarray:
         """Named joint angles in radians (others zero) -> f64 [J], clipped to MyoHand's limits."""
