@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,9 @@ def config_of(arguments: argparse.Namespace) -> Config:
 
 def exit_code_of(function: Callable[[], int | None]) -> int:
     """Runs a command: 0 done, 2 bad input, 3 too many failures, 4 refused; bugs keep their traceback and give 1."""
+    # Waiting threads sleep instead of spinning: on a machine that others use too, a training step is several times
+    # faster. Read when torch is loaded, which the commands do after this.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return function() or 0
     except KinecloudError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from pipeline.command import add_config_options, config_of, exit_code_of
@@ -34,10 +33,7 @@ def _run(arguments: argparse.Namespace) -> None:
     settings = config.section("pretrain", PretrainConfig)
     if arguments.check:
         return
-    # Threads that wait asleep, not spinning: on a machine that others use too, a step is several times faster (6x was
-    # measured on 2 cores at a load of 6). Read when torch is loaded, which happens late here: checking a configuration
-    # and finding the work done take no time.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # torch is loaded late: checking a configuration and finding the work done take no time
     if arguments.action == "evaluate":
         from pretrain.evaluate import evaluate
 
