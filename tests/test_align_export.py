@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from align.cli import main
 from align.config import ExportConfig
 from align.export import export
 from align.origin import export_made_from
 from align.policy import load_policy
+from pipeline.atomic import write_json
 from pipeline.config import Config
 from tests.align_runs import aligned, command
 
@@ -108,3 +110,17 @@ def test_the_folder_tells_where_it_comes_from(exported: Config) -> None:
     assert "simulated" in card
     for name in ("dx", "proprio", "past_clouds", "Limits"):
         assert name in card
+
+
+def test_it_is_made_again_when_there_is_more_to_tell(
+    exported: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["align", "export", "--config", str(exported.path)])
+    assert main() == 0
+    assert "nothing to do" in capsys.readouterr().out
+    rates = {"successes": 2, "episodes": 5, "low": 0.12, "high": 0.77}
+    row = {"task": "drawer-close-v3", "labelled": True, "policy": rates, "references": {}, "episodes": []}
+    write_json(exported.folder("rollout") / "rollout.json", {"conditions": "Made up.", "tasks": [row]})
+    assert main() == 0
+    assert "nothing to do" not in capsys.readouterr().out
+    assert "2 of 5 (12–77 %)" in (exported.folder("export") / "policy" / "README.md").read_text()
