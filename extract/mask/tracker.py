@@ -28,11 +28,11 @@ TEMPLATE_POINTS = 300
 SCENE_POINTS = 400
 CANDIDATES = 1500  # pixels of the reference frame among which template points are spread
 # Blur of the correspondences in sample spacings. What is below half a spacing would lock on to the pixel grid.
-FOLLOW_PITCHES = np.geomspace(2.5, 0.6, 10)
+FOLLOW_PITCHES = np.geomspace(2.0, 0.6, 10)
 POLISH_PITCHES = np.geomspace(1.0, 0.6, 8)
-# Neighbouring residuals err alike (view, occlusion), so they count for less than independent ones would: little at
-# first, so that a jaw is caught, more in the end.
-CATCHING, SETTLING, SETTLING_STEPS = 4.0, 15.0, 5
+# Neighbouring residuals err alike (view, occlusion): so many of them count for one. With less caution a hand that
+# closes is taken for one that turns and bends, with more a jaw is lost.
+CAUTION = 15.0
 FOLLOW_OUTLIERS, POLISH_OUTLIERS = 0.02, 0.1
 SUPPORTED = 0.3  # template points that explain less than this much of a measured point are taken for hidden
 
@@ -85,8 +85,7 @@ class SurfaceTracker:
             targets = self._targets(rigid, bend, measured, sigma, FOLLOW_OUTLIERS)
             rigid = self._fit_rigid(rigid, bend, targets)
             if step > 0:
-                caution = CATCHING if step < len(FOLLOW_PITCHES) - SETTLING_STEPS else SETTLING
-                bend = fit_free(self._free_MK, self._wanted(rigid, targets), targets.mass_M / (caution * sigma**2))
+                bend = fit_free(self._free_MK, self._wanted(rigid, targets), targets.mass_M / (CAUTION * sigma**2))
         return self._pose(rigid, bend, targets)
 
     def learn(self, poses: Sequence[Pose]) -> None:
@@ -103,7 +102,7 @@ class SurfaceTracker:
             sigma = pitches * self._template.pitch_m
             targets = self._targets(rigid, bend, measured, sigma, POLISH_OUTLIERS)
             rigid = self._fit_rigid(rigid, bend, targets)
-            bend = fit_learnt(self._learnt_DK, self._wanted(rigid, targets), targets.mass_M / (SETTLING * sigma**2))
+            bend = fit_learnt(self._learnt_DK, self._wanted(rigid, targets), targets.mass_M / (CAUTION * sigma**2))
         return self._pose(rigid, bend, targets)
 
     def _best_guess(self, measured: Surface, near: Pose, before: Pose | None) -> np.ndarray:

@@ -15,8 +15,8 @@ from extract.mask.tracker import Pose
 
 # sigma = footprint * share * exp(growth * hidden) + bending * mean bend: the error is a fixed part of a pixel, grows as
 # the template's side turns away or is covered, and a bent template is less sure than a rigid one.
-ACROSS = (0.054, 3.3, 0.16)
-ALONG = (0.049, 3.0, 0.13)
+ACROSS = (0.068, 3.2, 0.11)
+ALONG = (0.049, 3.7, 0.11)
 GAP_ACCELERATION = 1.2  # metres / s^2: typical |motion - straight line| is this times (t - t0) (t1 - t)
 
 

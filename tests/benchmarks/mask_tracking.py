@@ -39,7 +39,7 @@ HELD_OUT = (
     "plate-slide-v3",
     "coffee-push-v3",
 )
-SETS = {"tuning": (TUNING, 100), "held out": (HELD_OUT, 300)}
+SETS = {"tuning": (TUNING, 100), "held out": (HELD_OUT, 400)}
 METHODS = ("tracker", "online, polished", "online", "rigid only", "nearest chaining")
 RESULTS = Path(__file__).parents[2] / "docs" / "results" / "mask_tracking.md"
 
