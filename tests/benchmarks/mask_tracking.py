@@ -154,9 +154,17 @@ def page(report: dict[str, Any]) -> str:
         "",
         "    python -m tests.benchmarks.mask_tracking --json FILE",
     ]
-    for name, effectors in report.items():
-        for effector, found in effectors.items():
-            lines += ["", f"## {effector.capitalize()}, {name} tasks", "", *_methods(found), "", *_episodes(found)]
+    for name, (listed, _) in SETS.items():
+        for effector in ("gripper", "hand"):
+            found = report[name][effector]
+            lines += [
+                "",
+                f"## {effector.capitalize()}, {name} tasks",
+                "",
+                *_methods(found),
+                "",
+                *_episodes(found, listed),
+            ]
     lines += [
         "",
         "`tracker` is what extraction stores (both directions in time, two passes). `online, polished` learns only",
@@ -172,7 +180,8 @@ def _methods(found: dict[str, Any]) -> list[str]:
         "| method | points, mm: median / p90 | over 10 mm | step error, mm: median / p90 | true step, mm |",
         "|---|---|---|---|---|",
     ]
-    for name, row in found["methods"].items():
+    for name in METHODS:
+        row = found["methods"][name]
         point = f"{row['point_median_mm']:.2f} / {row['point_p90_mm']:.2f}"
         step = f"{row['step_median_mm']:.2f} / {row['step_p90_mm']:.2f}"
         over = f"{100 * row['point_over_10mm']:.1f} %"
@@ -180,12 +189,13 @@ def _methods(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _episodes(found: dict[str, Any]) -> list[str]:
+def _episodes(found: dict[str, Any], tasks: tuple[str, ...]) -> list[str]:
     lines = [
         "| tracker | points, mm | steps, mm | visible | covered across, along | sigma across, along, mm | ms/frame |",
         "|---|---|---|---|---|---|---|",
     ]
-    for task, row in [*found["episodes"].items(), ("all", found["methods"]["tracker"])]:
+    rows = [(task, found["episodes"][task]) for task in tasks]
+    for task, row in [*rows, ("all", found["methods"]["tracker"])]:
         lines.append(
             f"| {task} | {row['point_median_mm']:.2f} / {row['point_p90_mm']:.2f} "
             f"| {row['step_median_mm']:.2f} / {row['step_p90_mm']:.2f} | {row['visible']:.2f} "
