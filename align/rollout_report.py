@@ -33,6 +33,10 @@ def write_section(folder: Path, result: dict[str, Any], examples: list[Outcome])
             for row in rows
         ],
     )
+    section.text(
+        "A reference repeats one action, the mean of the labels, whatever it sees. Where it succeeds too, the task "
+        "needs no eyes, and success there says little about the policy."
+    )
     lost = [(row["task"], episode) for row in rows for episode in row["episodes"] if episode["lost"]]
     for task, episode in lost:
         section.note(f"{task}, seed {episode['seed']}: counted as a failure, {episode['lost']}", kind="warning")
@@ -52,13 +56,16 @@ def write_section(folder: Path, result: dict[str, Any], examples: list[Outcome])
 
 
 def summary(rows: list[dict[str, Any]]) -> str:
-    """Successes with and without labels in one sentence."""
+    """One sentence: successes with and without labels, and those of the better constant action per task."""
     parts = []
     for labelled, words in ((True, "tasks with labelled episodes"), (False, "tasks seen only in video")):
-        chosen = [row["policy"] for row in rows if row["labelled"] is labelled]
+        chosen = [row for row in rows if row["labelled"] is labelled]
         if chosen:
-            successes, episodes = (sum(rate[key] for rate in chosen) for key in ("successes", "episodes"))
-            parts.append(f"{successes} of {episodes} episodes on {len(chosen)} {words}")
+            successes, episodes = (sum(row["policy"][key] for row in chosen) for key in ("successes", "episodes"))
+            constant = sum(max((r["successes"] for r in row["references"].values()), default=0) for row in chosen)
+            parts.append(
+                f"{successes} of {episodes} episodes on {len(chosen)} {words} (the better constant action: {constant})"
+            )
     return f"In the simulator the policy succeeds in {', and in '.join(parts)}."
 
 
