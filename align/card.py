@@ -135,8 +135,8 @@ def _limits(provenance: dict[str, Any]) -> str:
     lines = [
         "- One action space and one control rate, those of the labelled set; other robots need their own alignment.",
         "- It needs the gripper's 3D cloud with point identity: a mask and depth, or another tracker in metric scale.",
-        f"- Trained on {provenance['labelled']['groups']} labelled episodes: expect little from viewpoints, objects and "
-        "tasks unlike theirs.",
+        f"- Trained on {provenance['labelled']['groups']} labelled episodes: expect little from viewpoints, objects "
+        "and tasks unlike theirs.",
         "- Instructions are read as bytes and learned from scratch: wordings that were not in the data say nothing.",
     ]
     if provenance["labelled"]["simulated"]:
