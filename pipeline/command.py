@@ -31,6 +31,7 @@ def exit_code_of(function: Callable[[], int | None]) -> int:
     # Waiting threads sleep instead of spinning: on a machine that others use too, a training step is several times
     # faster. Read when torch is loaded, which the commands do after this.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the stages report progress themselves
     try:
         return function() or 0
     except KinecloudError as error:

@@ -54,13 +54,13 @@ if [ "$(cat $mark 2>/dev/null)" != "$wanted" ]; then
     system_packages
     echo "install: Python environment .venv ($("$python" --version)); about a minute, more on a slow network"
     "$python" -m venv .venv
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check "$(grep '^torch==' requirements.txt)"
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps myo-sim==0.2.3
+    .venv/bin/python -m pip install -qq --disable-pip-version-check "$(grep '^torch==' requirements.txt)"
+    .venv/bin/python -m pip install -qq --disable-pip-version-check -r requirements.txt
+    .venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps myo-sim==0.2.3
     echo "$wanted" >$mark
 fi
 if [ "$dev" = 1 ] && [ "$(cat $mark_dev 2>/dev/null)" != "$wanted_dev" ]; then
     system_packages
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+    .venv/bin/python -m pip install -qq --disable-pip-version-check -r requirements-dev.txt
     echo "$wanted_dev" >$mark_dev
 fi
