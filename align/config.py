@@ -21,7 +21,7 @@ class AlignConfig(TrainingSettings):
         "full", description="`full`: the predictor goes on learning; `frozen`: only the new projections learn."
     )
     trunk_learning_rate: float = Field(
-        0.3, gt=0, le=1, description="Learning rate of the predictor's own weights, as a share of `learning_rate`."
+        1.0, gt=0, le=1, description="Learning rate of the predictor's own weights, as a share of `learning_rate`."
     )
     dynamics: float = Field(
         1.0, ge=0, description="Weight of the pretraining loss on the labelled clips, beside the action loss; 0 = off."
@@ -38,6 +38,7 @@ class AlignConfig(TrainingSettings):
     steps: int = Field(400, ge=1)
     learning_rate: float = Field(1e-3, gt=0, description="Peak, of the new projections.")
     warmup_steps: int = Field(20, ge=0)
+    ema_decay: float = Field(0.98, ge=0, lt=1, description="Publish averaged weights; 0 = off.")
 
 
 class RolloutConfig(Settings):
