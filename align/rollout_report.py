@@ -10,6 +10,7 @@ from data.simulation.tasks import INSTRUCTIONS
 from pipeline.section import Section
 
 ORDER = 70
+KINDS = ((True, "tasks with labelled episodes"), (False, "tasks seen only in video"))
 
 
 def write_section(folder: Path, result: dict[str, Any], examples: list[Outcome]) -> None:
@@ -18,6 +19,14 @@ def write_section(folder: Path, result: dict[str, Any], examples: list[Outcome])
     section = Section("Rollout (simulated)", ORDER)
     section.note(result["conditions"], kind="simulated")
     section.summary(summary(rows))
+    section.facts(
+        [
+            (f"success, {words}", "{} of {}".format(*_successes([row for row in rows if row["labelled"] is labelled])))
+            for labelled, words in KINDS
+            if any(row["labelled"] is labelled for row in rows)
+        ],
+        top=True,
+    )
     references = list(dict.fromkeys(name for row in rows for name in row["references"]))
     section.table(
         "Episodes that succeed (95 % Wilson interval)",
@@ -58,15 +67,20 @@ def write_section(folder: Path, result: dict[str, Any], examples: list[Outcome])
 def summary(rows: list[dict[str, Any]]) -> str:
     """One sentence: successes with and without labels, and those of the better constant action per task."""
     parts = []
-    for labelled, words in ((True, "tasks with labelled episodes"), (False, "tasks seen only in video")):
+    for labelled, words in KINDS:
         chosen = [row for row in rows if row["labelled"] is labelled]
         if chosen:
-            successes, episodes = (sum(row["policy"][key] for row in chosen) for key in ("successes", "episodes"))
+            successes, episodes = _successes(chosen)
             constant = sum(max((r["successes"] for r in row["references"].values()), default=0) for row in chosen)
             parts.append(
                 f"{successes} of {episodes} episodes on {len(chosen)} {words} (the better constant action: {constant})"
             )
     return f"In the simulator the policy succeeds in {', and in '.join(parts)}."
+
+
+def _successes(rows: list[dict[str, Any]]) -> tuple[int, int]:
+    """Successes and episodes of the policy over some tasks."""
+    return sum(row["policy"]["successes"] for row in rows), sum(row["policy"]["episodes"] for row in rows)
 
 
 def rate_text(rate: dict[str, Any]) -> str:

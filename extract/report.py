@@ -30,8 +30,7 @@ def write_section(
     )
     section.facts(
         [
-            ("episodes", summary["episodes"]),
-            ("episodes with clips", summary["episodes_with_clips"]),
+            ("episodes with clips", f"{summary['episodes_with_clips']} of {summary['episodes']}"),
             ("clips", summary["clips"]),
             ("frames with an effector", f"{summary['frames_with_effector']} of {summary['frames']}"),
             ("rejections", sum(summary["rejections"].values())),
@@ -67,15 +66,15 @@ def _leading(shown: list[Clip]) -> Clip | None:
 
 
 def _examples(folder: Path, wanted: set[str]) -> list[Clip]:
-    """The clips with the most measured points, a few for each source and embodiment."""
-    best: dict[tuple[str, str], list[tuple[float, Path, str]]] = {}
+    """The clips with the most measured points, a few for each source, embodiment and extractor."""
+    best: dict[tuple[str, str, str], list[tuple[float, Path, str]]] = {}
     for path, _ in finished_shards(folder):
         shard = Shard(path)
         for key in shard.keys:
             meta = shard.meta(key)
             if meta.episode_id in wanted:
                 score = meta.quality.get("visible", 0.0) * len(meta.source_frames) ** 0.5
-                best.setdefault((meta.source, meta.embodiment), []).append((score, path, key))
+                best.setdefault((meta.source, meta.embodiment, meta.extractor), []).append((score, path, key))
     chosen = []
     for kind in sorted(best):
         for _, path, key in sorted(best[kind], key=lambda entry: (-entry[0], entry[2]))[:CLIPS_PER_KIND]:
@@ -84,7 +83,8 @@ def _examples(folder: Path, wanted: set[str]) -> list[Clip]:
 
 
 def _kind(clip: Clip) -> str:
-    return f"{clip.meta.source}, {clip.meta.embodiment}{' (simulated)' if clip.meta.simulated else ''}"
+    mark = " (simulated)" if clip.meta.simulated else ""
+    return f"{clip.meta.source}, {clip.meta.embodiment}, {clip.meta.extractor.split('/')[0]}{mark}"
 
 
 def _caption(clip: Clip) -> str:

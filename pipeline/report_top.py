@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.report_run import Part
 
-MAX_FACTS = 12
+MAX_FACTS = 8
 FACTS_PER_ITEM = 4
 UNMARKED_FACTS = 2
 PICTURES_SHOWN = 6
@@ -73,13 +73,14 @@ def choose_top(parts: list[Part]) -> Top:
 
 
 def _facts(everything: list[Chosen]) -> list[tuple[str, str, Part]]:
-    """Marked figures, and the first two of stages that marked none while there is room."""
+    """Marked figures, and the first two of the extraction in any case; where none is marked, the first two of each."""
     of_kind = [c for c in everything if c.item.get("kind") == "facts" and isinstance(c.item.get("facts"), list)]
-    marking = {c.part.stage for c in of_kind if c.item.get("top")}
-    chosen = [(c, FACTS_PER_ITEM) for c in of_kind if c.item.get("top")]
-    chosen += [(c, UNMARKED_FACTS) for c in of_kind if c.part.stage not in marking]
+    marked = [c for c in of_kind if c.item.get("top")]
+    if marked and not any(c.part.stage == "extract" for c in marked):
+        marked += [c for c in of_kind if c.part.stage == "extract"]
     facts = []
-    for c, limit in chosen:
+    for c in marked or of_kind:
+        limit = FACTS_PER_ITEM if c.item.get("top") else UNMARKED_FACTS
         pairs = [pair for pair in c.item["facts"] if isinstance(pair, list) and len(pair) == 2]
         facts += [(str(name), str(value), c.part) for name, value in pairs[:limit]]
     return sorted(facts[:MAX_FACTS], key=lambda fact: (fact[2].order, fact[2].stage))

@@ -50,8 +50,9 @@ def _figures(section: Section, document: dict[str, Any]) -> None:
         + (f", {100 * share:.0f} % of what standing still would give." if share is not None else ".")
     )
     facts = [(f"Chamfer error at {at:g} s", f"{verdict['chamfer_mm']:.1f} mm")]
-    facts += [(f"as a share of: {n}", f"{100 * s:.0f} %") for n, s in verdict["share_of"].items() if s is not None]
-    section.facts(facts, top=True)
+    shares = [(f"share of {n}", f"{100 * s:.0f} %") for n, s in verdict["share_of"].items() if s is not None]
+    section.facts(facts + shares[:1], top=True)
+    section.facts(shares[1:])
 
 
 def _curves(section: Section, metrics: Path) -> None:
