@@ -30,10 +30,10 @@ class FitModel:
     """Noise of every term, one sigma. Set on simulated clips with seeds that no published figure uses.
 
     ray: share of the hand's extent. *_relative_z: metres, from the base to the tip of thumb and fingers. bone: metres.
-    length: share of the usual length. acceleration: m/s^2 sqrt(s) for every hand size per second of speed, as hands
-    that move fast also turn fast; across the optical axis; _z: in depth, of single joints against the hand; _hand_z: in
-    depth, of the hand as a whole. slowest: hand sizes per second; slower hands are taken for that fast. smooth,
-    learn_lengths: switches, for comparisons.
+    length: share of the usual length. acceleration: m/s^2 sqrt(s) for every hand size/s^2 by which the palm is seen to
+    accelerate across the image, as hands that are restless there are so in depth too; across the optical axis; _z: in
+    depth, of single joints against the hand; _hand_z: in depth, of the hand as a whole. calmest: hand sizes/s^2; calmer
+    hands are taken for that restless. smooth, learn_lengths: switches, for comparisons.
     """
 
     ray: float = 0.02
@@ -42,10 +42,10 @@ class FitModel:
     finger_relative_z: tuple[float, ...] = (0.0035, 0.0065, 0.009, 0.011)
     bone: float = 0.003
     length: float = 0.08
-    acceleration: float = 0.7
-    acceleration_z: float = 0.3
-    acceleration_hand_z: float = 0.2
-    slowest: float = 0.4
+    acceleration: float = 0.09
+    acceleration_z: float = 0.02
+    acceleration_hand_z: float = 0.04
+    calmest: float = 4.0
     smooth: bool = True
     learn_lengths: bool = True
     iterations: int = 14
@@ -130,26 +130,29 @@ def _start(observed: HandObservations, assumed_palm_m: float, radii: np.ndarray)
 
 def _motion_precision(observed: HandObservations, model: FitModel) -> np.ndarray:
     """Inverse covariance [63,63] of the joints' accelerations: joints against the hand's mean, and the mean itself."""
-    speed = max(_speed(observed), model.slowest)
+    unrest = max(_image_acceleration(observed), model.calmest)
     mean = np.full((JOINTS, JOINTS), 1 / JOINTS)
-    single = np.eye(JOINTS) / (model.acceleration * speed) ** 2
-    depth = (np.eye(JOINTS) - mean) / (model.acceleration_z * speed) ** 2
-    depth += mean / JOINTS / (model.acceleration_hand_z * speed) ** 2
+    single = np.eye(JOINTS) / (model.acceleration * unrest) ** 2
+    depth = (np.eye(JOINTS) - mean) / (model.acceleration_z * unrest) ** 2
+    depth += mean / JOINTS / (model.acceleration_hand_z * unrest) ** 2
     precision = np.zeros((JOINTS, 3, JOINTS, 3))
     precision[:, 0, :, 0] = precision[:, 1, :, 1] = single
     precision[:, 2, :, 2] = depth
     return precision.reshape(3 * JOINTS, 3 * JOINTS)
 
 
-def _speed(observed: HandObservations) -> float:
-    """Root mean square speed of the palm across the image, hand sizes per second, over steps of about 0.1 s."""
+def _image_acceleration(observed: HandObservations) -> float:
+    """Root mean square acceleration of the palm across the image, hand sizes/s^2, over steps of about 0.12 s: shorter
+    ones show the landmarks' noise, longer ones miss how fast hands turn back."""
     time = observed.time_T[observed.measured_T]
     palm = observed.rays_T212[observed.measured_T][:, PALM].mean(1)
     lag = max(1, round(0.12 / float(np.median(np.diff(time))))) if len(time) > 1 else 1
-    if len(time) <= lag:
-        return 1.0
-    speed = np.linalg.norm(palm[lag:] - palm[:-lag], axis=-1) / (time[lag:] - time[:-lag])
-    return float(np.sqrt(np.mean(speed**2)) / np.median(observed.extent_T[observed.measured_T]))
+    if len(time) <= 2 * lag:
+        return 0.0
+    elapsed = time[lag:] - time[:-lag]
+    velocity = (palm[lag:] - palm[:-lag]) / elapsed[:, None]
+    acceleration = np.linalg.norm(velocity[lag:] - velocity[:-lag], axis=-1) * 2 / (elapsed[lag:] + elapsed[:-lag])
+    return float(np.sqrt(np.mean(acceleration**2)) / np.median(observed.extent_T[observed.measured_T]))
 
 
 def _lengths(joints: np.ndarray, usual: np.ndarray, measured_T: np.ndarray, model: FitModel) -> np.ndarray:

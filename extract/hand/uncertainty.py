@@ -22,8 +22,8 @@ class Noise:
 
 
 # Set on simulated close-ups with other seeds than those of the coverage in docs/results/hand_lifting.md.
-IMAGE_ONLY = Noise(across_m=0.0051, across=0.0, along_m=0.005, along=0.105)
-WITH_SENSOR = Noise(across_m=0.0048, across=0.0, along_m=0.0083, along=0.0)
+IMAGE_ONLY = Noise(across_m=0.0055, across=0.0, along_m=0.005, along=0.086)
+WITH_SENSOR = Noise(across_m=0.0048, across=0.0, along_m=0.0075, along=0.0)
 GAP_ACCELERATION = 4.0  # m/s^2, of a hand that nobody looks at
 
 

@@ -29,9 +29,6 @@ from tests.benchmarks.hand_report import page
 from tests.benchmarks.hand_scores import Coverage, Scores, Truth
 
 DOCUMENT = Path("docs/results/hand_lifting.md")
-# Mean palm of the simulated hands (MyoHand's knuckles are narrower than an adult's). An image alone cannot tell the
-# size of a hand, so image-only figures assume a size that is right on average; those for the default size stand beside.
-SIMULATED_PALM_M = 0.052
 
 
 def main() -> None:
@@ -59,8 +56,7 @@ def main() -> None:
 
 def measure(clips: list[HandClip]) -> dict[str, Any]:
     """All figures of the simulated clips."""
-    image_only = HandConfig(use_sensor_depth=False, palm_size_m=SIMULATED_PALM_M)
-    bench = _Bench({"image": image_only, "adult": HandConfig(use_sensor_depth=False), "sensor": HandConfig()})
+    bench = _Bench({"image": HandConfig(use_sensor_depth=False), "sensor": HandConfig()})
     for clip in clips:
         bench.add(clip)
     return bench.figures()
@@ -106,8 +102,7 @@ class _Bench:
         self.opening.setdefault(name, []).append(np.abs(track.opening - clip.arrays["opening"][hand.slots])[rows])
         truth = Truth(hand.time_T[rows], joints[rows], clip.arrays["truth_surface"][hand.slots][rows])
         estimates = {"whole-clip fit": hand.joints_T213[rows]}
-        if name != "adult":
-            estimates |= _estimates(hand, clip, extractor.config, sensed=name == "sensor")
+        estimates |= _estimates(hand, clip, extractor.config, sensed=name == "sensor")
         for label, estimate in estimates.items():
             scores = self.scores.setdefault(f"{name}: {label}", Scores())
             scores.add(estimate, truth, extractor.surface, hand.side)
@@ -119,7 +114,7 @@ class _Bench:
             "detected_pct": 100 * self.detected / self.frames,
             "kept_pct": 100 * self.kept / self.frames,
             "true_palm_mm": [round(1000 * f(self.true_palms), 1) for f in (min, np.mean, max)],
-            "assumed_palm_mm": {n: 1000 * e.config.palm_size_m for n, e in self.extractors.items()},
+            "assumed_palm_mm": 1000 * HandConfig().palm_size_m,
             "rows": {name: scores.summary() for name, scores in self.scores.items()},
             "coverage": {name: coverage.summary() for name, coverage in self.coverage.items()},
             "opening_mm": {n: 1000 * float(np.median(np.concatenate(parts))) for n, parts in self.opening.items()},
