@@ -21,6 +21,7 @@ from scipy.spatial.transform import Rotation
 from data.simulation.hand import HandRig, attach_hand, random_hand_shape
 from data.simulation.render import RgbdRenderer, View, add_camera, backproject
 from data.simulation.scenery import add_lights, add_wall_and_clutter
+from data.simulation.skin import soften_skin
 from data.simulation.write import FAR_M, encode_depth, write_episode
 
 PALM_CENTRE = np.array([0.0, -0.085, 0.0])
@@ -226,7 +227,7 @@ def _render(
             mask = np.isin(rendering.geom, rig.geoms)
             depth = np.where(rendering.depth < FAR_M, rendering.depth, 0)
             capsules, ellipsoids = rig.surface(camera_from_world)
-            images.append(rendering.image)
+            images.append(soften_skin(rendering.image, rendering.depth, mask))
             rows.append(
                 {
                     "depth": encode_depth(depth),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from extract.hand.config import HandConfig
 from extract.hand.detect import Detection, HandDetector
 from extract.hand.fit import fit_hand
 from extract.hand.identity import HandTrack, link
-from extract.hand.observe import observe, sample_surface_depth
+from extract.hand.observe import level, observe, sample_surface_depth
 from extract.hand.skeleton import JOINTS, palm_size
 from extract.hand.surface import facing_camera, hidden_by_hand, make_surface, pinch_opening
 from extract.hand.uncertainty import point_sigma
@@ -147,7 +147,7 @@ class HandExtractor:
         times = sighting.times[segment.slots]
         observed = observe(times, landmarks, turned, surface_z, segment.measured, camera, self.config.palm_size_m)
         fit = fit_hand(observed, self.config.palm_size_m, self.config.sensor_depth_sigma_m)
-        return LiftedHand(
+        hand = LiftedHand(
             slots=segment.slots,
             time_T=times,
             measured_T=segment.measured,
@@ -159,6 +159,9 @@ class HandExtractor:
             world_T213=world,
             surface_z_T21=surface_z,
         )
+        if hand.sensed_T.any():
+            return hand
+        return replace(hand, joints_T213=fit.joints_T213 * level(fit.joints_T213, observed, self.config.palm_size_m))
 
     def track(self, hand: LiftedHand, camera: Camera) -> EffectorTrack:
         """The hand as a track of surface points."""

@@ -16,7 +16,7 @@ from extract.effector import Camera
 from extract.hand.config import HandConfig
 from extract.hand.extractor import HandExtractor, LiftedHand
 from extract.hand.fit import FitModel, fit_hand
-from extract.hand.observe import observe
+from extract.hand.observe import level, observe
 from extract.hand.skeleton import PALM, PALM_SIZE, RADII
 
 STEREO_FOCAL_PX = 682.8  # implied by the disparities; the calibration file that comes with the images says 691.4
@@ -108,4 +108,5 @@ def _fitted_as_stills(hand: LiftedHand, camera: Camera, palm_m: float, sensed: b
     observed = observe(
         hand.time_T, hand.landmarks_T212, hand.unmirrored_world_T213, surface, hand.measured_T, camera, palm_m
     )
-    return fit_hand(observed, palm_m, HandConfig().sensor_depth_sigma_m, FitModel(smooth=False)).joints_T213
+    joints = fit_hand(observed, palm_m, HandConfig().sensor_depth_sigma_m, FitModel(smooth=False)).joints_T213
+    return joints if sensed else joints * level(joints, observed, palm_m)

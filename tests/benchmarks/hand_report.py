@@ -26,7 +26,7 @@ def _intro(f: dict[str, Any]) -> str:
 Written by `python -m tests.benchmarks.hand_lifting --json F` (with `KINECLOUD_FOOTAGE` set for the last section).
 
 {f["clips"]} **simulated** close-up clips, {f["frames"]} frames, 640x480, 25 Hz, exact intrinsics: a MyoHand stretched
-to an adult's proportions, made of capsules, before clutter, seen by the real MediaPipe HandLandmarker. In turn, clips
+to an adult's proportions, made of capsules under a soft skin, before clutter, seen by the real MediaPipe HandLandmarker. In turn, clips
 move 20, 10 and 5 mm a frame. Seeds differ from those on which the constants were set. A hand was found in
 {f["detected_pct"]:.1f} % of frames; {f["kept_pct"]:.1f} % are in tracks that were long enough to keep and on the
 hand's true side. True palm sizes (mean of 8 chords): {low} to {high} mm, mean {mean} mm.
@@ -59,7 +59,8 @@ centred. Step: error of a joint's displacement over 20 mm of true motion. The es
 taken to lie across the view; a2, the palm chord that is foreshortened least; PnP, SQPNP on MediaPipe's world landmarks;
 p0, the same with the palm rescaled to constant size; g4, template bones fitted frame by frame; m, the median depth of
 a2, p0 and g4; e2, g4 with sensor depth; RTS, Rauch-Tung-Striebel smoothing. The whole-clip fit (extract/hand/fit.py) is
-what extraction uses: one bone shape and one smooth motion for all frames at once."""
+what extraction uses: one bone shape and one smooth motion for all frames at once; without sensor depth the clip is
+then placed half way between the fit's own distance and that of a2."""
 
 
 def _verdict(f: dict[str, Any]) -> str:
@@ -118,11 +119,7 @@ fingers are in view, a third too far where a bottle hides them and the landmarks
 
 CAVEATS = """## What this does not show
 
-The step error of the image alone is mostly depth: how far the whole hand moves towards the camera or away. It comes
-from the landmarks: on 36 tracks of other seeds, exact landmarks in the image would bring it from 8.2 to 5.1 mm, exact
-relative depth to 6.5 mm, both to 3.1 mm, while no constant of the fit changes it by more than half a millimetre.
-
-The simulated hand is a rigid-skinned capsule model under simple light and MediaPipe's landmarks on it are worse than on
-real hands; its depth image has no noise. Real accuracy was measured for distance alone, on 14 stills, and
+The simulated hand is a capsule model with its seams smoothed in the picture, under simple light; its depth image has no
+noise. With 18 clips the image-only figures move by a millimetre or two percent from one set of seeds to another. Real accuracy was measured for distance alone, on 14 stills, and
 there sigma is too small for hands whose fingers are hidden. No cheap signal was found that predicts the depth error of
 a single frame, so sigma is the same for good and bad frames."""
