@@ -26,10 +26,10 @@ def _intro(f: dict[str, Any]) -> str:
 Written by `python -m tests.benchmarks.hand_lifting --json F` (with `KINECLOUD_FOOTAGE` set for the last section).
 
 {f["clips"]} **simulated** close-up clips, {f["frames"]} frames, 640x480, 25 Hz, exact intrinsics: a MyoHand stretched
-to an adult's proportions, made of capsules under a soft skin, before clutter, seen by the real MediaPipe HandLandmarker. In turn, clips
-move 20, 10 and 5 mm a frame. Seeds differ from those on which the constants were set. A hand was found in
-{f["detected_pct"]:.1f} % of frames; {f["kept_pct"]:.1f} % are in tracks that were long enough to keep and on the
-hand's true side. True palm sizes (mean of 8 chords): {low} to {high} mm, mean {mean} mm.
+to an adult's proportions, made of capsules under a soft skin, before clutter, seen by the real MediaPipe
+HandLandmarker. In turn, clips move 20, 10 and 5 mm a frame. Seeds differ from those on which the constants were set. A
+hand was found in {f["detected_pct"]:.1f} % of frames; {f["kept_pct"]:.1f} % are in tracks that were long enough to keep
+and on the hand's true side. True palm sizes (mean of 8 chords): {low} to {high} mm, mean {mean} mm.
 
 An image alone cannot tell the size of a hand: image-only rows assume the adult palm of {f["assumed_palm_mm"]:.0f} mm
 that extraction assumes unless told otherwise. The simulated hands are adults by design, +-10 %; for a hand of another
@@ -120,6 +120,7 @@ fingers are in view, a third too far where a bottle hides them and the landmarks
 CAVEATS = """## What this does not show
 
 The simulated hand is a capsule model with its seams smoothed in the picture, under simple light; its depth image has no
-noise. With 18 clips the image-only figures move by a millimetre or two percent from one set of seeds to another. Real accuracy was measured for distance alone, on 14 stills, and
-there sigma is too small for hands whose fingers are hidden. No cheap signal was found that predicts the depth error of
-a single frame, so sigma is the same for good and bad frames."""
+noise. With 18 clips the image-only figures move by a millimetre or two percent from one set of seeds to another. Real
+accuracy was measured for distance alone, on 14 stills, and there sigma is too small for hands whose fingers are hidden.
+No cheap signal was found that predicts the depth error of a single frame, so sigma is the same for good and bad
+frames."""
