@@ -14,7 +14,7 @@ import numpy as np
 from data.episode import Frame
 from extract.effector import Camera
 from extract.mask.config import MaskConfig
-from extract.mask.extractor import visible_points
+from extract.mask.extractor import effector_pixels, visible_points
 from extract.mask.tracker import Pose, SurfaceTracker
 
 _SLACK_S = 1e-6
@@ -48,13 +48,12 @@ class LiveCloud:
         self.camera, self.config = camera, config
         self.past_times = np.asarray(past_times, np.float64)
         self._tracker: SurfaceTracker | None = None
-        self._near: Pose | None = None
-        self._before: Pose | None = None
+        self._followed: list[Pose] = []
         self._moments: deque[_Moment] = deque()
 
     def see(self, frame: Frame, opening: float) -> None:
         """Takes in the next frame. While the effector is out of view its cloud stays where it was, not visible."""
-        if self._measures(frame):
+        if effector_pixels(frame) >= self.config.min_mask_px:
             points, visible = self._follow(frame)
         elif self._moments:
             points = self._moments[-1].points_N3
@@ -90,18 +89,15 @@ class LiveCloud:
             ((1 - weight_P) * opening_T[before_P] + weight_P * opening_T[after_P]).astype(np.float32),
         )
 
-    def _measures(self, frame: Frame) -> bool:
-        if frame.mask is None or frame.depth is None:
-            return False
-        return int((frame.mask & (frame.depth > 0)).sum()) >= self.config.min_mask_px
-
     def _follow(self, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+        """Points and their visibility, refined with how the effector has bent so far, as extraction does afterwards."""
         if self._tracker is None:
             self._tracker = SurfaceTracker(frame, self.camera, self.config.points)
-            pose = self._tracker.start
+            self._followed.append(self._tracker.start)
+            points = self._tracker.points(self._tracker.start)
         else:
-            assert self._near is not None
-            pose = self._tracker.follow(frame, self._near, self._before)
-        self._before, self._near = self._near, pose
-        points = self._tracker.points(pose)
+            before = self._followed[-2] if len(self._followed) > 1 else None
+            self._followed.append(self._tracker.follow(frame, self._followed[-1], before))
+            self._tracker.learn(self._followed)
+            points = self._tracker.points(self._tracker.polish(frame, self._followed[-1]))
         return points.astype(np.float32), visible_points(points, frame, self.camera)

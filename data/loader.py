@@ -24,6 +24,7 @@ from data.letterbox import letterbox
 from pipeline.errors import UserError
 
 CACHED_CLIPS = 512
+SNAP = 1e-4  # in frame intervals: times this close to a frame are that frame
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,9 @@ def _resample(
     after = np.clip(np.searchsorted(times, at), 1, len(times) - 1) if len(times) > 1 else np.zeros(len(at), int)
     before = np.maximum(after - 1, 0)
     gap = np.maximum(times[after] - times[before], 1e-9)
-    weight = np.clip((at - times[before]) / gap, 0, 1).astype(np.float32)[:, None, None]
+    weight = np.clip((at - times[before]) / gap, 0, 1)
+    whole = np.abs(weight - np.round(weight)) < SNAP  # a frame's own time must not need its neighbour
+    weight = np.where(whole, np.round(weight), weight).astype(np.float32)[:, None, None]
     points = points_TN3[before] * (1 - weight) + points_TN3[after] * weight
     visible = (visible_TN[before] | (weight[..., 0] == 1)) & (visible_TN[after] | (weight[..., 0] == 0))
     return points, visible
