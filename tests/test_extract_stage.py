@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import yaml
@@ -132,11 +133,42 @@ def test_other_settings_are_refused_with_the_differing_keys(videos: Path, tmp_pa
     assert "episodes_per_unit" not in refused.stderr
 
 
-def test_bad_inputs_are_rejected_by_name_and_the_rest_is_good(videos: Path, tmp_path: Path) -> None:
+def write_cut_inside(make_video: Callable[..., Path], path: Path) -> None:
+    """A video whose index is whole and comes first, while the last third of its picture data is missing."""
+    whole = make_video(path.with_name("whole.mp4"), frames=40)
+    with av.open(str(whole)) as source, av.open(str(path), "w", options={"movflags": "faststart"}) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    whole.unlink()
+    content = path.read_bytes()
+    pictures = content.index(b"mdat")
+    path.write_bytes(content[: pictures + (len(content) - pictures) * 2 // 3])
+
+
+def write_sound(path: Path) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def test_bad_inputs_are_rejected_by_name_and_the_rest_is_good(
+    videos: Path, tmp_path: Path, make_video: Callable[..., Path]
+) -> None:
     good = (videos / "slide_0.mp4").read_bytes()
     (videos / "empty.mp4").touch()
     (videos / "random.mp4").write_bytes(np.random.default_rng(0).bytes(4000))
     (videos / "cut.mp4").write_bytes(good[: len(good) * 2 // 3])
+    write_cut_inside(make_video, videos / "cut_inside.mp4")
+    write_sound(videos / "sound.mp4")
+    make_video(videos / "no_hands.mp4", frames=30)
+    (videos / "gone.mp4").symlink_to(videos / "nowhere")
+    (videos / "notes.txt").write_text("not a video")
     np.savez(videos / "slide_1.npz", depth=np.zeros((3, 4, 4), np.uint16))
     (videos / "slide_2.npz").write_bytes(b"not an archive")
     empty_mask = dict(np.load(videos / "slide_3.npz"))
@@ -146,13 +178,18 @@ def test_bad_inputs_are_rejected_by_name_and_the_rest_is_good(videos: Path, tmp_
     reasons = {}
     for row in read_lines(tmp_path / "run" / "extract" / "rejected.jsonl"):
         name = Path(row["item"]).name
-        reasons[name.rsplit("-", 1)[0] if name.startswith("slide") else name] = row["reason"]
+        reasons[name if "." in name else name.rsplit("-", 1)[0]] = row["reason"]
         assert row["detail"]
         assert f"{row['reason']}: {row['detail']}" in done.stdout
     assert reasons == {
         "empty.mp4": "empty_file",
         "random.mp4": "unreadable",
         "cut.mp4": "unreadable",
+        "cut-inside": "truncated",
+        "sound.mp4": "no_video_stream",
+        "no-hands": "no_hand",
+        "gone.mp4": "unreadable",
+        "notes.txt": "not_a_video",
         "slide-1": "bad_arrays",
         "slide-2": "bad_arrays",
         "slide-3": "no_effector",
