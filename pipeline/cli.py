@@ -46,7 +46,7 @@ def _dispatch(arguments: argparse.Namespace) -> None:
 
 
 def _report(run_dir: Path) -> None:
-    from pipeline.report import write_report
+    from pipeline.report.page import write_report
 
     _require_run(run_dir)
     print(f"report: {write_report(run_dir).resolve()}", flush=True)

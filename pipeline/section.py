@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.atomic import write_bytes
-from pipeline.report_cloud import pack_cloud
-from pipeline.report_picture import picture_of
+from pipeline.report.cloud import pack_cloud
+from pipeline.report.picture import picture_of
 
 SECTION_VERSION = 1
 NOTE_KINDS = ("info", "warning", "simulated")

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import report
 from pipeline.errors import UserError
-from pipeline.report import write_report
+from pipeline.report import page as report
+from pipeline.report.page import write_report
 from pipeline.section import Section
 from tests.browser import Opened, browse
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.report_cloud import cloud_bytes, pack_cloud
-from pipeline.report_picture import picture_of
+from pipeline.report.cloud import cloud_bytes, pack_cloud
+from pipeline.report.picture import picture_of
 from pipeline.section import MAX_CURVE_POINTS, MAX_REJECTIONS, MAX_ROWS, Section, cell, plain
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.report_html import count_of, data_script, esc, is_number, paragraphs, quantity
+from pipeline.report.html import count_of, data_script, esc, is_number, paragraphs, quantity
 
 CARDS_SHOWN = 12
 _NOTE_LABEL = {"info": "Note", "warning": "Warning", "simulated": "Simulated"}

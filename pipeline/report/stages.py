@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.report_html import duration, esc, memory
+from pipeline.report.html import duration, esc, memory
 
 # By the first word of the status: "failed with exit code 3" is a failure.
 _LOOK = {"done": "done", "failed": "failed", "interrupted": "failed", "running": "running"}

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.report_cloud import cloud_bytes
-from pipeline.report_picture import picture_of
-from pipeline.report_run import Part
+from pipeline.report.cloud import cloud_bytes
+from pipeline.report.picture import picture_of
+from pipeline.report.run import Part
 
 MIME = {"png": "image/png", "jpeg": "image/jpeg"}
 

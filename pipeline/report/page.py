@@ -14,14 +14,14 @@ from typing import Any
 
 from pipeline.atomic import write_bytes
 from pipeline.errors import UserError
-from pipeline.report_budget import load_files
-from pipeline.report_html import count_of, duration, esc, memory, moment, quantity
-from pipeline.report_items import facts_html, render_item
-from pipeline.report_run import Part, Run, read_run
-from pipeline.report_stages import stages_html
-from pipeline.report_top import PICTURES_SHOWN, Chosen, Top, choose_top
+from pipeline.report.budget import load_files
+from pipeline.report.html import count_of, duration, esc, memory, moment, quantity
+from pipeline.report.items import facts_html, render_item
+from pipeline.report.run import Part, Run, read_run
+from pipeline.report.stages import stages_html
+from pipeline.report.top import PICTURES_SHOWN, Chosen, Top, choose_top
 
-ASSETS = Path(__file__).parent / "report_assets"
+ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("chart.js", "cloud_scene.js", "cloud.js", "page.js")
 MAX_BYTES = 24_000_000
 

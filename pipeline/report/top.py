@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.report_run import Part
+from pipeline.report.run import Part
 
 MAX_FACTS = 8
 FACTS_PER_ITEM = 4
