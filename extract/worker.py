@@ -23,7 +23,7 @@ from pipeline.atomic import publishing, write_bytes
 from pipeline.units import Unit, UnitStore
 from pipeline.workers import Handler
 
-REJECTED = "rejected"  # folder of one picture per rejected episode
+REJECTED = "rejected"  # folder of one picture per episode with a rejection
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def make_handler(config: ExtractConfig, folder: Path, made_from: dict[str, Any])
             account["clips"] = len(made)
             account["frames"] = extraction.frames_seen
             account["frames_with_effector"] = extraction.frames_with_effector
-            if not made and recorder.jpegs:
+            if recorder.jpegs and (extraction.rejections or not made):
                 write_bytes(folder / REJECTED / f"{name}.jpg", recorder.jpegs[len(recorder.jpegs) // 2])
         with publishing(store.shard(task.unit)) as temporary:
             write_shard(temporary, clips)
