@@ -127,7 +127,7 @@ def _interval(values: np.ndarray) -> dict[str, float] | None:
 def evaluation_of(scores: list[ClipScore], windows: int, horizons: list[float]) -> dict[str, Any]:
     """The document eval.json."""
     subsets = {"all": scores}
-    subsets |= {"simulated": [s for s in scores if s.simulated]}
+    subsets |= {"simulated": [s for s in scores if s.simulated], "filmed": [s for s in scores if not s.simulated]}
     subsets |= {name: [s for s in scores if s.embodiment == name] for name in sorted({s.embodiment for s in scores})}
     results = {
         name: {f"{measure}_mm": summarize([s for s in subset if s.measure == measure]) for measure in MEASURES}

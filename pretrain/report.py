@@ -29,8 +29,10 @@ def write_section(folder: Path, model: KinecloudPredictor, dataset: WindowDatase
         section.note("No held-out clip was long enough, so the predictor could not be evaluated.", kind="warning")
     else:
         _figures(section, document)
-        if "simulated" in document["results"]:
+        if "filmed" not in document["results"]:
             section.note("Held-out clips here are simulated: rendered robots, hands and scenes.", kind="simulated")
+        elif "simulated" in document["results"]:
+            section.note("Some held-out clips are simulated; the tables tell them from filmed ones.")
     _curves(section, folder / "metrics.jsonl")
     _tables(section, document)
     if document["windows"]:

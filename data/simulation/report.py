@@ -14,7 +14,7 @@ from data.simulation.write import is_finished
 from pipeline.section import Section
 
 NOTE = (
-    "Everything here is simulated. Robot episodes are Meta-World's shipped experts; the human hand is drawn over "
+    "The episodes of this stage are simulated. Robots are Meta-World's shipped experts; the human hand is drawn over "
     "motion that an invisible gripper performed, or over invented motion (close-ups). It is never real human data."
 )
 EXAMPLES = ("robot", "hand", "closeup")
