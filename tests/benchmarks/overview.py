@@ -14,8 +14,8 @@ WIDTH = 1280
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.overview", description=__doc__)
     parser.add_argument("run_dir", type=Path)
-    parser.add_argument("--top", type=int, default=400, help="first row of the page to keep, pixels")
-    parser.add_argument("--bottom", type=int, default=2200, help="the row after the last")
+    parser.add_argument("--top", type=int, default=905, help="first row of the page to keep, pixels")
+    parser.add_argument("--bottom", type=int, default=2370, help="the row after the last")
     parser.add_argument("--out", type=Path, default=Path("docs/images/overview.png"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -23,7 +23,7 @@ def main() -> None:
         opened = browse(page, Path(scratch) / "browser", WIDTH, arguments.bottom)
     picture = opened.screenshot.crop((0, arguments.top, WIDTH, arguments.bottom))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    picture.quantize(192).save(arguments.out, optimize=True)
+    picture.save(arguments.out, optimize=True)
     print(f"{arguments.out}: {picture.size[0]}x{picture.size[1]}, {arguments.out.stat().st_size // 1024} KB")
 
 
