@@ -147,8 +147,10 @@ class _PeakMemory:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._stopped.wait(0.3):
+        while True:
             self.megabytes = max(self.megabytes, _memory_mb(self._pid))
+            if self._stopped.wait(0.2):
+                return
 
 
 def _memory_mb(pid: int) -> float:
