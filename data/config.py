@@ -65,7 +65,7 @@ class WindowConfig(Settings):
     horizons_s: tuple[float, ...] = Field(
         default=(0.1, 0.2, 0.3, 0.4, 0.5), description="Times of the predicted clouds."
     )
-    points: int = Field(default=64, ge=1, description="Points per training sample, a random subset; 0 is not allowed.")
+    points: int = Field(default=64, ge=1, description="Points per training sample, a random subset.")
     image_size: int = Field(default=128, ge=32, description="Images are letterboxed to this square, pixels.")
     action_chunk: int = Field(default=8, ge=1, description="Actions per labelled sample.")
 
