@@ -120,7 +120,9 @@ fingers are in view, a third too far where a bottle hides them and the landmarks
 CAVEATS = """## What this does not show
 
 The simulated hand is a capsule model with its seams smoothed in the picture, under simple light; its depth image has no
-noise. With 18 clips the image-only figures move by a millimetre or two percent from one set of seeds to another. Real
-accuracy was measured for distance alone, on 14 stills, and there sigma is too small for hands whose fingers are hidden.
-No cheap signal was found that predicts the depth error of a single frame, so sigma is the same for good and bad
+noise. With 18 clips the image-only figures move by a millimetre or two percent from one set of seeds to another. The
+rule that places an image-only clip between two distances was chosen with these seeds in view beside others.
+
+Real accuracy was measured for distance alone, on 14 stills, and there sigma is too small for hands whose fingers are
+hidden. No cheap signal was found that predicts the depth error of a single frame, so sigma is the same for good and bad
 frames."""
