@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import Any
 
 from align.config import AlignConfig, ExportConfig, RolloutConfig
 from align.origin import align_made_from, export_made_from, rollout_made_from
-from pipeline.command import add_config_options, config_of, exit_code_of
+from pipeline.command import add_config_options, add_resume_option, config_of, exit_code_of
 from pipeline.config import Config
-from pipeline.fingerprint import is_done, read_done, require_same
+from pipeline.fingerprint import is_done
 from pipeline.logs import StageLog
 
 ROLLOUT_FOLLOWS = frozenset({"policy_sha256"})
@@ -23,28 +21,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m align", description="Policies from the predictor of motion.")
     parser.add_argument("action", nargs="?", choices=("train", "rollout", "export"), default="train")
     add_config_options(parser)
-    parser.add_argument(
-        "--resume",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="go on from what is there (default); --no-resume discards it and starts again",
-    )
+    add_resume_option(parser)
     arguments = parser.parse_args()
     return exit_code_of(lambda: ACTIONS[arguments.action](arguments))
 
 
 def _nothing_to_do(config: Config, stage: str) -> None:
     StageLog(config.run.out, stage).info(NOTHING_TO_DO)
-
-
-def _is_done(folder: Path, document: dict[str, Any], follows: frozenset[str]) -> bool:
-    """Whether the result is there. What it ``follows`` may have changed since, then it is made again; other changes are
-    refused."""
-    mark = read_done(folder)
-    if mark is None:
-        return False
-    require_same({**mark["made_from"], **{key: document[key] for key in follows}}, document, folder)
-    return mark["made_from"] == document
 
 
 # torch and the simulator are imported late: checking a configuration and finding the work done take no time
@@ -66,7 +49,7 @@ def _rollout(arguments: argparse.Namespace) -> None:
     if arguments.check:
         return
     document = rollout_made_from(config, settings)
-    if arguments.resume and _is_done(config.folder("rollout"), document, ROLLOUT_FOLLOWS):
+    if arguments.resume and is_done(config.folder("rollout"), document, ROLLOUT_FOLLOWS):
         return _nothing_to_do(config, "rollout")
     from align.rollout import rollout
 
@@ -79,7 +62,7 @@ def _export(arguments: argparse.Namespace) -> None:
     if arguments.check:
         return
     document = export_made_from(config, settings)
-    if arguments.resume and _is_done(config.folder("export"), document, EXPORT_FOLLOWS):
+    if arguments.resume and is_done(config.folder("export"), document, EXPORT_FOLLOWS):
         return _nothing_to_do(config, "export")
     from align.export import export
 

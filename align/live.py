@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.episode import Frame
+from data.resample import SLACK_S, resample_points, resample_scalar
 from extract.effector import Camera
 from extract.mask.config import MaskConfig
 from extract.mask.extractor import effector_pixels, visible_points
 from extract.mask.tracker import Pose, SurfaceTracker
-
-_SLACK_S = 1e-6
 
 
 @dataclass(frozen=True)
@@ -74,20 +73,14 @@ class LiveCloud:
             return None
         times = np.array([moment.time for moment in self._moments])
         at_P = times[-1] + self.past_times
-        after_P = np.clip(np.searchsorted(times, at_P - _SLACK_S), 0, len(times) - 1)
-        before_P = np.where(times[after_P] > at_P + _SLACK_S, np.maximum(after_P - 1, 0), after_P)
-        gap_P = np.maximum(times[after_P] - times[before_P], 1e-9)
-        weight_P = np.clip((at_P - times[before_P]) / gap_P, 0, 1)
-        points_TN3 = np.stack([moment.points_N3 for moment in self._moments])
-        visible_TN = np.stack([moment.visible_N for moment in self._moments])
-        opening_T = np.array([moment.opening for moment in self._moments])
-        weight_P11 = weight_P[:, None, None]
-        return Past(
-            ((1 - weight_P11) * points_TN3[before_P] + weight_P11 * points_TN3[after_P]).astype(np.float32),
-            visible_TN[before_P] & visible_TN[after_P],
-            at_P >= times[0] - _SLACK_S,
-            ((1 - weight_P) * opening_T[before_P] + weight_P * opening_T[after_P]).astype(np.float32),
+        points, visible = resample_points(
+            np.stack([moment.points_N3 for moment in self._moments]),
+            np.stack([moment.visible_N for moment in self._moments]),
+            times,
+            at_P,
         )
+        opening = resample_scalar(np.array([moment.opening for moment in self._moments]), times, at_P)
+        return Past(points, visible, at_P >= times[0] - SLACK_S, opening)
 
     def _follow(self, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
         """Points and their visibility, refined with how the effector has bent so far, as extraction does afterwards."""

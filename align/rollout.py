@@ -17,6 +17,7 @@ from align.rollout_report import write_section
 from align.wilson import wilson_interval
 from data.clips import Shard
 from data.index import read_index
+from data.pack import packed
 from data.simulation.config import SimulateConfig
 from data.simulation.tasks import INSTRUCTIONS
 from extract.config import ExtractConfig
@@ -104,7 +105,7 @@ def rollout(config: Config, document: dict[str, Any]) -> None:
 def _tasks(config: Config, settings: RolloutConfig, labelled: dict[str, Any]) -> list[str]:
     """Configured tasks, else those of the simulated training clips: labelled ones first, then those only seen."""
     if settings.tasks is None:
-        shards = [Shard(path) for path in sorted(config.folder("pack").glob("train-*.tar"))]
+        shards = [Shard(path) for path in packed(config.folder("pack"), "train")]
         seen = {meta.task for shard in shards for meta in map(shard.meta, shard.keys) if meta.simulated}
         known = {task for task in seen if task in INSTRUCTIONS}
         chosen = sorted(known & set(labelled["tasks"])) + sorted(known - set(labelled["tasks"]))

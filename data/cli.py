@@ -92,20 +92,16 @@ def _pack(arguments: argparse.Namespace) -> None:
         return
     from data.index import read_index
     from data.pack import made_from, pack
-    from pipeline.fingerprint import read_done, require_same
+    from pipeline.fingerprint import is_done
 
     config = config_of(arguments)
     settings, folder, extracted = config.section("pack", PackConfig), config.folder("pack"), config.folder("extract")
     log = StageLog(config.run.out, "pack")
     episode_ids = [episode.episode_id for episode in read_index(config.folder("index"))]
     document = made_from(settings, config.run.seed, extracted, episode_ids)
-    mark = read_done(folder)
-    if mark is not None and mark["made_from"] == document:
+    if is_done(folder, document, follows=("units", "episodes")):  # more clips are welcome, other settings are not
         log.info("nothing to do: the clips are packed")
         return
-    if mark is not None:  # more clips are welcome and packed anew; other settings are refused
-        grown = {name: document[name] for name in ("units", "episodes")}
-        require_same({**mark["made_from"], **grown}, document, folder)
     summary = pack(settings, config.run.seed, extracted, episode_ids, folder, document)
     for name, split in summary["splits"].items():
         log.info(f"{name}: {split['clips']} clips of {split['groups']} groups in {split['shards']} shards")

@@ -21,10 +21,10 @@ from data.clips import Clip, Shard
 from data.config import WindowConfig
 from data.geometry import invert_rigid, transform
 from data.letterbox import letterbox
+from data.resample import SLACK_S, resample_points, resample_scalar
 from pipeline.errors import UserError
 
 CACHED_CLIPS = 512
-SNAP = 1e-4  # in frame intervals: times this close to a frame are that frame
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class WindowDataset(Dataset):
                 if labelled_only and shard.meta(key).action_spec is None:
                     continue
                 times = shard.array(key, "timestamps")
-                last = np.searchsorted(times, times[-1] - window.horizons_s[0] + 1e-6, side="right")
+                last = np.searchsorted(times, times[-1] - window.horizons_s[0] + SLACK_S, side="right")
                 self.windows += [Window(number, key, now) for now in range(int(last))]
 
     def __len__(self) -> int:
@@ -91,8 +91,8 @@ def cut(clip: Clip, now: int, chosen: np.ndarray, config: WindowConfig) -> dict[
     visible_TN = clip.arrays["visible"][:, chosen]
     past_t = times[now] + np.asarray(config.past_s)
     future_t = times[now] + np.asarray(config.horizons_s)
-    past, past_visible = _resample(points_TN3, visible_TN, times, past_t)
-    future, future_visible = _resample(points_TN3, visible_TN, times, future_t)
+    past, past_visible = resample_points(points_TN3, visible_TN, times, past_t)
+    future, future_visible = resample_points(points_TN3, visible_TN, times, future_t)
     past[-1], past_visible[-1] = points_TN3[now], visible_TN[now]
     image, intrinsics = letterbox(clip.image(now), clip.arrays["intrinsics"], config.image_size)
     return {
@@ -100,12 +100,12 @@ def cut(clip: Clip, now: int, chosen: np.ndarray, config: WindowConfig) -> dict[
         "intrinsics": intrinsics,
         "past": past,
         "past_visible": past_visible,
-        "past_valid": past_t >= times[0] - 1e-6,
-        "past_opening": _resample_scalar(clip.arrays["opening"], times, past_t),
+        "past_valid": past_t >= times[0] - SLACK_S,
+        "past_opening": resample_scalar(clip.arrays["opening"], times, past_t),
         "future": future,
         "future_visible": future_visible,
-        "future_valid": future_t <= times[-1] + 1e-6,
-        "future_opening": _resample_scalar(clip.arrays["opening"], times, future_t),
+        "future_valid": future_t <= times[-1] + SLACK_S,
+        "future_opening": resample_scalar(clip.arrays["opening"], times, future_t),
         "text": clip.meta.instruction,
         "embodiment": clip.meta.embodiment,
         "key": clip.key,
@@ -129,26 +129,6 @@ def _in_camera_of(clip: Clip, now: int, chosen: np.ndarray) -> np.ndarray:
         return points
     now_from_camera = invert_rigid(world_from_camera[now].astype(np.float64)) @ world_from_camera
     return transform(now_from_camera, points).astype(np.float32)
-
-
-def _resample(
-    points_TN3: np.ndarray, visible_TN: np.ndarray, times: np.ndarray, at: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Linear interpolation of identified points; visible where both neighbours are. Held constant beyond the ends."""
-    after = np.clip(np.searchsorted(times, at), 1, len(times) - 1) if len(times) > 1 else np.zeros(len(at), int)
-    before = np.maximum(after - 1, 0)
-    gap = np.maximum(times[after] - times[before], 1e-9)
-    weight = np.clip((at - times[before]) / gap, 0, 1)
-    whole = np.abs(weight - np.round(weight)) < SNAP  # a frame's own time must not need its neighbour
-    weight = np.where(whole, np.round(weight), weight).astype(np.float32)[:, None, None]
-    points = points_TN3[before] * (1 - weight) + points_TN3[after] * weight
-    visible = (visible_TN[before] | (weight[..., 0] == 1)) & (visible_TN[after] | (weight[..., 0] == 0))
-    return points, visible
-
-
-def _resample_scalar(values_T: np.ndarray, times: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Linear interpolation, NaN where a neighbour is unknown, float32."""
-    return np.interp(at, times, values_T).astype(np.float32)
 
 
 def window_at(position: int, count: int, seed: int) -> tuple[int, int]:
@@ -214,10 +194,3 @@ def batches(
             dataset, batch_sampler=steps, num_workers=workers, collate_fn=collate, multiprocessing_context=context
         )
     )
-
-
-def ordered_batches(dataset: WindowDataset, batch_size: int, stride: int = 1) -> Iterator[dict[str, Any]]:
-    """Every ``stride``-th window once, in order (evaluation)."""
-    numbers = range(0, len(dataset), stride)
-    for start in range(0, len(numbers), batch_size):
-        yield collate([dataset[(n, n)] for n in numbers[start : start + batch_size]])

@@ -19,6 +19,16 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--check", action="store_true", help="only check the configuration")
 
 
+def add_resume_option(parser: argparse.ArgumentParser) -> None:
+    """--resume (the default) or --no-resume."""
+    parser.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="go on from what is there (default); --no-resume discards it and starts again",
+    )
+
+
 def config_of(arguments: argparse.Namespace) -> Config:
     """The configuration that the options name."""
     config = load(arguments.config, arguments.set)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +83,14 @@ def require_done(folder: Path, stage: str) -> dict[str, Any]:
     return mark
 
 
-def is_done(folder: Path, document: dict[str, Any]) -> bool:
-    """True when ``folder`` holds the finished result of ``document``; Refused when it holds another one."""
+def is_done(folder: Path, document: dict[str, Any], follows: Iterable[str] = ()) -> bool:
+    """True when ``folder`` holds the finished result of ``document``; Refused when it holds another one.
+
+    follows: keys that may have changed since; then the result is not done, and may be made again in place.
+    """
     mark = read_done(folder)
     if mark is None:
         return False
-    require_same(mark["made_from"], json.loads(canonical(document)), folder)
-    return True
+    current = json.loads(canonical(document))
+    require_same({**mark["made_from"], **{key: current[key] for key in follows}}, current, folder)
+    return mark["made_from"] == current

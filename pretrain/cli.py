@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipeline.command import add_config_options, config_of, exit_code_of
+from pipeline.command import add_config_options, add_resume_option, config_of, exit_code_of
 from pipeline.fingerprint import is_done
 from pipeline.logs import StageLog
 from pretrain.config import PretrainConfig
@@ -17,12 +17,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m pretrain", description="Trains the predictor of motion.")
     parser.add_argument("action", nargs="?", choices=("train", "evaluate"), default="train")
     add_config_options(parser)
-    parser.add_argument(
-        "--resume",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="go on from the latest checkpoint if there is one (default); --no-resume discards it and starts again",
-    )
+    add_resume_option(parser)
     parser.add_argument("--model", type=Path, help="evaluate: folder of the predictor (default: RUN/pretrain/model)")
     arguments = parser.parse_args()
     return exit_code_of(lambda: _run(arguments))

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from data.pack import packed
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.fingerprint import file_sha256, require_done
@@ -22,7 +23,7 @@ def shards_of(config: Config, settings: TrainingSettings, split: str, stage: str
     if named is None:
         pack = config.folder("pack")
         require_done(pack, "pack")
-        shards = sorted(pack.glob(f"{split}-*.tar"))
+        shards = packed(pack, split)
     else:
         shards = list(named)
         for number, path in enumerate(shards):

@@ -15,7 +15,7 @@ from data.clips import Clip, write_shard
 from data.config import WindowConfig
 from data.geometry import invert_rigid, rigid_fit, transform
 from data.letterbox import letterbox
-from data.loader import WindowDataset, batches, ordered_batches, window_at
+from data.loader import WindowDataset, batches, window_at
 from pipeline.errors import UserError
 
 WINDOW = WindowConfig(points=16, image_size=64, action_chunk=3)
@@ -125,16 +125,6 @@ def test_letterbox_keeps_the_projection() -> None:
     u, v, _ = square_intrinsics @ point
     bright = np.argwhere(square[..., 0] > 60) + 0.5
     np.testing.assert_allclose(bright.mean(0), [v, u], atol=0.75)
-
-
-def test_ordered_batches_cover_everything_once(shards: list[Path]) -> None:
-    dataset = WindowDataset(shards, WINDOW, all_points=True)
-    read = [
-        (key, time)
-        for batch in ordered_batches(dataset, 7)
-        for key, time in zip(batch["key"], batch["time"].tolist(), strict=True)
-    ]
-    assert len(read) == len(set(read)) == len(dataset)
 
 
 def test_no_windows_is_an_error_that_says_why(make_clip: Callable[..., Clip], tmp_path: Path) -> None:

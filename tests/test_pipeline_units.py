@@ -91,3 +91,11 @@ def test_json_never_holds_nan(tmp_path: Path) -> None:
 def test_differences_name_absent_keys() -> None:
     assert differences({"a": {"b": 1}}, {"a": {}, "c": 2}) == ["a.b: 1 -> (absent)", "c: (absent) -> 2"]
     assert differences(json.loads('{"a": [1, 2]}'), {"a": [1, 2]}) == []
+
+
+def test_a_result_that_follows_its_input_is_made_again_but_not_with_other_settings(tmp_path: Path) -> None:
+    mark_done(tmp_path, {"steps": 1, "input": "a"})
+    assert is_done(tmp_path, {"steps": 1, "input": "a"}, follows=["input"])
+    assert not is_done(tmp_path, {"steps": 1, "input": "b"}, follows=["input"])
+    with pytest.raises(Refused, match="steps: 1 -> 2"):
+        is_done(tmp_path, {"steps": 2, "input": "b"}, follows=["input"])
