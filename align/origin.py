@@ -8,6 +8,7 @@ from typing import Any
 
 from align.config import STAGE_VERSION, AlignConfig, ExportConfig, RolloutConfig
 from data.simulation.config import SimulateConfig
+from extract.config import ExtractConfig
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.fingerprint import digest, file_sha256, require_done
@@ -50,7 +51,7 @@ def rollout_made_from(config: Config, settings: RolloutConfig) -> dict[str, Any]
         "scenes": scenes.model_dump(
             mode="json", include={"resolution", "camera_jitter_m", "extra_object_range_m", "show_goal_tasks"}
         ),
-        "extract": config.raw.get("extract", {}).get("mask", {}) if config.has("extract") else {},
+        "extract": config.section("extract", ExtractConfig).mask.model_dump(mode="json"),
     }
     return json.loads(json.dumps(document))
 
