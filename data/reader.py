@@ -11,7 +11,7 @@ from data.episode import Frame
 from data.index import Episode
 from data.video import Unreadable, frames
 
-ARRAYS = ("depth", "mask", "world_from_camera", "opening", "actions", "proprio")
+ARRAYS = ("depth", "mask", "world_from_camera", "base_from_effector", "opening", "actions", "proprio")
 
 
 class EpisodeReader:
@@ -44,7 +44,7 @@ class EpisodeReader:
     def frames(self, rate_hz: float | None) -> Iterator[Frame]:
         """Frames at a rate. A labelled episode is read at its own rate: an action belongs to one frame interval."""
         sidecar = self.episode.sidecar
-        depth, mask = self.arrays.get("depth"), self.arrays.get("mask")
+        depth, mask, poses = (self.arrays.get(name) for name in ("depth", "mask", "base_from_effector"))
         rate = None if sidecar.labelled else rate_hz
         for index, time, image in frames(self.episode.path, rate, sidecar.frame_range):
             yield Frame(
@@ -53,6 +53,7 @@ class EpisodeReader:
                 image=image,
                 depth=None if depth is None else depth[index].astype(np.float32) * np.float32(sidecar.depth_unit_m),
                 mask=None if mask is None else mask[index].astype(bool),
+                base_from_effector=None if poses is None else poses[index].astype(np.float64),
             )
 
     def per_frame(self, name: str, indices: np.ndarray) -> np.ndarray | None:

@@ -133,7 +133,9 @@ class ClipMeta(Settings):
         description="`metric`: measured depth; `assumed`: from an assumed hand size; `relative`: unknown scale."
     )
     depth_source: str = Field(description="For example `sensor`, `hand-size`.")
-    camera_origin: Literal["given", "metadata", "assumed"] = Field(description="Where the intrinsics come from.")
+    camera_origin: Literal["given", "metadata", "estimated", "assumed"] = Field(
+        description="Where the intrinsics come from; `estimated`: from recorded end-effector motion."
+    )
     image_size: tuple[int, int] = Field(description="Width and height of the stored images, pixels.")
     source_frames: list[int] = Field(description="Index of each frame in the source video.")
     extractor: str = Field(description="Name and version of the extractor.")

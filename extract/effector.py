@@ -17,13 +17,14 @@ class Camera:
 
     intrinsics_33: f64 [3,3], pixels at ``image_size``; pixel (row r, column c) has its centre at (c + 0.5, r + 0.5).
     image_size: (width, height) in pixels.
-    origin: where the intrinsics come from. ``given`` (sidecar or sensor), ``metadata`` (video container) or ``assumed``
-        (a field of view was assumed; depth is then only known up to the scale f_assumed / f_true).
+    origin: where the intrinsics come from. ``given`` (sidecar or sensor), ``metadata`` (video container), ``estimated``
+        (found from recorded motion) or ``assumed`` (a field of view was assumed; depth is then only known up to the
+        scale f_assumed / f_true).
     """
 
     intrinsics_33: np.ndarray
     image_size: tuple[int, int]
-    origin: Literal["given", "metadata", "assumed"]
+    origin: Literal["given", "metadata", "estimated", "assumed"]
 
     @property
     def focal_px(self) -> float:
@@ -58,6 +59,8 @@ class EffectorTrack:
     depth_source: short name, for example ``sensor`` or ``hand-size``.
     quality: named scores, stored with the clip.
     overlay_px: f32 [T,K,2] pixels, what the detector saw (K landmarks), for pictures and reference checks; may be None.
+    raw_points: f32 [T,N,3], the points before smoothing over time, or None when nothing was smoothed.
+    camera, world_from_camera_T44: where the extractor found another camera, or its path, than it was given; else None.
     """
 
     frame_slots: np.ndarray
@@ -71,6 +74,9 @@ class EffectorTrack:
     depth_source: str
     quality: dict[str, float] = field(default_factory=dict)
     overlay_px: np.ndarray | None = None
+    raw_points: np.ndarray | None = None
+    camera: Camera | None = None
+    world_from_camera_T44: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
