@@ -95,7 +95,7 @@ class Tracker(Protocol):
 class DepthMaps:
     """Depth along z for every frame: f32 [H,W], 0 = not known, or None for a frame without any.
 
-    scale: ``metric`` (measured, or anchored to a measurement), ``assumed`` (anchored to a body size, or learned metric),
+    scale: ``metric`` (measured, or anchored to a measurement), ``assumed`` (anchored to a body size, or learned),
     ``relative`` (unknown scale). sigma: relative one-sigma error of single values. source: short name for the clip.
     """
 
@@ -126,7 +126,7 @@ class DepthAnchor:
 
 
 class Lifter(Protocol):
-    """Image points or whole masks to identified points in metric 3D. ``tracks`` is None for a lifter that needs none."""
+    """Image points or whole masks to identified points in metric 3D. ``tracks``: None for a lifter that needs none."""
 
     def __call__(
         self, shot: Shot, masks: Sequence[np.ndarray | None], tracks: Tracks | None, depth: DepthMaps
