@@ -61,6 +61,14 @@ def test_finger_pixels_lie_on_the_simulators_own_boxes(robot):
     assert seen > 100
 
 
+def test_recorded_effector_pose_is_the_palm_at_the_tool_centre_point(robot):
+    arrays = robot[0].arrays
+    poses = np.linalg.inv(arrays["world_from_camera"].astype(float)) @ arrays["base_from_effector"]
+    assert arrays["base_from_effector"].dtype == np.float64
+    assert np.linalg.norm(poses[:, :3, 3] - arrays["truth_tcp"], axis=1).max() < 0.01  # jaws are not always centred
+    np.testing.assert_allclose(poses[:, :3, :3], arrays["truth_gripper_parts"][:, 0, :3, :3], atol=1e-5)
+
+
 def test_twin_pixels_lie_on_the_hand(twin):
     for frame in range(0, len(twin.images), 4):
         points = _points(twin, frame)

@@ -70,13 +70,17 @@ class Film:
 def robot_episode(
     scene: TaskScene, recording: Recording, rng: np.random.Generator, camera_jitter_m: float, labelled: bool
 ) -> Episode:
-    """The robot as it moved, at 20 Hz. Truth: the tool centre point and the poses of the gripper's rigid parts."""
+    """The robot as it moved, at 20 Hz, with the pose that its kinematics recorded (base frame: the simulator's world).
+
+    Truth: the tool centre point and the poses of the gripper's rigid parts.
+    """
     film = Film(scene, random_look(rng, camera_jitter_m))
     for frame in range(recording.frames):
         state = recording.snapshots[frame * STEPS_PER_FRAME]
         scene.load(state)
         film.shoot(
             opening=np.asarray(state.opening, np.float32),
+            base_from_effector=scene.effector_pose(),
             truth_source_time=np.asarray(frame / FRAME_HZ, np.float32),
             truth_tcp=film.in_camera(state.tcp),
             truth_gripper_parts=(film.camera_from_world @ scene.gripper_parts()).astype(np.float32),

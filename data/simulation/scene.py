@@ -16,6 +16,7 @@ from data.simulation.render import Rendering, RgbdRenderer, View, add_camera
 GRIPPER_BODIES = ("right_hand", "hand", "rightclaw", "leftclaw", "rightpad", "leftpad")
 # The three rigid parts of the gripper, as truth for trackers: palm, right finger, left finger.
 GRIPPER_PARTS = ("rail", "rightpad_geom", "leftpad_geom")
+PALM_TO_TCP_M = 0.095  # along the palm's x axis, where the fingers point
 ROBOT_ROOT = "base"
 EYE, TARGET, FOVY_DEG = (0.80, 0.35, 0.75), (0.0, 0.68, 0.13), 40.0
 
@@ -99,6 +100,15 @@ class TaskScene:
             geom = self.data.geom(name)
             pose[:3, :3], pose[:3, 3] = geom.xmat.reshape(3, 3), geom.xpos
         return poses
+
+    def effector_pose(self) -> np.ndarray:
+        """f64 [4,4] world_from_effector, as a robot's own kinematics would record it.
+
+        Fixed to the palm, at the tool centre point of centred jaws; x where the fingers point, y along the jaws.
+        """
+        pose = self.gripper_parts()[0]
+        pose[:3, 3] += PALM_TO_TCP_M * pose[:3, 0]
+        return pose
 
     def close(self) -> None:
         """Free the graphics context; needed before the next scene is made in this process."""
