@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
 from data.episode import Frame
 from data.index import Episode
+from data.undistort import Undistortion
 from data.video import Unreadable, frames
 
 ARRAYS = ("depth", "mask", "world_from_camera", "base_from_effector", "opening", "actions", "proprio")
@@ -41,13 +43,40 @@ class EpisodeReader:
             raise Unreadable("bad_arrays", f"{path.name} has no {', '.join(missing)}")
         return found
 
+    @cached_property
+    def undistortion(self) -> Undistortion | None:
+        """What straightens the frames, or None: no distortion is known, or the frames are rectified already."""
+        sidecar = self.episode.sidecar
+        if sidecar.distortion is None or sidecar.rectified or sidecar.intrinsics is None:
+            return None
+        size = (self.episode.width, self.episode.height)
+        return Undistortion(np.asarray(sidecar.intrinsics, np.float64), sidecar.distortion, sidecar.lens, size)
+
+    def _straight(self, frame: Frame) -> Frame:
+        lens = self.undistortion
+        if lens is None:
+            return frame
+        for name, values in (("image", frame.image), ("depth", frame.depth), ("mask", frame.mask)):
+            if values is not None and values.shape[1::-1] != lens.image_size:
+                found = f"{name} is {values.shape[1]}x{values.shape[0]}, the lens was given for {lens.image_size}"
+                raise Unreadable("bad_arrays", f"{found}; undistort it yourself and say rectified: true")
+        return replace(
+            frame,
+            image=lens.image(frame.image),
+            depth=None if frame.depth is None else lens.depth(frame.depth),
+            mask=None if frame.mask is None else lens.mask(frame.mask),
+        )
+
     def frames(self, rate_hz: float | None) -> Iterator[Frame]:
-        """Frames at a rate. A labelled episode is read at its own rate: an action belongs to one frame interval."""
+        """Frames at a rate. A labelled episode is read at its own rate: an action belongs to one frame interval.
+
+        Frames, depth and masks come out without lens distortion when the sidecar describes it.
+        """
         sidecar = self.episode.sidecar
         depth, mask, poses = (self.arrays.get(name) for name in ("depth", "mask", "base_from_effector"))
         rate = None if sidecar.labelled else rate_hz
         for index, time, image in frames(self.episode.path, rate, sidecar.frame_range):
-            yield Frame(
+            frame = Frame(
                 index=index,
                 time=time,
                 image=image,
@@ -55,6 +84,7 @@ class EpisodeReader:
                 mask=None if mask is None else mask[index].astype(bool),
                 base_from_effector=None if poses is None else poses[index].astype(np.float64),
             )
+            yield self._straight(frame)
 
     def per_frame(self, name: str, indices: np.ndarray) -> np.ndarray | None:
         """An array's entries at the given video frames, float32, or None when the episode has none."""

@@ -1,24 +1,31 @@
 """What a user may say about a video, in a JSON or CSV file of the same name beside it.
 
 ``clip.mp4`` may have ``clip.json`` (one object, or a list of objects for several stretches of the same video) or
-``clip.csv`` (a header of the same names, one row per stretch; intrinsics as columns fx, fy, cx, cy and frame_range as
-columns start_frame, end_frame). Everything is optional.
+``clip.csv`` (a header of the same names, one row per stretch; intrinsics as columns fx, fy, cx, cy, distortion as
+columns k1, k2, p1, p2, k3, ... and frame_range as columns start_frame, end_frame). Everything is optional.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from data.schema import ActionSpec
 from pipeline.config import Settings
 from pipeline.errors import UserError
 
+Lens = Literal["pinhole", "fisheye"]
+
+# Counts of coefficients that OpenCV knows: k1 k2 p1 p2 [k3 [k4 k5 k6 [s1 s2 s3 s4 [tx ty]]]]; fisheye k1 k2 k3 k4.
+COUNTS: dict[Lens, tuple[int, ...]] = {"pinhole": (4, 5, 8, 12, 14), "fisheye": (4,)}
 CSV_NUMBERS = ("fx", "fy", "cx", "cy", "start_frame", "end_frame")
+CSV_PINHOLE = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")  # columns of distortion, in OpenCV's order
+CSV_FISHEYE = ("k1", "k2", "k3", "k4")
 
 
 class Sidecar(Settings):
@@ -33,6 +40,16 @@ class Sidecar(Settings):
     side: Literal["left", "right"] | None = Field(default=None, description="Keep only this hand; null keeps both.")
     intrinsics: tuple[tuple[float, float, float], ...] | None = Field(
         default=None, description="3x3 camera matrix in pixels at the video's size."
+    )
+    distortion: tuple[float, ...] | None = Field(
+        default=None,
+        description="Lens coefficients in OpenCV's order, k1 k2 p1 p2 [k3 [k4 k5 k6]] (fisheye: k1 k2 k3 k4): "
+        "frames are straightened while they are read; needs `intrinsics`, which stay as they are.",
+    )
+    lens: Lens = Field(default="pinhole", description="What `distortion` means: `pinhole` or `fisheye`.")
+    rectified: bool = Field(
+        default=False,
+        description="The frames are already straightened; `distortion` is kept as a note and not applied.",
     )
     frame_range: tuple[int, int] | None = Field(default=None, description="First frame and the one after the last.")
     group: str | None = Field(
@@ -59,6 +76,27 @@ class Sidecar(Settings):
             if value[0][0] <= 0 or value[1][1] <= 0:
                 raise ValueError(f"focal lengths must be positive, found fx={value[0][0]}, fy={value[1][1]}")
         return value
+
+    @field_validator("distortion")
+    @classmethod
+    def _coefficients(cls, value: tuple[float, ...] | None) -> Any:
+        if value is not None and not all(math.isfinite(number) for number in value):
+            raise ValueError("every coefficient must be a finite number")
+        return value
+
+    @model_validator(mode="after")
+    def _lens_is_complete(self) -> Sidecar:
+        if self.distortion is None:
+            return self
+        if len(self.distortion) not in COUNTS[self.lens]:
+            counts = ", ".join(map(str, COUNTS[self.lens]))
+            raise ValueError(
+                f"distortion: a {self.lens} lens has {counts} coefficients in OpenCV's order, "
+                f"found {len(self.distortion)}"
+            )
+        if self.intrinsics is None and not self.rectified:
+            raise ValueError("distortion: needs intrinsics (from the same calibration), or rectified: true")
+        return self
 
     @field_validator("frame_range")
     @classmethod
@@ -101,7 +139,7 @@ def read_sidecars(video: Path) -> list[Sidecar]:
 def _from_csv(row: dict[str, Any], path: Path) -> dict[str, Any]:
     values = {name: text for name, text in row.items() if text not in (None, "")}
     numbers: dict[str, float] = {}
-    for name in CSV_NUMBERS:
+    for name in (*CSV_NUMBERS, *CSV_PINHOLE):
         if name in values:
             try:
                 numbers[name] = float(values.pop(name))
@@ -112,6 +150,13 @@ def _from_csv(row: dict[str, Any], path: Path) -> dict[str, Any]:
         values["intrinsics"] = ((fx, 0, cx), (0, fy, cy), (0, 0, 1))
     elif numbers.keys() & {"fx", "fy", "cx", "cy"}:
         raise UserError(f"{path}: intrinsics need all of fx, fy, cx, cy; found {sorted(numbers)}")
+    order = CSV_FISHEYE if values.get("lens") == "fisheye" else CSV_PINHOLE
+    if given := numbers.keys() & set(CSV_PINHOLE):
+        if given != set(order[: len(given)]):
+            raise UserError(
+                f"{path}: distortion: needs columns {', '.join(order)} from the left; found {sorted(given)}"
+            )
+        values["distortion"] = tuple(numbers[name] for name in order[: len(given)])
     if {"start_frame", "end_frame"} <= numbers.keys():
         values["frame_range"] = (int(numbers["start_frame"]), int(numbers["end_frame"]))
     return values
