@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from data.episode import Frame
+from extract.gates import Gate
 
 
 @dataclass(frozen=True)
@@ -79,24 +80,46 @@ class EffectorTrack:
     world_from_camera_T44: np.ndarray | None = None
 
 
+    def part(self, frames: slice) -> EffectorTrack:
+        """The same effector in some of the frames; scores stay those of the whole."""
+        per_frame = ("frame_slots", "points", "visible", "sigma", "confidence", "opening")
+        optional = ("overlay_px", "raw_points", "world_from_camera_T44")
+        names = [*per_frame, *(name for name in optional if getattr(self, name) is not None)]
+        return replace(self, **{name: getattr(self, name)[frames] for name in names})
+
+
 @dataclass(frozen=True)
 class Extraction:
-    """All tracks of one episode, or why there is none.
+    """The tracks of one stretch of video, and what was dropped and why.
 
-    rejections: (reason, detail) for everything dropped, for example ``("no_hand", "no hand in 120 frames")``.
-    frames_seen / frames_with_effector: counted frames, for the report.
+    rejections: (reason, detail), for example ``("too_short", "0.20 s in view from 3.10 s on; ...")``.
     """
 
     tracks: list[EffectorTrack]
     rejections: list[tuple[str, str]] = field(default_factory=list)
-    frames_seen: int = 0
-    frames_with_effector: int = 0
+
+
+class Sight(Protocol):
+    """What an extractor keeps of one frame until its stretch is complete.
+
+    time: seconds. found: an effector is in view. boxes: f64 [K,4] x0, y0, x1, y1 pixels around effectors.
+    """
+
+    @property
+    def time(self) -> float: ...
+
+    @property
+    def found(self) -> bool: ...
+
+    @property
+    def boxes(self) -> np.ndarray: ...
 
 
 class Extractor(Protocol):
     """An effector extractor. Deterministic: the same frames give the same bytes in any process.
 
     name: with a version, stored in every clip. weights_sha256: by file name, of every network file it uses.
+    nothing: the reason of rejection for a video in which no effector was found. gates: limits of its scores.
     """
 
     @property
@@ -105,4 +128,21 @@ class Extractor(Protocol):
     @property
     def weights_sha256(self) -> dict[str, str]: ...
 
-    def __call__(self, frames: Iterable[Frame], camera: Camera) -> Extraction: ...
+    @property
+    def nothing(self) -> str: ...
+
+    @property
+    def gates(self) -> Mapping[str, Gate | None]: ...
+
+    def look(self, frames: Iterable[Frame], camera: Camera) -> Iterator[Any]:
+        """Goes through all frames of one video, in order, and yields one Sight for each."""
+        ...
+
+    def lift(self, sights: Sequence[Any], camera: Camera) -> Extraction:
+        """Tracks in a stretch of consecutive sights; ``frame_slots`` are positions among them."""
+        ...
+
+
+def extract(extractor: Extractor, frames: Iterable[Frame], camera: Camera) -> Extraction:
+    """A whole video that fits into memory, without cutting: for benchmarks and short clips."""
+    return extractor.lift(list(extractor.look(frames, camera)), camera)
