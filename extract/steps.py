@@ -59,7 +59,7 @@ class Detector(Protocol):
     It may hold frames back (to fill a batch, to look at motion), but never more than a bounded number.
     """
 
-    def __call__(self, frames: Iterable[Frame], camera: Camera) -> Iterator[tuple[Frame, list[Detection]]]: ...
+    def __call__(self, frames: Iterable[Frame], camera: Camera) -> Iterator[tuple[Frame, Sequence[Detection]]]: ...
 
 
 class Segmenter(Protocol):

@@ -15,8 +15,12 @@ class HandConfig(Settings):
     bundle: Path | None = Field(
         default=None, description="HandLandmarker bundle; null = download once and keep in the cache."
     )
-    max_hands: int = Field(
-        default=2, ge=1, le=2, description="Hands per frame; 1 doubles the speed on one-handed video."
+    max_hands: int = Field(default=2, ge=1, le=2, description="Hands per frame.")
+    look_for_more_hz: float | None = Field(
+        default=5.0,
+        gt=0,
+        description="How often, per second of video, a second hand is looked for while one is seen. null = in every "
+        "frame, at half the speed.",
     )
     min_score: float = Field(
         default=0.5, gt=0, lt=1, description="MediaPipe's thresholds for detection, presence and tracking."

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
 from data.episode import Frame
 from extract.effector import Camera, EffectorTrack, Extraction
-from extract.hand.bundle import NETWORKS, hand_bundle
+from extract.hand.bundle import NETWORKS
 from extract.hand.config import HandConfig
-from extract.hand.detect import Detection, HandDetector
+from extract.hand.detect import Detection, HandFinder
 from extract.hand.fit import fit_hand
 from extract.hand.identity import HandTrack, link
 from extract.hand.observe import level, observe, sample_surface_depth
@@ -78,12 +76,8 @@ class HandExtractor:
     def __init__(self, config: HandConfig):
         self.config = config
         self.weights_sha256 = {file: sha for file, (_, sha) in NETWORKS.items()}
+        self.finder = HandFinder(config)
         self.surface = make_surface(config.points, config.palm_size_m)
-
-    @cached_property
-    def bundle(self) -> Path:
-        """The verified model file; downloaded at first use."""
-        return hand_bundle(self.config.bundle)
 
     def __call__(self, frames: Iterable[Frame], camera: Camera) -> Extraction:
         """Tracks of all hands, in the order in which they appear. See effector.Extraction."""
@@ -95,18 +89,16 @@ class HandExtractor:
         tracks = [self.track(hand, camera) for hand in hands]
         return Extraction(tracks, rejections, len(sighting.times), seen)
 
-    def detect(self, frames: Iterable[Frame]) -> Sighting:
+    def detect(self, frames: Iterable[Frame], camera: Camera | None = None) -> Sighting:
         """Runs the detector over all frames; keeps no image."""
         times, detections, surface_z = [], [], []
-        with HandDetector(self.bundle, self.config.max_hands, self.config.min_score) as detector:
-            for frame in frames:
-                found = detector(frame.image, frame.time)
-                depth = frame.depth if self.config.use_sensor_depth else None
-                times.append(frame.time)
-                detections.append(found)
-                surface_z.append(
-                    [None if depth is None else sample_surface_depth(depth, frame.mask, d.landmarks_px) for d in found]
-                )
+        for frame, found in self.finder(frames, camera):
+            depth = frame.depth if self.config.use_sensor_depth else None
+            times.append(frame.time)
+            detections.append(found)
+            surface_z.append(
+                [None if depth is None else sample_surface_depth(depth, frame.mask, d.landmarks_px) for d in found]
+            )
         return Sighting(np.array(times), detections, surface_z)
 
     def lift(self, sighting: Sighting, camera: Camera) -> tuple[list[LiftedHand], list[tuple[str, str]]]:

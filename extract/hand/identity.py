@@ -11,10 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from extract.hand.detect import Detection
-from extract.hand.skeleton import PALM
+from extract.hand.detect import Detection, hand_size, palm_centre, without_duplicates
 
-SAME_HAND = 0.35  # two detections with palms closer than this share of their size are one hand
 REACH = 1.0  # a hand is looked for this many hand sizes around its expected place ...
 REACH_PER_S = 6.0  # ... and this much further for every second it was not seen
 OTHER_SIDE = 0.4  # hand sizes that a change of side costs
@@ -52,16 +50,6 @@ class HandTrack:
         self.last_time = time
 
 
-def palm_centre(detection: Detection) -> np.ndarray:
-    """[2] pixels."""
-    return detection.landmarks_px[list(PALM)].mean(0)
-
-
-def hand_size(detection: Detection) -> float:
-    """Longer side of the box around the landmarks, pixels."""
-    return float(max(np.ptp(detection.landmarks_px, axis=0).max(), 1.0))
-
-
 def link(times: np.ndarray, detections: list[list[Detection]], max_gap_s: float) -> list[HandTrack]:
     """Tracks of single hands, in the order in which they begin. A hand not seen for longer than ``max_gap_s`` ends."""
     step = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
@@ -82,16 +70,6 @@ def link(times: np.ndarray, detections: list[list[Detection]], max_gap_s: float)
                 track.add(slot, time, detection)
                 tracks.append(track)
     return tracks
-
-
-def without_duplicates(found: list[Detection]) -> list[Detection]:
-    """Drops the less certain of two detections of the same hand."""
-    kept: list[Detection] = []
-    for detection in sorted(found, key=lambda d: -d.score):
-        near = SAME_HAND * hand_size(detection)
-        if all(np.linalg.norm(palm_centre(detection) - palm_centre(other)) > near for other in kept):
-            kept.append(detection)
-    return kept
 
 
 def _distance(track: HandTrack, detection: Detection, time: float) -> float:
