@@ -1,4 +1,4 @@
-"""``python -m data index|simulate|pack|verify|stats|peek|samples|format``."""
+"""``python -m data index|simulate|pack|verify|upgrade|stats|peek|samples|format``."""
 
 from __future__ import annotations
 
@@ -28,6 +28,9 @@ def main() -> int:
     add_config_options(add("simulate", "make simulated episodes as an ordinary folder of videos", _simulate))
     add_config_options(add("pack", "filter, split, shuffle: extracted clips to training shards", _pack))
     _shards(add("verify", "check every clip of the shards against the format", _verify))
+    upgrade = add("upgrade", "shards of an older format version, written anew in this one's", _upgrade)
+    _shards(upgrade)
+    upgrade.add_argument("--out", type=Path, required=True, help="folder for the new shards")
     _shards(add("stats", "what the shards hold", _stats))
     peek = add("peek", "one clip as a picture: its frames with the points on them", _peek)
     peek.add_argument("shard", type=Path)
@@ -117,6 +120,13 @@ def _verify(arguments: argparse.Namespace) -> None:
     if found:
         raise UserError("\n".join([f"{len(found)} violations of the format:", *found]))
     print(f"{len(paths)} shards: every clip keeps the format")
+
+
+def _upgrade(arguments: argparse.Namespace) -> None:
+    from data.upgrade import upgrade
+
+    for path in _paths(arguments):
+        print(f"{path}: {upgrade(path, arguments.out)} clips -> {arguments.out / path.name}")
 
 
 def _stats(arguments: argparse.Namespace) -> None:

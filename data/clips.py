@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from pydantic import ValidationError
 
-from data.schema import FIELD_BY_NAME, FIELDS, KEY_PATTERN, ClipMeta, problems
+from data.schema import FIELD_BY_NAME, FIELDS, KEY_PATTERN, SCHEMA_VERSION, ClipMeta, problems
 from pipeline.errors import UserError
 
 JPEG_QUALITY = 90
@@ -166,7 +166,17 @@ def _parse_array(content: bytes, path: Path, key: str, field: str) -> np.ndarray
 
 def _parse_meta(content: bytes, path: Path, key: str) -> ClipMeta:
     try:
-        return ClipMeta.model_validate_json(content)
+        stored = json.loads(content)
+    except ValueError as error:
+        raise UserError(f"{path}: clip {key}: meta.json is not valid JSON ({error}).") from None
+    version = stored.get("schema_version") if isinstance(stored, dict) else None
+    if isinstance(version, int) and version < SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: clip {key}: meta.json: schema_version {version}, this release reads {SCHEMA_VERSION}. "
+            f"Bring the shard up: python -m data upgrade {path} --out FOLDER"
+        )
+    try:
+        return ClipMeta.model_validate(stored)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -39,7 +39,7 @@ def format_page() -> str:
     """The whole page as Markdown."""
     fields = [
         f"| `{spec.name}.npy` | {spec.dtype} [{', '.join(map(str, spec.shape))}] | {spec.unit} | {spec.rule}"
-        f"{'; labelled clips only' if spec.labelled_only else ''} |"
+        f"{'; labelled clips only' if spec.labelled_only else ''}{'; optional' if spec.optional else ''} |"
         for spec in FIELDS
     ]
     return PAGE.format(

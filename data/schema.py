@@ -16,7 +16,7 @@ from pydantic import Field
 
 from pipeline.config import Settings
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 KEY_PATTERN = re.compile(r"[a-z0-9-]+")
 
 
@@ -31,6 +31,7 @@ class FieldSpec:
     rule: str
     check: Callable[[np.ndarray], str | None]
     labelled_only: bool = False
+    optional: bool = False
 
 
 def _finite(array: np.ndarray) -> str | None:
@@ -79,6 +80,10 @@ FIELDS: tuple[FieldSpec, ...] = (
         "points", "float32", ("T", "N", 3), "metres, camera frame, OpenCV axes (x right, y down, z forward)",
         "finite; point n is the same physical point in every frame", _finite,
     ),
+    FieldSpec(
+        "raw_points", "float32", ("T", "N", 3), "metres, camera frame", "finite; the points before smoothing over time",
+        _finite, optional=True,
+    ),
     FieldSpec("visible", "bool", ("T", "N"), "-", "true = measured in this frame, false = carried over", _any),
     FieldSpec(
         "sigma", "float32", ("T", 2), "metres",
@@ -92,7 +97,7 @@ FIELDS: tuple[FieldSpec, ...] = (
         "float32",
         ("T", 4, 4),
         "metres",
-        "rigid; constant when the camera is static, identity when unknown",
+        "rigid; constant when the camera is static, identity when unknown (see meta.camera_motion)",
         _rigid,
     ),
     FieldSpec(
@@ -136,6 +141,10 @@ class ClipMeta(Settings):
     camera_origin: Literal["given", "metadata", "estimated", "assumed"] = Field(
         description="Where the intrinsics come from; `estimated`: from recorded end-effector motion."
     )
+    camera_motion: Literal["static", "given", "estimated", "unknown"] = Field(
+        description="Where world_from_camera comes from: `static`, the background does not move; `given`, by the source; "
+        "`estimated`, from the background; `unknown`, points are good in the camera frame only."
+    )
     image_size: tuple[int, int] = Field(description="Width and height of the stored images, pixels.")
     source_frames: list[int] = Field(description="Index of each frame in the source video.")
     extractor: str = Field(description="Name and version of the extractor.")
@@ -150,7 +159,7 @@ def problems(arrays: dict[str, np.ndarray], meta: ClipMeta, image_count: int) ->
     found: list[str] = []
     sizes: dict[str, int] = {}
     for spec in FIELDS:
-        required = not spec.labelled_only or meta.action_spec is not None
+        required = not spec.optional and (not spec.labelled_only or meta.action_spec is not None)
         if spec.name not in arrays:
             if required:
                 found.append(f"{spec.name}: missing")
@@ -173,7 +182,10 @@ def problems(arrays: dict[str, np.ndarray], meta: ClipMeta, image_count: int) ->
     if frames is not None and len(meta.source_frames) != frames:
         found.append(f"meta.source_frames: {len(meta.source_frames)} entries, expected T={frames}")
     if meta.schema_version != SCHEMA_VERSION:
-        found.append(f"meta.schema_version: {meta.schema_version}, this release reads {SCHEMA_VERSION}")
+        found.append(
+            f"meta.schema_version: {meta.schema_version}, this release reads {SCHEMA_VERSION}; "
+            "older shards are brought up by `python -m data upgrade`"
+        )
     if meta.action_spec is not None:
         for symbol, names in (("A", meta.action_spec.names), ("P", meta.action_spec.proprio_names)):
             if symbol in sizes and sizes[symbol] != len(names):

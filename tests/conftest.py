@@ -75,6 +75,7 @@ def _moving_cloud(number: int = 0, frames: int = 20, labelled: bool = False, poi
         scale="metric",
         depth_source="sensor",
         camera_origin="given",
+        camera_motion="static",
         image_size=(64, 48),
         source_frames=list(range(frames)),
         extractor="made-up/1",
