@@ -7,7 +7,7 @@ import pytest
 
 from data.episode import Frame
 from data.simulation.closeup import CloseupSettings, make_closeup
-from extract.effector import Extraction
+from extract.effector import Extraction, extract
 from extract.hand.config import HandConfig
 from extract.hand.extractor import HandExtractor
 from tests.benchmarks.hand_clips import HandClip, read_clips
@@ -26,14 +26,13 @@ def clip(tmp_path_factory) -> HandClip:
 
 @pytest.fixture(scope="module")
 def extraction(clip) -> Extraction:
-    return HandExtractor(HandConfig())(clip.frames(with_depth=True), clip.camera)
+    return extract(HandExtractor(HandConfig()), clip.frames(with_depth=True), clip.camera)
 
 
 def test_a_hand_with_sensor_depth_is_where_it_is(clip, extraction):
     (track,) = extraction.tracks
     truth = clip.arrays["truth_joints"][track.frame_slots]
     assert track.side == clip.side and track.scale == "metric"
-    assert extraction.frames_seen == len(clip.arrays["truth_joints"])
     assert track.points.shape == (len(track.frame_slots), 200, 3) and track.points.dtype == np.float32
     assert np.median(np.abs(track.points[..., 2].mean(1) / truth[..., 2].mean(1) - 1)) < 0.03
     moved, true = (x[10:].mean(1) - x[:-10].mean(1) for x in (track.points, truth))
@@ -43,7 +42,7 @@ def test_a_hand_with_sensor_depth_is_where_it_is(clip, extraction):
 
 
 def test_the_same_frames_give_the_same_bytes(clip, extraction):
-    again = HandExtractor(HandConfig())(clip.frames(with_depth=True), clip.camera)
+    again = extract(HandExtractor(HandConfig()), clip.frames(with_depth=True), clip.camera)
     for first, second in zip(extraction.tracks, again.tracks, strict=True):
         for name in ("points", "visible", "sigma", "confidence", "opening", "overlay_px"):
             assert getattr(first, name).tobytes() == getattr(second, name).tobytes(), name
@@ -54,7 +53,7 @@ def test_a_lost_hand_is_carried_over_a_gap_and_marked(clip):
     for slot in range(12, 16):
         blank = np.full_like(frames[slot].image, 90)
         frames[slot] = Frame(frames[slot].index, frames[slot].time, blank, frames[slot].depth, frames[slot].mask)
-    (track,) = HandExtractor(HandConfig(max_gap_s=0.4))(frames, clip.camera).tracks
+    (track,) = extract(HandExtractor(HandConfig(max_gap_s=0.4)), frames, clip.camera).tracks
     rows = np.flatnonzero((track.frame_slots >= 12) & (track.frame_slots < 16))
     assert len(rows) == 4 and not track.visible[rows].any()
     assert (track.sigma[rows] > track.sigma[0]).any(1).all()
@@ -63,17 +62,18 @@ def test_a_lost_hand_is_carried_over_a_gap_and_marked(clip):
 
 
 def test_the_detector_keeps_the_terminal_clean(clip, capfd):
-    HandExtractor(HandConfig())(list(clip.frames(with_depth=False))[:4], clip.camera)
+    extract(HandExtractor(HandConfig()), list(clip.frames(with_depth=False))[:4], clip.camera)
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_video_without_hands_is_a_counted_rejection():
+def test_a_video_without_hands_shows_nothing():
     rng = np.random.default_rng(0)
     frames = [Frame(t, t / 25, rng.integers(0, 255, (120, 160, 3), dtype=np.uint8)) for t in range(6)]
-    extraction = HandExtractor(HandConfig())(frames, CAMERA)
-    assert extraction.tracks == [] and extraction.frames_with_effector == 0
-    assert extraction.rejections == [("no_hand", "no hand in 6 frames")]
+    extractor = HandExtractor(HandConfig())
+    sights = list(extractor.look(frames, CAMERA))
+    assert len(sights) == 6 and not any(sight.found for sight in sights)
+    assert extractor.lift(sights, CAMERA) == Extraction([], [])
 
 
-def test_no_frames_at_all_is_a_rejection_too():
-    assert HandExtractor(HandConfig())([], CAMERA).rejections == [("no_hand", "no hand in 0 frames")]
+def test_no_frames_at_all_give_no_tracks():
+    assert extract(HandExtractor(HandConfig()), [], CAMERA) == Extraction([], [])

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from data.episode import Frame
 from extract.effector import Camera, EffectorTrack, Extraction
+from extract.gates import Gate
 from extract.hand.bundle import NETWORKS
 from extract.hand.config import HandConfig
 from extract.hand.detect import Detection, HandFinder
 from extract.hand.fit import fit_hand
 from extract.hand.identity import HandTrack, link
 from extract.hand.observe import level, observe, sample_surface_depth
+from extract.hand.signals import Repeats, sharpness
 from extract.hand.skeleton import JOINTS, palm_size
 from extract.hand.surface import facing_camera, hidden_by_hand, make_surface, pinch_opening
 from extract.hand.uncertainty import point_sigma
@@ -25,16 +27,52 @@ SENSED = 6  # landmarks with sensor depth that make a frame's distance measured
 
 
 @dataclass(frozen=True)
+class HandSight:
+    """What is kept of one frame. Per detection: surface_z f64 [21] metres or None, sharpness (see signals.py).
+
+    repeated: the picture is the one before once more.
+    """
+
+    time: float
+    detections: list[Detection]
+    surface_z: list[np.ndarray | None]
+    sharpness: list[float]
+    repeated: bool
+
+    @property
+    def found(self) -> bool:
+        return bool(self.detections)
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """f64 [K,4] x0, y0, x1, y1 pixels."""
+        return np.array([detection.box_4 for detection in self.detections]).reshape(-1, 4)
+
+
+@dataclass(frozen=True)
 class Sighting:
-    """Everything that is kept of the frames. surface_z: per frame, per detection, f64 [21] metres or None."""
+    """The sights of consecutive frames, one entry per frame in each field."""
 
     times: np.ndarray
     detections: list[list[Detection]]
     surface_z: list[list[np.ndarray | None]]
+    sharpness: list[list[float]]
+    repeated: np.ndarray
+
+    @classmethod
+    def of(cls, sights: Sequence[HandSight]) -> Sighting:
+        """The same, field by field."""
+        return cls(
+            np.array([sight.time for sight in sights]),
+            [sight.detections for sight in sights],
+            [sight.surface_z for sight in sights],
+            [sight.sharpness for sight in sights],
+            np.array([sight.repeated for sight in sights], bool),
+        )
 
     def without_depth(self) -> Sighting:
         """The same, as if there had been no depth sensor."""
-        return Sighting(self.times, self.detections, [[None] * len(found) for found in self.detections])
+        return replace(self, surface_z=[[None] * len(found) for found in self.detections])
 
 
 @dataclass(frozen=True)
@@ -72,6 +110,7 @@ class HandExtractor:
     """Up to two hands, each its own track. Built once and used for many videos; the detector is new for each."""
 
     name = NAME
+    nothing = "no_hand"
 
     def __init__(self, config: HandConfig):
         self.config = config
@@ -79,29 +118,36 @@ class HandExtractor:
         self.finder = HandFinder(config)
         self.surface = make_surface(config.points, config.palm_size_m)
 
-    def __call__(self, frames: Iterable[Frame], camera: Camera) -> Extraction:
-        """Tracks of all hands, in the order in which they appear. See effector.Extraction."""
-        sighting = self.detect(frames)
-        hands, rejections = self.lift(sighting, camera)
-        seen = sum(1 for found in sighting.detections if found)
-        if not seen:
-            rejections = [("no_hand", f"no hand in {len(sighting.times)} frames")]
-        tracks = [self.track(hand, camera) for hand in hands]
-        return Extraction(tracks, rejections, len(sighting.times), seen)
+    @property
+    def gates(self) -> Mapping[str, Gate | None]:
+        """Limits of the scores in EffectorTrack.quality."""
+        return self.config.gates
 
-    def detect(self, frames: Iterable[Frame], camera: Camera | None = None) -> Sighting:
-        """Runs the detector over all frames; keeps no image."""
-        times, detections, surface_z = [], [], []
+    def look(self, frames: Iterable[Frame], camera: Camera | None = None) -> Iterator[HandSight]:
+        """Hands in every frame of one video; keeps no image but the one before."""
+        repeats = Repeats()
         for frame, found in self.finder(frames, camera):
             depth = frame.depth if self.config.use_sensor_depth else None
-            times.append(frame.time)
-            detections.append(found)
-            surface_z.append(
-                [None if depth is None else sample_surface_depth(depth, frame.mask, d.landmarks_px) for d in found]
+            yield HandSight(
+                time=frame.time,
+                detections=found,
+                surface_z=[
+                    None if depth is None else sample_surface_depth(depth, frame.mask, d.landmarks_px) for d in found
+                ],
+                sharpness=[sharpness(frame.image, detection.box_4) for detection in found],
+                repeated=repeats(frame.image),
             )
-        return Sighting(np.array(times), detections, surface_z)
 
-    def lift(self, sighting: Sighting, camera: Camera) -> tuple[list[LiftedHand], list[tuple[str, str]]]:
+    def lift(self, sights: Sequence[HandSight], camera: Camera) -> Extraction:
+        """Tracks of all hands, in the order in which they appear, and the stretches that were dropped."""
+        hands, rejections = self.hands(Sighting.of(sights), camera)
+        return Extraction([self.track(hand, camera) for hand in hands], rejections)
+
+    def detect(self, frames: Iterable[Frame]) -> Sighting:
+        """All sights of a short video."""
+        return Sighting.of(list(self.look(frames)))
+
+    def hands(self, sighting: Sighting, camera: Camera) -> tuple[list[LiftedHand], list[tuple[str, str]]]:
         """Hands in metric 3D, and the stretches that were too short or seen too seldom."""
         hands: list[LiftedHand] = []
         rejections: list[tuple[str, str]] = []

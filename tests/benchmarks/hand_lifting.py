@@ -86,7 +86,7 @@ class _Bench:
         for name, extractor in self.extractors.items():
             seen = sighting if name == "sensor" else sighting.without_depth()
             started = time.perf_counter()
-            hands = [hand for hand in extractor.lift(seen, clip.camera)[0] if hand.side == clip.side]
+            hands = [hand for hand in extractor.hands(seen, clip.camera)[0] if hand.side == clip.side]
             self.seconds["lift"] += time.perf_counter() - started
             for hand in hands:
                 if name == "sensor":

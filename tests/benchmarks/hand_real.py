@@ -31,7 +31,7 @@ def video_camera(path: Path) -> Camera:
 def video_hands(path: Path, extractor: HandExtractor, every: int = 1) -> tuple[list[LiftedHand], int]:
     """Hands in every ``every``-th frame of a video, and how many frames these are."""
     sighting = extractor.detect(Frame(*frame) for frame in islice(frames(path, None, None), 0, None, every))
-    return extractor.lift(sighting, video_camera(path))[0], len(sighting.times)
+    return extractor.hands(sighting, video_camera(path))[0], len(sighting.times)
 
 
 def against_references(footage: Path, extractor: HandExtractor) -> dict[str, dict[str, float]]:
@@ -89,7 +89,7 @@ def against_stereo(footage: Path, config: HandConfig) -> dict[str, float]:
     sighting = extractor.detect(stereo_frames(folder))
     skin = RADII[list(PALM)] * config.palm_size_m / PALM_SIZE
     errors: dict[str, list[float]] = {"image": [], "sensor": []}
-    for hand in extractor.lift(sighting, camera)[0]:
+    for hand in extractor.hands(sighting, camera)[0]:
         surface = hand.surface_z_T21[:, PALM]
         seen_T = np.isfinite(surface).any(1)
         truth = np.nanmedian((surface + skin)[seen_T], axis=1)
