@@ -10,7 +10,7 @@ truth_joints f32 [F,21,3] MediaPipe order; truth_surface f32 [F,M,3] visible sur
 # (mujoco fills its namespace from a C extension without type stubs)
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,11 @@ MARGIN = 0.04  # landmarks stay this share of the image away from its border
 
 @dataclass(frozen=True)
 class CloseupSettings:
-    """What a clip looks like apart from its seed. step_mm: median landmark motion from frame to frame."""
+    """What a clip looks like apart from its seed. step_mm: median landmark motion from frame to frame.
+
+    hand_scale: size of the hand, 1 = an adult's; None = random, +-10 %. viewpoint: (tilt, azimuth) in degrees, from
+    where the hand is seen, see ``direction_to_camera``; None = random, about 25 degrees around front or back.
+    """
 
     width: int = 640
     height: int = 480
@@ -39,6 +43,18 @@ class CloseupSettings:
     seconds: float = 2.0
     step_mm: float = 10.0
     side: str = "right"
+    hand_scale: float | None = None
+    viewpoint: tuple[float, float] | None = None
+
+
+def direction_to_camera(tilt_deg: float, azimuth_deg: float) -> np.ndarray:
+    """Unit vector f64 [3] towards the camera in the frame of a right hand at rest (fingers -y, thumb +x, palm -z).
+
+    tilt_deg: 0 = the palm looks at the camera, 90 = seen from an edge, 180 = the back looks at it. azimuth_deg: which
+    edge is nearer to the camera then: 0 = thumb, 90 = finger tips, 180 = little finger, 270 = wrist.
+    """
+    tilt, azimuth = np.deg2rad([tilt_deg, azimuth_deg])
+    return np.array([np.sin(tilt) * np.cos(azimuth), -np.sin(tilt) * np.sin(azimuth), -np.cos(tilt)])
 
 
 @dataclass(frozen=True)
@@ -81,6 +97,20 @@ def _angles(rig: HandRig, curl_F5: np.ndarray, spread_F: np.ndarray, thumb_F: np
     return np.array(frames)
 
 
+def _seen_from(viewpoint: tuple[float, float], side: str, centre_3: np.ndarray, roll: float) -> Rotation:
+    """camera_from_hand of a hand at ``centre_3`` that is seen from there, fingers up where they can be, then rolled."""
+    to_camera = direction_to_camera(*viewpoint) * [-1.0 if side == "left" else 1.0, 1, 1]
+    wristward = np.array([0.0, 1.0, 0.0])
+    down = wristward - to_camera * (to_camera @ wristward)
+    if np.linalg.norm(down) < 1e-6:  # seen along the fingers: the palm takes the place of the wrist
+        down = np.array([0.0, 0.0, -1.0])
+    down /= np.linalg.norm(down)
+    ray_from_hand = Rotation.from_matrix(np.stack([np.cross(down, -to_camera), down, -to_camera]))
+    # The line of sight goes through the hand, not along the optical axis.
+    camera_from_ray, _ = Rotation.align_vectors([centre_3 / np.linalg.norm(centre_3)], [[0.0, 0.0, 1.0]])
+    return camera_from_ray * Rotation.from_euler("z", roll) * ray_from_hand
+
+
 class _MotionSampler:
     """One random motion, playable at any speed."""
 
@@ -95,6 +125,8 @@ class _MotionSampler:
         distance = rng.uniform(0.36, 0.62)
         half_height = distance * np.tan(np.deg2rad(view.fovy_deg) / 2)
         self.centre = np.array([*rng.uniform(-0.35, 0.35, 2) * half_height, distance])
+        if settings.viewpoint is not None:
+            self.base = _seen_from(settings.viewpoint, settings.side, self.centre, roll)
         self.curl = rng.uniform(0.05, 0.5, 5)
         self.curl_swing = rng.uniform(0.05, 0.4, 5)
 
@@ -169,6 +201,8 @@ def make_closeup(
     """
     rng = np.random.default_rng([seed, 0xC105E])
     shape = random_hand_shape(rng, settings.side)
+    if settings.hand_scale is not None:
+        shape = replace(shape, scale=settings.hand_scale)
     view = View((0, 0, 0), (0, 1, 0), float(rng.uniform(38, 52)))
     model = _scene(rng, settings.side)
     data = mujoco.MjData(model)

@@ -50,10 +50,11 @@ def render_clips(folder: Path, count: int) -> None:
 
 def read_clips(folder: Path) -> list[HandClip]:
     """All episodes in ``folder`` that carry exact joints."""
-    return [clip for path in sorted(folder.glob("*.json")) if (clip := _read(path)) is not None]
+    return [clip for path in sorted(folder.glob("*.json")) if (clip := read_clip(path)) is not None]
 
 
-def _read(path: Path) -> HandClip | None:
+def read_clip(path: Path) -> HandClip | None:
+    """The episode of a sidecar, or None when it carries no exact joints."""
     sidecar = json.loads(path.read_text())
     if not sidecar.get("arrays") or sidecar.get("effector") != "hand":
         return None
