@@ -1,0 +1,1 @@
+"""Detectors: where effectors are, as boxes."""

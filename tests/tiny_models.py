@@ -1,0 +1,81 @@
+"""Tiny networks with random weights, made from their real configuration classes and saved as real checkpoints are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from data.episode import Frame
+from extract.effector import Camera
+from extract.steps import Shot
+
+IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+
+
+def make_shot(count: int, height: int, width: int, seed: int = 0, depth: bool = False) -> Shot:
+    """Smooth coloured pictures with a bright block that wanders to the right; its depth 0.5 m, behind it 1 m."""
+    rng = np.random.default_rng(seed)
+    base = rng.integers(0, 90, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    frames = []
+    for index in range(count):
+        image, metres = base[:height, :width].copy(), np.ones((height, width), np.float32)
+        rows, columns = block(index, height, width)
+        image[rows, columns], metres[rows, columns] = (230, 160, 120), 0.5
+        frames.append(Frame(index, index / 30, image, metres if depth else None))
+    k = np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1]], float)
+    return Shot(frames, Camera(k, (width, height), "given"))
+
+
+def block(index: int, height: int, width: int) -> tuple[slice, slice]:
+    """Where the block of ``make_shot`` is."""
+    left = width // 8 + index
+    return slice(height // 4, height // 4 + height // 3), slice(left, left + width // 3)
+
+
+def tiny_grounding_dino(folder: Path) -> Path:
+    """Grounding DINO with a BERT tokeniser of a few words; full stops have the ids that the network looks for."""
+    import torch
+    from transformers import (
+        BertConfig,
+        BertTokenizer,
+        GroundingDinoConfig,
+        GroundingDinoForObjectDetection,
+        GroundingDinoImageProcessorPil,
+        SwinConfig,
+    )
+
+    torch.manual_seed(0)
+    words = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]", 1012: ".", 1029: "?"}
+    words |= {1030: "robot", 1031: "grip", 1032: "##per", 1033: "hand", 1034: "a"}
+    folder.mkdir()
+    vocabulary = folder / "vocab.txt"
+    vocabulary.write_text("\n".join(words.get(index, f"[unused{index}]") for index in range(1035)) + "\n")
+    BertTokenizer(vocab=str(vocabulary)).save_pretrained(folder)
+    swin = SwinConfig(
+        image_size=64, patch_size=4, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=2,
+        out_features=["stage2", "stage3", "stage4"],  # pyright: ignore
+    )  # fmt: skip
+    bert = BertConfig(
+        vocab_size=1035, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+    )  # fmt: skip
+    config = GroundingDinoConfig(
+        backbone_config=swin, text_config=bert, d_model=32, num_queries=12, encoder_layers=1, decoder_layers=2,
+        encoder_ffn_dim=16, decoder_ffn_dim=16, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_n_points=2, decoder_n_points=2, disable_custom_kernels=True,
+    )  # fmt: skip
+    model = GroundingDinoForObjectDetection(config)
+    with torch.no_grad():  # random weights give each query nearly one and the same box and score: spread them
+        model.model.query_position_embeddings.weight.normal_(0, 2)
+        for layer in model.bbox_embed:
+            for parameter in layer.parameters():
+                parameter.normal_(0, 0.7)
+    model.save_pretrained(folder)
+    GroundingDinoImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 96}).save_pretrained(folder)
+    return folder
+
+
+def rewrite_json(path: Path, **values: object) -> None:
+    """Changes values in a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
