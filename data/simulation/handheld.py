@@ -136,7 +136,7 @@ def noisy_depth(depth_HW: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """What a depth camera would measure: f32 [H,W] metres, 0 = nothing.
 
     Axial noise of a structured-light sensor, sigma = 1.2 mm + 1.9 mm/m^2 (z - 0.4 m)^2 (Nguyen, Izadi and Lovell,
-    2012), correlated over about two pixels; nothing beyond 5 m, nothing for 2 % of single pixels, nothing next to edges.
+    2012), correlated over about two pixels; nothing beyond 5 m, for 2 % of single pixels, and next to edges.
     """
     depth = depth_HW.astype(np.float32)
     spread = 0.0012 + 0.0019 * (depth - 0.4) ** 2
