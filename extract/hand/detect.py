@@ -1,8 +1,9 @@
 """The real detector: MediaPipe HandLandmarker in VIDEO mode, frame by frame, for one video.
 
 A landmarker that may find two hands looks for the second one in every frame that shows only one, which doubles its
-cost. So one hand is followed by a landmarker for one hand, and a second one is looked for now and then, and whenever
-the hand appears or gets lost; while there are two, a landmarker for two follows both.
+cost. So every hand is followed by a landmarker of its own, and one that has nothing to follow looks for a hand now and
+then, and whenever a hand appears or gets lost. It looks at the picture with the other hands painted over: that leaves
+nothing but a new hand to be found.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from data.episode import Frame
@@ -24,6 +26,7 @@ from extract.hand.config import HandConfig
 from extract.hand.skeleton import PALM
 
 LANDMARKS = 21
+FLESH = 0.08  # share of a hand's size by which it reaches beyond its landmarks
 SAME_HAND = 0.35  # two detections with palms closer than this share of their size are one hand
 
 
@@ -97,114 +100,119 @@ class HandDetector:
     """Detects hands in consecutive frames of one video. Deterministic; holds state between frames, so one per video.
 
     bundle: the verified ``hand_landmarker.task``. max_hands: at most so many. min_score: below this there is no hand.
-    look_for_more_hz: how often, in video time, a second hand is looked for while there is one; None = in every frame.
+    look_for_more_hz: how often, in video time, further hands are looked for while there is one; None = in every frame.
     """
 
     def __init__(self, bundle: Path, max_hands: int, min_score: float, look_for_more_hz: float | None = None):
         self._log = _Log()
         try:
             with self._log.quiet():
-                self._many = _Landmarker(bundle, max_hands, min_score)
-                self._one = self._look = None
-                if max_hands > 1 and look_for_more_hz is not None:
-                    self._one = _Landmarker(bundle, 1, min_score)
-                    self._look = _Landmarker(bundle, max_hands, min_score, video=False)
+                self._landmarkers = [_Landmarker(bundle, min_score) for _ in range(max_hands)]
         except BaseException:
             self._log.close()
             raise
         self._pause_s = 1 / look_for_more_hz if look_for_more_hz else 0.0
-        self._following_many = self._one is None
-        self._last_many = self._last_look = -np.inf
-        self._seen = 0
+        self._last_look = -np.inf
 
     def __enter__(self) -> HandDetector:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for landmarker in (self._many, self._one, self._look):
-            if landmarker is not None:
-                landmarker.close()
+        for landmarker in self._landmarkers:
+            landmarker.close()
         self._log.close()
 
     def __call__(self, image_HW3: np.ndarray, time_s: float) -> list[Detection]:
         """Hands in one RGB frame. Times must not go back; equal milliseconds are moved on by one, as MediaPipe asks."""
         with self._log.quiet():
-            found = (
-                self._follow_many(image_HW3, time_s) if self._following_many else self._follow_one(image_HW3, time_s)
-            )
-        self._seen = len(found)
-        return found
+            return self._detect(image_HW3, time_s)
 
-    def _follow_many(self, image_HW3: np.ndarray, time_s: float) -> list[Detection]:
-        found = self._many(image_HW3, time_s)
-        if self._one is None:
-            return found
-        if len(without_duplicates(found)) > 1:
-            self._last_many = time_s
-        elif time_s - self._last_many > self._pause_s:
-            self._following_many = False
-            self._last_look = time_s
-        return found
-
-    def _follow_one(self, image_HW3: np.ndarray, time_s: float) -> list[Detection]:
-        assert self._one is not None and self._look is not None
-        found = self._one(image_HW3, time_s)
-        changed = len(found) != self._seen
-        if not found and self._seen:  # it looked where the hand was; the second time it looks everywhere
-            found = self._one(image_HW3, time_s)
-        if not found or not (changed or time_s - self._last_look >= self._pause_s - 1e-6):
+    def _detect(self, image_HW3: np.ndarray, time_s: float) -> list[Detection]:
+        followed = [landmarker for landmarker in self._landmarkers if landmarker.hand is not None]
+        found = [hand for landmarker in followed if (hand := landmarker.follow(image_HW3, time_s)) is not None]
+        found = without_duplicates(found)
+        for landmarker in followed:
+            if not any(landmarker.hand is hand for hand in found):  # two followed one hand
+                landmarker.hand = None
+        due = len(found) < max(len(followed), 1) or time_s - self._last_look >= self._pause_s - 1e-6
+        free = [landmarker for landmarker in self._landmarkers if landmarker.hand is None]
+        if not due or not free:
             return found
         self._last_look = time_s
-        more = without_duplicates(self._look(image_HW3, time_s))
-        if len(more) < 2:
-            return found
-        self._following_many, self._last_many = True, time_s
-        return more
+        for landmarker in free:
+            hand = landmarker.look(painted_over(image_HW3, found), time_s)
+            if hand is None or len(without_duplicates([*found, hand])) <= len(found):
+                landmarker.hand = None
+                break
+            found.append(hand)
+        return found
+
+
+def painted_over(image_HW3: np.ndarray, hands: list[Detection]) -> np.ndarray:
+    """The picture with its mean colour where the hands are."""
+    if not hands:
+        return image_HW3
+    painted = image_HW3.copy()
+    colour = [int(c) for c in image_HW3[::16, ::16].mean((0, 1))]
+    for hand in hands:
+        hull = cv2.convexHull(np.rint(hand.landmarks_px).astype(np.int32))
+        cv2.fillConvexPoly(painted, hull, colour)
+        cv2.polylines(painted, [hull], True, colour, thickness=max(round(2 * FLESH * hand_size(hand)), 1))
+    return painted
 
 
 class _Landmarker:
-    """One HandLandmarker."""
+    """One HandLandmarker for one hand. hand: what it follows, as last seen; None: it is free."""
 
-    def __init__(self, bundle: Path, max_hands: int, min_score: float, video: bool = True):
+    def __init__(self, bundle: Path, min_score: float):
         from mediapipe.tasks.python import BaseOptions, vision
 
         options = vision.HandLandmarkerOptions(
             base_options=BaseOptions(model_asset_path=str(bundle)),
-            running_mode=vision.RunningMode.VIDEO if video else vision.RunningMode.IMAGE,
-            num_hands=max_hands,
+            running_mode=vision.RunningMode.VIDEO,
+            num_hands=1,
             min_hand_detection_confidence=min_score,
             min_hand_presence_confidence=min_score,
             min_tracking_confidence=min_score,
         )
         self._landmarker = vision.HandLandmarker.create_from_options(options)
-        self._video = video
         self._last_ms = -1
+        self._expects = False
+        self.hand: Detection | None = None
 
     def close(self) -> None:
         self._landmarker.close()
 
-    def __call__(self, image_HW3: np.ndarray, time_s: float) -> list[Detection]:
+    def follow(self, image_HW3: np.ndarray, time_s: float) -> Detection | None:
+        """The hand near where it was."""
+        self.hand = self._run(image_HW3, time_s)
+        return self.hand
+
+    def look(self, image_HW3: np.ndarray, time_s: float) -> Detection | None:
+        """The hand that is easiest to see, anywhere."""
+        if self._expects:  # MediaPipe looks where a hand was, and only after that in the whole picture
+            self.hand = self._run(image_HW3, time_s)
+        if not self._expects:
+            self.hand = self._run(image_HW3, time_s)
+        return self.hand
+
+    def _run(self, image_HW3: np.ndarray, time_s: float) -> Detection | None:
         from mediapipe import Image, ImageFormat
 
+        self._last_ms = max(round(time_s * 1000), self._last_ms + 1)
         image = Image(image_format=ImageFormat.SRGB, data=np.ascontiguousarray(image_HW3))
-        if self._video:
-            self._last_ms = max(round(time_s * 1000), self._last_ms + 1)
-            result = self._landmarker.detect_for_video(image, self._last_ms)
-        else:
-            result = self._landmarker.detect(image)
+        result = self._landmarker.detect_for_video(image, self._last_ms)
+        self._expects = bool(result.hand_landmarks)
+        if not self._expects:
+            return None
         height, width = image_HW3.shape[:2]
-        return [
-            Detection(
-                # The Tasks API of 1.x names the person's own side in an unmirrored image; older ones were mirrored.
-                side=str(handedness[0].category_name).lower(),
-                score=float(handedness[0].score),
-                landmarks_px=np.array([[p.x * width, p.y * height] for p in landmarks]),
-                world_m=np.array([[p.x, p.y, p.z] for p in world]),
-            )
-            for handedness, landmarks, world in zip(
-                result.handedness, result.hand_landmarks, result.hand_world_landmarks, strict=True
-            )
-        ]
+        return Detection(
+            # The Tasks API of 1.x names the person's own side in an unmirrored image; older ones were mirrored.
+            side=str(result.handedness[0][0].category_name).lower(),
+            score=float(result.handedness[0][0].score),
+            landmarks_px=np.array([[p.x * width, p.y * height] for p in result.hand_landmarks[0]]),
+            world_m=np.array([[p.x, p.y, p.z] for p in result.hand_world_landmarks[0]]),
+        )
 
 
 class _Log:
