@@ -49,14 +49,15 @@ class Episode(Settings):
 
 @dataclass(frozen=True)
 class Rejection:
-    """A file or episode that gives no clips, and why."""
+    """A file, episode or stretch of one that gives no clip, and why. picture: file name of what was seen, or empty."""
 
     item: str
     reason: str
     detail: str
+    picture: str = ""
 
     def as_dict(self) -> dict[str, str]:
-        return {"item": self.item, "reason": self.reason, "detail": self.detail}
+        return {"item": self.item, "reason": self.reason, "detail": self.detail, "picture": self.picture}
 
 
 def build_index(config: IndexConfig, out: Path, simulated: Path) -> tuple[list[Episode], list[Rejection]]:

@@ -142,8 +142,8 @@ class ClipMeta(Settings):
         description="Where the intrinsics come from; `estimated`: from recorded end-effector motion."
     )
     camera_motion: Literal["static", "given", "estimated", "unknown"] = Field(
-        description="Where world_from_camera comes from: `static`, the background does not move; `given`, by the source; "
-        "`estimated`, from the background; `unknown`, points are good in the camera frame only."
+        description="Where world_from_camera comes from. `static`: the background does not move; `given`: by the "
+        "source; `estimated`: from the background; `unknown`: points are good in the camera frame only."
     )
     image_size: tuple[int, int] = Field(description="Width and height of the stored images, pixels.")
     source_frames: list[int] = Field(description="Index of each frame in the source video.")

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from extract.hand.config import HandConfig
 from extract.mask.config import MaskConfig
+from extract.stretches import ClipSettings
 from pipeline.config import Settings
 
 
@@ -21,6 +22,9 @@ class ExtractConfig(Settings):
         description="Field of view along the longer side where nothing tells the intrinsics.",
     )
     episodes_per_unit: int = Field(default=8, ge=1, description="Episodes that become one shard.")
-    timeout_s: float = Field(default=600, gt=0, description="Hard limit per video.")
+    timeout_s: float = Field(
+        default=600, gt=0, description="A video that makes no progress for so long is given up; its worker is replaced."
+    )
+    clips: ClipSettings = ClipSettings()
     hand: HandConfig = HandConfig()
     mask: MaskConfig = MaskConfig()

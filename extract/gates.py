@@ -34,7 +34,7 @@ class Gate(Settings):
 Gates = dict[str, Gate | None]
 
 
-def merged(defaults: Mapping[str, Gate], given: Any) -> Any:
+def merged(defaults: Mapping[str, Gate | None], given: Any) -> Any:
     """Configured gates over the defaults: a name replaces its default, null switches it off."""
     return {**defaults, **given} if isinstance(given, Mapping) else given
 

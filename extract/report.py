@@ -52,7 +52,7 @@ def write_section(
                 episodes[rejection.item].path.name if rejection.item in episodes else rejection.item,
                 rejection.reason,
                 rejection.detail,
-                _picture(folder, rejection.item),
+                _picture(folder, rejection.picture),
             )
             for rejection in rejections
         ]
@@ -95,6 +95,6 @@ def _caption(clip: Clip) -> str:
     )
 
 
-def _picture(folder: Path, item: str) -> bytes | None:
-    path = folder / REJECTED / f"{item}.jpg"
-    return path.read_bytes() if "/" not in item and path.exists() else None
+def _picture(folder: Path, name: str) -> bytes | None:
+    path = folder / REJECTED / name
+    return path.read_bytes() if name and path.is_file() else None

@@ -19,7 +19,7 @@ from pipeline.units import UnitStore, finished_shards
 from pipeline.workers import run_tasks
 
 STAGE = "extract"
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 UNREADABLE = frozenset({"empty_file", "unreadable", "truncated", "bad_timestamps", "bad_arrays", "timeout", "crashed"})
 NOT_IN_RESULT = {"timeout_s", "episodes_per_unit"}  # settings that do not change a clip
 

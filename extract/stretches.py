@@ -13,6 +13,7 @@ from pipeline.config import Settings
 
 AnySight = TypeVar("AnySight", bound=Sight)
 LOST_S = 1.0  # without an effector for so long, a stretch ends; shorter losses are the extractor's to bridge or cut
+SCRAP = 1.25  # a stretch that is longer than the limit by less than a quarter is not cut
 
 
 class ClipSettings(Settings):
@@ -47,20 +48,24 @@ class Stretch(Generic[AnySight]):
 
 
 def stretches(sights: Iterable[AnySight], settings: ClipSettings) -> Iterator[Stretch[AnySight]]:
-    """Cuts a stream of sights; at most ``max_seconds`` of it are held at any time.
+    """Cuts a stream of sights; at most ``SCRAP`` times ``max_seconds`` of it are held at any time.
 
-    A stretch begins and ends with an effector in view, and lasts at most ``max_seconds``; where the effector stays for
-    longer, the next stretch repeats the last ``overlap_s``.
+    A stretch begins and ends with an effector in view. Where one stays for longer than ``SCRAP`` times ``max_seconds``,
+    the stretch ends after ``max_seconds`` and the next one repeats its last ``overlap_s``: no scrap is left over.
     """
     kept: list[AnySight] = []
     first = known = 0
     for slot, sight in enumerate(sights):
-        lost = kept and sight.time - _last_seen(kept) > LOST_S
-        if lost or (kept and sight.time - kept[0].time >= settings.max_seconds):
+        if kept and sight.time - _last_seen(kept) > LOST_S:
             yield from _complete(first, kept, known)
-            kept = [] if lost else _repeated(kept, sight.time - settings.overlap_s)
-            known = len(kept)
-            first = slot - known
+            kept, known = [], 0
+        elif kept and sight.time - kept[0].time >= SCRAP * settings.max_seconds:
+            end = kept[0].time + settings.max_seconds
+            whole = sum(old.time < end for old in kept)
+            yield from _complete(first, kept[:whole], known)
+            start = next((i for i, old in enumerate(kept) if old.time >= end - settings.overlap_s and old.found), None)
+            start = len(kept) if start is None else start
+            kept, first, known = kept[start:], first + start, max(whole - start, 0)
         if kept or sight.found:
             first = first if kept else slot
             kept.append(sight)
@@ -72,12 +77,6 @@ def _complete(first: int, kept: list[AnySight], known: int) -> Iterator[Stretch[
     end = next((number + 1 for number in reversed(range(len(kept))) if kept[number].found), 0)
     if end > known:
         yield Stretch(first, kept[:end], known)
-
-
-def _repeated(kept: list[AnySight], since: float) -> list[AnySight]:
-    """What the next stretch begins with: from the first effector after ``since`` on."""
-    start = next((number for number, sight in enumerate(kept) if sight.time >= since and sight.found), len(kept))
-    return kept[start:]
 
 
 def _last_seen(sights: list[AnySight]) -> float:

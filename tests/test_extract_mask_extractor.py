@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from data.episode import Frame
-from extract.effector import EffectorTrack
+from extract.effector import EffectorTrack, Extraction, extract
 from extract.mask.config import MaskConfig
 from extract.mask.extractor import MaskExtractor
 from tests.benchmarks.mask_cases import gripper_case
@@ -30,7 +30,7 @@ def hide(shown: list[Frame], hidden: range) -> list[Frame]:
 
 
 def only_track(shown: list[Frame], config: MaskConfig = CONFIG) -> EffectorTrack:
-    extraction = MaskExtractor(config)(shown, CAMERA)
+    extraction = extract(MaskExtractor(config), shown, CAMERA)
     assert len(extraction.tracks) == 1
     return extraction.tracks[0]
 
@@ -47,26 +47,21 @@ def test_bridged_frames_are_close_not_visible_and_less_sure() -> None:
 
 
 def test_a_long_loss_cuts_the_clip() -> None:
-    extraction = MaskExtractor(MaskConfig(points=40, max_gap_s=0.1, min_seconds=0.3))(
-        hide(frames(), range(9, 12)), CAMERA
-    )
+    extractor = MaskExtractor(MaskConfig(points=40, max_gap_s=0.1, min_seconds=0.3))
+    extraction = extract(extractor, hide(frames(), range(9, 12)), CAMERA)
     assert [track.frame_slots.tolist() for track in extraction.tracks] == [[*range(9)], [*range(12, FRAMES)]]
-    assert extraction.frames_with_effector == FRAMES - 3 and extraction.frames_seen == FRAMES
 
 
-def test_an_episode_without_effector_is_rejected() -> None:
-    extraction = MaskExtractor(CONFIG)(hide(frames()[:4], range(4)), CAMERA)
-    assert extraction.tracks == []
-    assert extraction.rejections == [("no_effector", "no frame of 4 shows 30 effector pixels with depth")]
-
-
-def test_frames_without_mask_or_depth_count_as_not_seen() -> None:
+def test_frames_without_effector_mask_or_depth_count_as_not_seen() -> None:
     bare = [replace(frame, mask=None, depth=None) for frame in frames()[:4]]
-    assert MaskExtractor(CONFIG)(bare, CAMERA).rejections[0][0] == "no_effector"
+    for unseen in (hide(frames()[:4], range(4)), bare):
+        sights = list(MaskExtractor(CONFIG).look(unseen, CAMERA))
+        assert not any(sight.found for sight in sights)
+        assert MaskExtractor(CONFIG).lift(sights, CAMERA) == Extraction([], [])
 
 
 def test_a_short_appearance_is_rejected() -> None:
-    extraction = MaskExtractor(CONFIG)(hide(frames(), range(4, FRAMES)), CAMERA)
+    extraction = extract(MaskExtractor(CONFIG), hide(frames(), range(4, FRAMES)), CAMERA)
     assert extraction.tracks == [] and [reason for reason, _ in extraction.rejections] == ["too_short"]
 
 

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from data.episode import Frame
 from data.geometry import transform
-from extract.effector import Camera
+from extract.effector import Camera, extract
 from extract.mask.config import MaskConfig
 from extract.mask.extractor import MaskExtractor, visible_points
 from extract.mask.tracker import Pose, SurfaceTracker
@@ -99,7 +99,7 @@ def truth(scene: list[list[Box]], owner: np.ndarray, points_N3: np.ndarray, refe
 def followed(scene: list[list[Box]]) -> tuple[np.ndarray, np.ndarray]:
     """Errors [F,N] and frame-to-frame displacement errors [F-1,N] of the whole extractor, metres."""
     rendered = [render(boxes, number) for number, boxes in enumerate(scene)]
-    extraction = MaskExtractor(MaskConfig(points=100))([frame for frame, _ in rendered], CAMERA)
+    extraction = extract(MaskExtractor(MaskConfig(points=100)), [frame for frame, _ in rendered], CAMERA)
     assert not extraction.rejections and len(extraction.tracks) == 1
     points = extraction.tracks[0].points.astype(np.float64)
     reference = int(np.argmax([(owner >= 0).sum() for _, owner in rendered]))

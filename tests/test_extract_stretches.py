@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +45,8 @@ def test_short_losses_stay_inside_and_long_ones_cut() -> None:
 
 def test_long_presence_is_cut_with_overlap_and_covers_every_frame() -> None:
     parts = cut([True] * 1000, max_seconds=12, overlap_s=0.7)
-    assert all(len(part.sights) <= 12 * RATE for part in parts)
+    assert all(len(part.sights) == 12 * RATE for part in parts[:-1])
+    assert 3 * RATE <= len(parts[-1].sights) <= 15 * RATE
     assert [part.known for part in parts] == [0, 14, 14, 14, 14]
     for before, after in zip(parts, parts[1:], strict=False):
         assert after.first == before.first + len(before.sights) - after.known
@@ -55,8 +57,21 @@ def test_long_presence_is_cut_with_overlap_and_covers_every_frame() -> None:
 
 
 def test_what_is_only_a_repetition_is_not_given_twice() -> None:
-    flags = [True] * (12 * RATE) + [False] * 100
+    flags = [True] * (14 * RATE) + [False] * 100
     assert len(cut(flags, max_seconds=12, overlap_s=0.7)) == 1
+
+
+def test_no_more_than_the_limit_and_a_quarter_is_held() -> None:
+    pulled = 0
+
+    def endless() -> Iterator[Seen]:
+        nonlocal pulled
+        while True:
+            yield Seen(pulled, True)
+            pulled += 1
+
+    for _, part in zip(range(20), stretches(endless(), ClipSettings()), strict=False):
+        assert pulled - part.first <= 1.25 * 12 * RATE + 1
 
 
 def test_no_effector_no_stretch() -> None:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any
 
+from pydantic import Field, field_validator
+
+from extract.gates import Gate, Gates, merged
 from pipeline.config import Settings
+
+GATES: Gates = {
+    "visible": Gate(at_least=0.1),
+}
 
 
 class MaskConfig(Settings):
@@ -14,3 +21,11 @@ class MaskConfig(Settings):
     min_mask_px: int = Field(default=30, ge=4, description="Frames with fewer effector pixels are gaps.")
     max_gap_s: float = Field(default=0.3, ge=0, description="Longer losses cut the clip.")
     min_seconds: float = Field(default=0.4, ge=0, description="Shorter clips are rejected as too_short.")
+    gates: Gates = Field(
+        default=GATES, description="Limits of quality scores; a name replaces its default, null switches it off."
+    )
+
+    @field_validator("gates", mode="before")
+    @classmethod
+    def _over_defaults(cls, given: Any) -> Any:
+        return merged(GATES, given)

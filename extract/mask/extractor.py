@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from data.episode import Frame
 from extract.effector import Camera, EffectorTrack, Extraction
+from extract.gates import Gate
 from extract.mask.config import MaskConfig
 from extract.mask.tracker import Pose, SurfaceTracker
 from extract.mask.uncertainty import uncertainty
@@ -17,26 +19,55 @@ NAME = "mask-depth/2"
 DEPTH_TOLERANCE_M = 0.008  # a projected point further behind the measured surface is hidden
 
 
+@dataclass(frozen=True)
+class FrameSight:
+    """A frame with its effector pixels counted."""
+
+    frame: Frame
+    pixels: int
+    found: bool
+
+    @property
+    def time(self) -> float:
+        return self.frame.time
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """f64 [K,4] x0, y0, x1, y1 pixels."""
+        if not self.found or self.frame.mask is None:
+            return np.zeros((0, 4))
+        rows, columns = np.nonzero(self.frame.mask)
+        return np.array([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]], float)
+
+
 class MaskExtractor:
     """Masks and depth in, one track per stretch with the effector in view out."""
 
     name = NAME
+    nothing = "no_effector"
 
     def __init__(self, config: MaskConfig):
         self.config = config
         self.weights_sha256: dict[str, str] = {}
 
-    def __call__(self, frames: Iterable[Frame], camera: Camera) -> Extraction:
-        kept = list(frames)
-        times = np.array([frame.time for frame in kept])
-        pixels = np.array([effector_pixels(frame) for frame in kept])
-        seen = pixels >= self.config.min_mask_px
-        if not seen.any():
-            detail = f"no frame of {len(kept)} shows {self.config.min_mask_px} effector pixels with depth"
-            return Extraction([], [("no_effector", detail)], len(kept), 0)
+    @property
+    def gates(self) -> Mapping[str, Gate | None]:
+        return self.config.gates
+
+    def look(self, frames: Iterable[Frame], camera: Camera) -> Iterator[FrameSight]:
+        """Keeps every frame until its stretch is complete: surfaces are registered to each other."""
+        for frame in frames:
+            pixels = effector_pixels(frame)
+            yield FrameSight(frame, pixels, pixels >= self.config.min_mask_px)
+
+    def lift(self, sights: Sequence[FrameSight], camera: Camera) -> Extraction:
+        """One track for each part of the stretch in which the effector is in view. See effector.Extraction."""
+        frames = [sight.frame for sight in sights]
+        times = np.array([sight.time for sight in sights])
+        pixels = np.array([sight.pixels for sight in sights])
+        seen = np.array([sight.found for sight in sights])
         segments, rejections = split_at_gaps(times, seen, self.config.max_gap_s, self.config.min_seconds)
-        tracks = [self._track(kept, pixels, segment, camera) for segment in segments]
-        return Extraction(tracks, rejections, len(kept), int(seen.sum()))
+        return Extraction([self._track(frames, pixels, segment, camera) for segment in segments], rejections)
 
     def _track(self, frames: list[Frame], pixels: np.ndarray, segment: Segment, camera: Camera) -> EffectorTrack:
         slots = segment.slots

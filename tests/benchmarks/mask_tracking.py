@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from extract.effector import extract
 from extract.mask.config import MaskConfig
 from extract.mask.extractor import MaskExtractor, effector_pixels, reference_slot
 from pipeline.atomic import write_bytes, write_json
@@ -56,7 +57,9 @@ def components(errors_TN3: np.ndarray, truth_TN3: np.ndarray) -> tuple[np.ndarra
 def measure(case: Case) -> dict[str, dict[str, np.ndarray]]:
     """For each method the errors of points and of frame-to-frame displacements, metres, and what else it tells."""
     began = time.process_time()
-    track = max(MaskExtractor(MaskConfig())(case.frames, case.camera).tracks, key=lambda found: len(found.points))
+    track = max(
+        extract(MaskExtractor(MaskConfig()), case.frames, case.camera).tracks, key=lambda found: len(found.points)
+    )
     seconds = (time.process_time() - began) / len(case.frames)
     slots = track.frame_slots
     pixels = np.array([effector_pixels(frame) for frame in case.frames])

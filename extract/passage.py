@@ -1,0 +1,213 @@
+"""One episode's way from frames to clips, as a stream: no more than a few stretches of it are in memory at any time.
+
+Decoding, looking and lifting run in a thread each (``pipeline.ahead``), so that they overlap.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from data.clips import Clip, encode_image
+from data.episode import Frame
+from data.index import Episode
+from data.letterbox import resize
+from data.overlay import strip_image
+from data.reader import EpisodeReader
+from data.schema import ClipMeta
+from data.video import intrinsics_from_35mm, intrinsics_from_fov
+from extract.config import ExtractConfig
+from extract.effector import Camera, EffectorTrack, Extractor, Sight
+from extract.gates import faults
+from extract.rest import without_rest
+from extract.stretches import Stretch, stretches
+from pipeline.ahead import ahead
+
+FRAMES_AHEAD = 16
+ALIVE_EVERY = 100  # frames between signs of life
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is kept of one frame: its place in the video, a small picture, and what the extractor keeps."""
+
+    index: int
+    image: np.ndarray
+    sight: Sight
+
+    @property
+    def time(self) -> float:
+        return self.sight.time
+
+    @property
+    def found(self) -> bool:
+        return self.sight.found
+
+    @property
+    def boxes(self) -> np.ndarray:
+        return self.sight.boxes
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """Something that gives no clip. picture: JPEG of what was rejected, or None."""
+
+    reason: str
+    detail: str
+    picture: bytes | None
+
+
+class Passage:
+    """Passes one episode through an extractor.
+
+    alive: called now and then, so that a long video is not taken for a hanging one. After ``clips`` is used up,
+    ``rejections``, ``frames`` and ``frames_with_effector`` say what became of the rest.
+    """
+
+    def __init__(self, episode: Episode, extractor: Extractor, config: ExtractConfig, alive: Callable[[], None]):
+        self.rejections: list[Rejected] = []
+        self.frames = self.frames_with_effector = 0
+        self._episode, self._extractor, self._config, self._alive = episode, extractor, config, alive
+        self._reader = EpisodeReader(episode)
+        self._camera = camera_of(episode, config.assumed_fov_deg)
+        scale = min(1.0, config.image_side / max(episode.width, episode.height))
+        self._size = max(1, round(episode.width * scale)), max(1, round(episode.height * scale))
+        self._made = 0
+
+    def clips(self) -> Iterator[Clip]:
+        """The episode's clips in order of time. Raises data.video.Unreadable."""
+        for stretch in stretches(self._counted(ahead(self._records(), FRAMES_AHEAD)), self._config.clips):
+            yield from self._lifted(stretch)
+        if not self.frames_with_effector:
+            detail = f"no effector in {self.frames} frames"
+            self.rejections.append(Rejected(self._extractor.nothing, detail, self._middle))
+
+    def _records(self) -> Iterator[Record]:
+        waiting: deque[tuple[int, np.ndarray]] = deque()
+
+        def noted(frames: Iterable[Frame]) -> Iterator[Frame]:
+            for frame in frames:
+                waiting.append((frame.index, resize(frame.image, *self._size)))
+                yield frame
+
+        frames = ahead(self._reader.frames(self._config.rate_hz), FRAMES_AHEAD)
+        for sight in self._extractor.look(noted(frames), self._camera):
+            yield Record(*waiting.popleft(), sight)
+
+    def _counted(self, records: Iterable[Record]) -> Iterator[Record]:
+        self._middle: bytes | None = None
+        for record in records:
+            if self._middle is None and (record.index >= self._episode.frames // 2):
+                self._middle = encode_image(record.image)
+            if self.frames % ALIVE_EVERY == 0:
+                self._alive()
+            self.frames += 1
+            self.frames_with_effector += record.found
+            yield record
+
+    def _lifted(self, stretch: Stretch[Record]) -> Iterator[Clip]:
+        records = stretch.sights
+        times_T = np.array([record.time for record in records])
+        extraction = self._extractor.lift([record.sight for record in records], self._camera)
+        for reason, detail in extraction.rejections:
+            self._reject(reason, detail, records)
+        for track in extraction.tracks:
+            if track.frame_slots[-1] < stretch.known:
+                continue  # the stretch before held all of it
+            wanted = self._episode.sidecar.side
+            if wanted is not None and track.side not in (None, wanted):
+                self._reject("other_side", f"a {track.side} hand; the sidecar asks for {wanted}", records)
+                continue
+            parts = [track]
+            if not self._episode.sidecar.labelled:  # actions are kept whole: a robot at rest is told to rest
+                parts, at_rest = without_rest(track, times_T[track.frame_slots], self._config.clips)
+                for reason, detail in at_rest:
+                    self._reject(reason, detail, records)
+            for part in parts:
+                clip = self._clip(part, records)
+                found = faults(clip.meta.quality, self._extractor.gates)
+                for reason, detail in found:
+                    span = f"{clip.arrays['timestamps'][0]:.2f} to {clip.arrays['timestamps'][-1]:.2f} s"
+                    strip = encode_image(strip_image(clip, 4))
+                    self.rejections.append(Rejected(reason, f"{detail}, {span}", strip))
+                if not found:
+                    self._made += 1
+                    yield clip
+
+    def _reject(self, reason: str, detail: str, records: list[Record]) -> None:
+        self.rejections.append(Rejected(reason, detail, encode_image(records[len(records) // 2].image)))
+
+    def _clip(self, track: EffectorTrack, records: list[Record]) -> Clip:
+        episode, shown = self._episode, [records[slot] for slot in track.frame_slots]
+        camera = track.camera or self._camera
+        indices = np.array([record.index for record in shown])
+        image_from_video = np.diag([self._size[0] / episode.width, self._size[1] / episode.height, 1.0])
+        opening = self._reader.per_frame("opening", indices)
+        poses, motion = self._poses(track, indices)
+        arrays: dict[str, np.ndarray] = {
+            "points": track.points.astype(np.float32),
+            "visible": track.visible.astype(bool),
+            "sigma": track.sigma.astype(np.float32),
+            "confidence": track.confidence.astype(np.float32),
+            "timestamps": np.array([record.time for record in shown]),
+            "intrinsics": (image_from_video @ camera.intrinsics_33).astype(np.float32),
+            "world_from_camera": poses,
+            "opening": (track.opening if opening is None else opening).astype(np.float32),
+        }
+        if track.raw_points is not None:
+            arrays["raw_points"] = track.raw_points.astype(np.float32)
+        if episode.sidecar.labelled:
+            for name in ("actions", "proprio"):
+                labels = self._reader.per_frame(name, indices)
+                assert labels is not None
+                arrays[name] = labels
+        meta = ClipMeta(
+            episode_id=episode.episode_id,
+            group=episode.group,
+            source=episode.source,
+            embodiment=episode.embodiment,
+            side=track.side if track.side in ("left", "right") else None,
+            instruction=episode.instruction,
+            task=episode.sidecar.task,
+            scale=_scale(track.scale, camera.origin),
+            depth_source=track.depth_source,
+            camera_origin=camera.origin,
+            camera_motion=motion,
+            image_size=self._size,
+            source_frames=indices.tolist(),
+            extractor=self._extractor.name,
+            weights_sha256=self._extractor.weights_sha256,
+            quality={name: round(value, 6) for name, value in track.quality.items()},
+            simulated=episode.sidecar.simulated,
+            action_spec=episode.sidecar.action_spec if episode.sidecar.labelled else None,
+        )
+        key = f"{episode.episode_id}-{self._made:04d}"
+        return Clip(key, arrays, [encode_image(record.image) for record in shown], meta)
+
+    def _poses(self, track: EffectorTrack, indices: np.ndarray) -> tuple[np.ndarray, Any]:
+        """world_from_camera f32 [T,4,4], and where it comes from."""
+        given = self._reader.per_frame("world_from_camera", indices)
+        if given is not None:
+            return given, "given"
+        if track.world_from_camera_T44 is not None:
+            return track.world_from_camera_T44.astype(np.float32), "estimated"
+        return np.tile(np.eye(4, dtype=np.float32), (len(indices), 1, 1)), "unknown"
+
+
+def camera_of(episode: Episode, assumed_fov_deg: float) -> Camera:
+    """Intrinsics as given beside the video, else from the container's metadata, else from an assumed field of view."""
+    size = (episode.width, episode.height)
+    if episode.sidecar.intrinsics is not None:
+        return Camera(np.asarray(episode.sidecar.intrinsics, np.float64), size, "given")
+    if episode.focal_35mm:
+        return Camera(intrinsics_from_35mm(episode.focal_35mm, *size), size, "metadata")
+    return Camera(intrinsics_from_fov(assumed_fov_deg, *size), size, "assumed")
+
+
+def _scale(scale: str, camera_origin: str) -> Any:
+    """Without known intrinsics depth is off by f_assumed / f_true, whatever measured it."""
+    return "assumed" if scale == "metric" and camera_origin == "assumed" else scale
