@@ -13,7 +13,10 @@ import numpy as np
 from extract.hand.skeleton import INDEX_TIP, KNUCKLES, PALM_SIZE, RADII, THUMB_TIP, WRIST
 
 TUBES = np.array([(b + k, b + k + 1) for b in (1, 5, 9, 13, 17) for k in range(3)])
-PALM_THICKNESS = 0.011  # metres from the middle of the palm to its skin
+# Metres from the line between wrist and knuckles to the skin, at the knuckles: joints lie nearer to the back.
+PALM_FRONT, PALM_BACK = 0.0165, 0.0115
+PALM_EDGE = 0.7  # how far the sheets of the palm come together at the edges of the hand
+GRAZING = 0.2  # cosine between skin normal and line of sight below which skin is not seen: 11 degrees
 WRIST_HALF_WIDTH = 0.022  # metres from the wrist joint to the edge of the palm's sheets
 GOLDEN = (np.sqrt(5) - 1) / 2
 GOLDEN_2 = np.array([0.7548776662466927, 0.5698402909980532])  # the same in two dimensions (R2 sequence)
@@ -68,9 +71,9 @@ class HandSurface:
         near = joints[:, None, WRIST] + edge * axes.lateral[:, None]
         middle = near + self.palm_v[:, None] * (far - near)
         normal = np.where(self.palm_front, 1.0, -1.0)[:, None] * axes.palmar[:, None]
-        thickness = RADII[WRIST] + self.palm_v * (PALM_THICKNESS - RADII[WRIST])
-        # Sheets come together towards the edges of the hand.
-        round_off = np.sqrt(1 - (0.85 * (1 - 2 * self.palm_u)) ** 2)
+        far_thickness = np.where(self.palm_front, PALM_FRONT, PALM_BACK)
+        thickness = RADII[WRIST] + self.palm_v * (far_thickness - RADII[WRIST])
+        round_off = np.sqrt(1 - (PALM_EDGE * (1 - 2 * self.palm_u)) ** 2)
         return middle + (thickness * round_off * self.scale)[:, None] * normal, normal
 
 
@@ -111,8 +114,8 @@ def make_surface(points: int, assumed_palm_m: float) -> HandSurface:
 
 
 def facing_camera(points_TN3: np.ndarray, normals_TN3: np.ndarray) -> np.ndarray:
-    """bool [T,N]: the skin there looks towards the camera, which is at the origin."""
-    return np.sum(points_TN3 * normals_TN3, -1) < 0
+    """bool [T,N]: the skin there looks towards the camera, which is at the origin, and not past it."""
+    return -np.sum(points_TN3 * normals_TN3, -1) > GRAZING * np.linalg.norm(points_TN3, axis=-1)
 
 
 def hidden_by_hand(points_TN3: np.ndarray, joints_T213: np.ndarray, scale: float) -> np.ndarray:

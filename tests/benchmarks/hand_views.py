@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -69,7 +70,7 @@ def with_noisy_depth(sighting: Sighting, clip: HandClip) -> Sighting:
     for index, found in enumerate(sighting.detections):
         depth = noisy(clip.arrays["depth"][index] * np.float32(clip.depth_unit_m), rng)
         surface.append([sample_surface_depth(depth, None, d.landmarks_px) for d in found])
-    return Sighting(sighting.times, sighting.detections, surface)
+    return replace(sighting, surface_z=surface)
 
 
 def noisy(depth_HW: np.ndarray, rng: np.random.Generator) -> np.ndarray:
