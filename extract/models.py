@@ -58,14 +58,13 @@ class Checkpoint:
         """The architecture that config.json names."""
         return str(_json(self.folder / "config.json").get("model_type"))
 
-    def values(self, *names: str) -> dict[str, Any]:
-        """The merged content of those JSON files that are there, later names first; for image processors' settings."""
-        found: dict[str, Any] = {}
-        for name in names:
+    def image_processing(self) -> dict[str, Any]:
+        """How its pictures are to be prepared (image_mean, image_std, size ...); empty when it does not say."""
+        for name, inside in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
             path = self.folder / name
             if path.exists():
-                found |= _json(path)
-        return found
+                return _json(path).get(inside, {}) if inside else _json(path)
+        return {}
 
 
 def find_checkpoint(settings: ModelSettings) -> Checkpoint:

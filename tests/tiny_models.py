@@ -79,3 +79,37 @@ def tiny_grounding_dino(folder: Path) -> Path:
 def rewrite_json(path: Path, **values: object) -> None:
     """Changes values in a JSON file."""
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def tiny_sam2(folder: Path) -> Path:
+    """SAM 2's video model for 64 x 64 pixels, with the files of image processing that the hub's checkpoints have."""
+    import torch
+    from transformers import Sam2VideoConfig, Sam2VideoModel
+
+    torch.manual_seed(0)
+    vision = {
+        "backbone_config": {
+            "model_type": "sam2_hiera_det_model", "image_size": [64, 64], "hidden_size": 8,
+            "blocks_per_stage": [1, 1, 2, 1], "embed_dim_per_stage": [8, 16, 32, 64],
+            "num_attention_heads_per_stage": [1, 1, 2, 2], "window_size_per_stage": [4, 2, 2, 2],
+            "global_attention_blocks": [3], "window_positional_embedding_background_size": [4, 4],
+        },
+        "backbone_channel_list": [64, 32, 16, 8], "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+        "fpn_hidden_size": 128,
+    }  # fmt: skip
+    config = Sam2VideoConfig(
+        vision_config=vision,
+        prompt_encoder_config={"hidden_size": 128, "image_size": 64, "patch_size": 16},
+        mask_decoder_config={
+            "hidden_size": 128, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 32,
+        },
+        image_size=64, memory_attention_hidden_size=128, memory_attention_num_layers=1,
+        memory_attention_feed_forward_hidden_size=32, memory_attention_rope_feat_sizes=[4, 4],
+        memory_encoder_hidden_size=128, memory_encoder_output_channels=64, mask_downsampler_embed_dim=128,
+        memory_fuser_embed_dim=128, memory_fuser_intermediate_dim=32, memory_fuser_num_layers=1,
+    )  # fmt: skip
+    model = Sam2VideoModel(config)
+    model.save_pretrained(folder)
+    processing = {"image_processor_type": "Sam2ImageProcessorFast", "size": {"height": 64, "width": 64}} | IMAGENET
+    (folder / "preprocessor_config.json").write_text(json.dumps(processing))
+    return folder

@@ -1,0 +1,1 @@
+"""Segmenters: which pixels are the effector."""
