@@ -21,6 +21,11 @@ class Source(Settings):
     path: Path | None = Field(
         default=None, description="Folder, searched with all its subfolders; not given for `simulation`."
     )
+    effector: Literal["hand", "gripper"] = Field(
+        default="hand",
+        description="What to follow where a sidecar does not say: `hand`, human hands; `gripper`, what extract.gripper "
+        "is told to look for.",
+    )
     embodiment: str = Field(default="human-hand", description="Used where a sidecar does not say.")
     instruction: str = Field(default="", description="Used where a sidecar does not say.")
     license: str = Field(default="", description="As declared by you; kept with the index.")

@@ -137,7 +137,8 @@ def _episodes(path: Path, source: Source, remembered: _Hashes) -> Iterator[Episo
     except UserError as error:
         yield Rejection(str(path), "bad_sidecar", str(error))
         return
-    for sidecar in stretches:
+    for written in stretches:
+        sidecar = written.model_copy(update={"effector": written.effector or source.effector})
         wrong = _conflict(path, info, sidecar)
         if wrong:
             yield Rejection(str(path), "bad_sidecar", wrong)

@@ -63,7 +63,7 @@ def run_extract(config: Config, workers: int | None) -> None:
 
 
 def _made_from(settings: ExtractConfig, episodes: list[Episode]) -> dict[str, Any]:
-    kinds = sorted({episode.sidecar.effector for episode in episodes})
+    kinds = {episode.sidecar.effector for episode in episodes}
     weights: dict[str, str] = {}
     if "hand" in kinds:
         from extract.hand.bundle import WEIGHTS_SHA256, hand_bundle

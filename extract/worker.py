@@ -50,7 +50,7 @@ def make_handler(config: ExtractConfig, folder: Path, made_from: dict[str, Any])
                 if name in skip:
                     rejections.append(_rejection(name, *skip[name].split(": ", 1)))
                     continue
-                kind = episode.sidecar.effector
+                kind = episode.sidecar.effector or "hand"
                 if kind not in extractors:
                     extractors[kind] = build_extractor(kind, config)
                 passage = Passage(episode, extractors[kind], config, lambda name=name: begin(name))
