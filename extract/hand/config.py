@@ -29,6 +29,12 @@ class HandConfig(Settings):
         description="How often, per second of video, a second hand is looked for while one is seen. null = in every "
         "frame, at half the speed.",
     )
+    second_look_hz: float | None = Field(
+        default=1.0,
+        gt=0,
+        description="How often, per second of video, the mirrored picture is looked at, to tell hands from what a "
+        "tracker takes for one, and right from left. null = never.",
+    )
     min_score: float = Field(
         default=0.5, gt=0, lt=1, description="MediaPipe's thresholds for detection, presence and tracking."
     )

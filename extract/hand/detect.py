@@ -12,9 +12,9 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,56 +23,7 @@ from data.episode import Frame
 from extract.effector import Camera
 from extract.hand.bundle import hand_bundle
 from extract.hand.config import HandConfig
-from extract.hand.skeleton import PALM
-
-LANDMARKS = 21
-FLESH = 0.08  # share of a hand's size by which it reaches beyond its landmarks
-SAME_HAND = 0.35  # two detections with palms closer than this share of their size are one hand
-
-
-@dataclass(frozen=True)
-class Detection:
-    """One hand in one frame, as the detector saw it.
-
-    side: ``left`` or ``right``, of the person. score: 0..1, the detector's certainty of the side.
-    landmarks_px: f64 [21,2] pixels, in the order of skeleton.py.
-    world_m: f64 [21,3] metres, hand-centred, OpenCV axes seen along the ray through the hand; its size is unreliable.
-    """
-
-    side: str
-    score: float
-    landmarks_px: np.ndarray
-    world_m: np.ndarray
-
-    @property
-    def label(self) -> str:
-        """``left hand`` or ``right hand``."""
-        return f"{self.side} hand"
-
-    @property
-    def box_4(self) -> np.ndarray:
-        """f64 x0, y0, x1, y1 pixels, around the landmarks; may reach beyond the picture."""
-        return np.concatenate([self.landmarks_px.min(0), self.landmarks_px.max(0)])
-
-
-def palm_centre(detection: Detection) -> np.ndarray:
-    """[2] pixels."""
-    return detection.landmarks_px[list(PALM)].mean(0)
-
-
-def hand_size(detection: Detection) -> float:
-    """Longer side of the box around the landmarks, pixels, at least 1."""
-    return float(max(np.ptp(detection.landmarks_px, axis=0).max(), 1.0))
-
-
-def without_duplicates(found: list[Detection]) -> list[Detection]:
-    """Drops the less certain of two detections of the same hand."""
-    kept: list[Detection] = []
-    for detection in sorted(found, key=lambda d: -d.score):
-        near = SAME_HAND * hand_size(detection)
-        if all(np.linalg.norm(palm_centre(detection) - palm_centre(other)) > near for other in kept):
-            kept.append(detection)
-    return kept
+from extract.hand.detection import Detection, looked_at_again, painted_over, without_duplicates
 
 
 class HandFinder:
@@ -90,10 +41,15 @@ class HandFinder:
         self, frames: Iterable[Frame], camera: Camera | None = None
     ) -> Iterator[tuple[Frame, list[Detection]]]:
         """Every frame of one video with its hands, at once and in order. The camera is not needed."""
-        config = self.config
+        config, next_check = self.config, -np.inf
         with HandDetector(self.bundle, config.max_hands, config.min_score, config.look_for_more_hz) as detector:
             for frame in frames:
-                yield frame, detector(frame.image, frame.time)
+                found = detector(frame.image, frame.time)
+                if found and config.second_look_hz is not None and frame.time >= next_check:
+                    next_check = frame.time + 1 / config.second_look_hz
+                    mirrored = detector.afresh(cv2.flip(frame.image, 1))
+                    found = looked_at_again(found, mirrored, frame.image.shape[1])
+                yield frame, found
 
 
 class HandDetector:
@@ -108,6 +64,7 @@ class HandDetector:
         try:
             with self._log.quiet():
                 self._landmarkers = [_Landmarker(bundle, min_score) for _ in range(max_hands)]
+                self._afresh = _Landmarker(bundle, min_score, max_hands)
         except BaseException:
             self._log.close()
             raise
@@ -118,7 +75,7 @@ class HandDetector:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for landmarker in self._landmarkers:
+        for landmarker in (*self._landmarkers, self._afresh):
             landmarker.close()
         self._log.close()
 
@@ -126,6 +83,11 @@ class HandDetector:
         """Hands in one RGB frame. Times must not go back; equal milliseconds are moved on by one, as MediaPipe asks."""
         with self._log.quiet():
             return self._detect(image_HW3, time_s)
+
+    def afresh(self, image_HW3: np.ndarray) -> list[Detection]:
+        """Hands in a picture of its own, as if there had been none before it."""
+        with self._log.quiet():
+            return self._afresh.still(image_HW3)
 
     def _detect(self, image_HW3: np.ndarray, time_s: float) -> list[Detection]:
         followed = [landmarker for landmarker in self._landmarkers if landmarker.hand is not None]
@@ -148,29 +110,16 @@ class HandDetector:
         return found
 
 
-def painted_over(image_HW3: np.ndarray, hands: list[Detection]) -> np.ndarray:
-    """The picture with its mean colour where the hands are."""
-    if not hands:
-        return image_HW3
-    painted = image_HW3.copy()
-    colour = [int(c) for c in image_HW3[::16, ::16].mean((0, 1))]
-    for hand in hands:
-        hull = cv2.convexHull(np.rint(hand.landmarks_px).astype(np.int32))
-        cv2.fillConvexPoly(painted, hull, colour)
-        cv2.polylines(painted, [hull], True, colour, thickness=max(round(2 * FLESH * hand_size(hand)), 1))
-    return painted
-
-
 class _Landmarker:
-    """One HandLandmarker for one hand. hand: what it follows, as last seen; None: it is free."""
+    """One HandLandmarker: it follows one hand (``hand``: as last seen; None: it is free), or looks at ``stills``."""
 
-    def __init__(self, bundle: Path, min_score: float):
+    def __init__(self, bundle: Path, min_score: float, stills: int = 0):
         from mediapipe.tasks.python import BaseOptions, vision
 
         options = vision.HandLandmarkerOptions(
             base_options=BaseOptions(model_asset_path=str(bundle)),
-            running_mode=vision.RunningMode.VIDEO,
-            num_hands=1,
+            running_mode=vision.RunningMode.IMAGE if stills else vision.RunningMode.VIDEO,
+            num_hands=stills or 1,
             min_hand_detection_confidence=min_score,
             min_hand_presence_confidence=min_score,
             min_tracking_confidence=min_score,
@@ -196,23 +145,37 @@ class _Landmarker:
             self.hand = self._run(image_HW3, time_s)
         return self.hand
 
-    def _run(self, image_HW3: np.ndarray, time_s: float) -> Detection | None:
-        from mediapipe import Image, ImageFormat
+    def still(self, image_HW3: np.ndarray) -> list[Detection]:
+        """All hands in a picture that belongs to no video."""
+        return _detections(self._landmarker.detect(_image(image_HW3)), image_HW3)
 
+    def _run(self, image_HW3: np.ndarray, time_s: float) -> Detection | None:
         self._last_ms = max(round(time_s * 1000), self._last_ms + 1)
-        image = Image(image_format=ImageFormat.SRGB, data=np.ascontiguousarray(image_HW3))
-        result = self._landmarker.detect_for_video(image, self._last_ms)
-        self._expects = bool(result.hand_landmarks)
-        if not self._expects:
-            return None
-        height, width = image_HW3.shape[:2]
-        return Detection(
+        found = _detections(self._landmarker.detect_for_video(_image(image_HW3), self._last_ms), image_HW3)
+        self._expects = bool(found)
+        return found[0] if found else None
+
+
+def _image(image_HW3: np.ndarray) -> Any:
+    from mediapipe import Image, ImageFormat
+
+    return Image(image_format=ImageFormat.SRGB, data=np.ascontiguousarray(image_HW3))
+
+
+def _detections(result: Any, image_HW3: np.ndarray) -> list[Detection]:
+    height, width = image_HW3.shape[:2]
+    return [
+        Detection(
             # The Tasks API of 1.x names the person's own side in an unmirrored image; older ones were mirrored.
-            side=str(result.handedness[0][0].category_name).lower(),
-            score=float(result.handedness[0][0].score),
-            landmarks_px=np.array([[p.x * width, p.y * height] for p in result.hand_landmarks[0]]),
-            world_m=np.array([[p.x, p.y, p.z] for p in result.hand_world_landmarks[0]]),
+            side=str(handedness[0].category_name).lower(),
+            score=float(handedness[0].score),
+            landmarks_px=np.array([[p.x * width, p.y * height] for p in landmarks]),
+            world_m=np.array([[p.x, p.y, p.z] for p in world]),
         )
+        for handedness, landmarks, world in zip(
+            result.handedness, result.hand_landmarks, result.hand_world_landmarks, strict=True
+        )
+    ]
 
 
 class _Log:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,13 +12,15 @@ from extract.effector import Camera, EffectorTrack, Extraction
 from extract.gates import Gate
 from extract.hand.bundle import NETWORKS
 from extract.hand.config import HandConfig
-from extract.hand.detect import Detection, HandFinder
+from extract.hand.detect import HandFinder
+from extract.hand.detection import Detection
 from extract.hand.fit import fit_hand
 from extract.hand.identity import HandTrack, link
 from extract.hand.observe import level, observe, sample_surface_depth
 from extract.hand.signals import Repeats, sharpness
 from extract.hand.skeleton import JOINTS, palm_size
 from extract.hand.surface import facing_camera, hidden_by_hand, make_surface, pinch_opening
+from extract.hand.trust import Seen, scores, trusted
 from extract.hand.uncertainty import point_sigma
 from extract.segments import Segment, split_at_gaps
 
@@ -70,6 +72,10 @@ class Sighting:
             np.array([sight.repeated for sight in sights], bool),
         )
 
+    def number(self, slot: int, detection: Detection) -> int:
+        """Which one of the frame's detections it is."""
+        return next(i for i, found in enumerate(self.detections[slot]) if found is detection)
+
     def without_depth(self) -> Sighting:
         """The same, as if there had been no depth sensor."""
         return replace(self, surface_z=[[None] * len(found) for found in self.detections])
@@ -82,6 +88,7 @@ class LiftedHand:
     slots: int [T]. time_T: seconds. measured_T: bool. joints_T213: f64 metres, camera frame. side_agrees_T: the
     detector's label agrees with the track's side. score_T: the label's score. landmarks_T212 (pixels) and world_T213
     (metres): as the detector gave them, zero where not measured. surface_z_T21: sensor depth there, NaN = none.
+    scores: see trust.py.
     """
 
     slots: np.ndarray
@@ -94,6 +101,7 @@ class LiftedHand:
     landmarks_T212: np.ndarray
     world_T213: np.ndarray
     surface_z_T21: np.ndarray
+    scores: dict[str, float] = field(default_factory=dict)
 
     @property
     def unmirrored_world_T213(self) -> np.ndarray:
@@ -152,8 +160,10 @@ class HandExtractor:
         hands: list[LiftedHand] = []
         rejections: list[tuple[str, str]] = []
         for track in link(sighting.times, sighting.detections, self.config.max_gap_s):
+            observed, slots = seen_of(track, sighting), np.array(track.slots)
+            good = trusted(observed, camera.image_size)
             seen = np.zeros(len(sighting.times), bool)
-            seen[track.slots] = True
+            seen[slots[good]] = True
             segments, short = split_at_gaps(sighting.times, seen, self.config.max_gap_s, self.config.min_seconds)
             rejections += short
             for segment in segments:
@@ -163,7 +173,9 @@ class HandExtractor:
                     detail = f"seen in {share:.0%} of {len(segment.slots)} frames from {start:.2f} s on"
                     rejections.append(("too_many_gaps", detail))
                     continue
-                hands.append(self._lift(track, segment, sighting, camera))
+                within = good & (slots >= segment.slots[0]) & (slots <= segment.slots[-1])
+                hand = self._lift(track, segment, sighting, camera)
+                hands.append(replace(hand, scores=scores(observed.part(within), camera.image_size)))
         return hands, rejections
 
     def _lift(self, track: HandTrack, segment: Segment, sighting: Sighting, camera: Camera) -> LiftedHand:
@@ -173,12 +185,11 @@ class HandExtractor:
         agrees = np.zeros(count, bool)
         for slot, detection in zip(track.slots, track.detections, strict=True):
             row = slot - first
-            if not 0 <= row < count:
+            if not 0 <= row < count or not segment.measured[row]:
                 continue
             landmarks[row], world[row], score[row] = detection.landmarks_px, detection.world_m, detection.score
             agrees[row] = detection.side == track.side
-            number = next(i for i, found in enumerate(sighting.detections[slot]) if found is detection)
-            depth = sighting.surface_z[slot][number]
+            depth = sighting.surface_z[slot][sighting.number(slot, detection)]
             if depth is not None:
                 surface_z[row] = depth
         turned = _unmirrored(world, agrees)
@@ -229,13 +240,31 @@ class HandExtractor:
                 "measured": float(hand.measured_T.mean()),
                 "visible": float(visible.mean()),
                 "misfit_px": float(misfit_px[hand.measured_T].mean()),
+                "misfit": float((misfit_px / size)[hand.measured_T].mean()),
                 "side_agreement": float(hand.side_agrees_T[hand.measured_T].mean()),
-                "score": float(hand.score_T[hand.measured_T].mean()),
                 "palm_size_m": float(np.median(palm_size(hand.joints_T213))),
                 "detector_palm_size_m": float(np.median(palm_size(hand.world_T213[hand.measured_T]))),
+                **hand.scores,
             },
             overlay_px=overlay.astype(np.float32),
         )
+
+
+def seen_of(track: HandTrack, sighting: Sighting) -> Seen:
+    """The frames in which a hand was detected, as trust.py takes them."""
+    numbered = [(slot, sighting.number(slot, hand)) for slot, hand in zip(track.slots, track.detections, strict=True)]
+    looks = [hand.second_look for hand in track.detections]
+    return Seen(
+        time_K=sighting.times[track.slots],
+        landmarks_K212=np.array([hand.landmarks_px for hand in track.detections]),
+        world_K213=np.array([hand.world_m for hand in track.detections]),
+        right_K=np.array([hand.side == "right" for hand in track.detections]),
+        score_K=np.array([hand.score for hand in track.detections]),
+        sharpness_K=np.array([sighting.sharpness[slot][number] for slot, number in numbered]),
+        repeated_K=sighting.repeated[track.slots],
+        place_K=np.array([np.nan if look is None else look.place for look in looks]),
+        mirrored_right_K=np.array([np.nan if look is None else look.right for look in looks]),
+    )
 
 
 def hand_size_px(landmarks_212: np.ndarray) -> float:

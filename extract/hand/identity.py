@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from extract.hand.detect import Detection, hand_size, palm_centre, without_duplicates
+from extract.hand.detection import Detection, hand_size, palm_centre, without_duplicates
 
 REACH = 1.0  # a hand is looked for this many hand sizes around its expected place ...
 REACH_PER_S = 6.0  # ... and this much further for every second it was not seen

@@ -1,0 +1,104 @@
+"""One detected hand in one frame, and what can be said about several of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from extract.hand.skeleton import PALM
+
+FLESH = 0.08  # share of a hand's size by which it reaches beyond its landmarks
+SAME_HAND = 0.35  # two detections with palms closer than this share of their size are one hand
+
+
+@dataclass(frozen=True)
+class SecondLook:
+    """What the detector says about the mirrored picture of the same frame.
+
+    place: mean distance of the landmarks to those of the nearest hand there, hand sizes; infinite where there is none.
+    right: the side of that hand, -1 (left) to 1, as certain as its label; 0 where there is none.
+    """
+
+    place: float
+    right: float
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One hand in one frame, as the detector saw it.
+
+    side: ``left`` or ``right``, of the person. score: 0..1, the detector's certainty of the side.
+    landmarks_px: f64 [21,2] pixels, in the order of skeleton.py.
+    world_m: f64 [21,3] metres, hand-centred, OpenCV axes seen along the ray through the hand; its size is unreliable.
+    second_look: None where there was none.
+    """
+
+    side: str
+    score: float
+    landmarks_px: np.ndarray
+    world_m: np.ndarray
+    second_look: SecondLook | None = None
+
+    @property
+    def label(self) -> str:
+        """``left hand`` or ``right hand``."""
+        return f"{self.side} hand"
+
+    @property
+    def box_4(self) -> np.ndarray:
+        """f64 x0, y0, x1, y1 pixels, around the landmarks; may reach beyond the picture."""
+        return np.concatenate([self.landmarks_px.min(0), self.landmarks_px.max(0)])
+
+
+def palm_centre(detection: Detection) -> np.ndarray:
+    """[2] pixels."""
+    return detection.landmarks_px[list(PALM)].mean(0)
+
+
+def hand_size(detection: Detection) -> float:
+    """Longer side of the box around the landmarks, pixels, at least 1."""
+    return float(max(np.ptp(detection.landmarks_px, axis=0).max(), 1.0))
+
+
+def without_duplicates(found: list[Detection]) -> list[Detection]:
+    """Drops the less certain of two detections of the same hand."""
+    kept: list[Detection] = []
+    for detection in sorted(found, key=lambda d: -d.score):
+        near = SAME_HAND * hand_size(detection)
+        if all(np.linalg.norm(palm_centre(detection) - palm_centre(other)) > near for other in kept):
+            kept.append(detection)
+    return kept
+
+
+def painted_over(image_HW3: np.ndarray, hands: list[Detection]) -> np.ndarray:
+    """The picture with its mean colour where the hands are."""
+    if not hands:
+        return image_HW3
+    painted = image_HW3.copy()
+    colour = [int(c) for c in image_HW3[::16, ::16].mean((0, 1))]
+    for hand in hands:
+        hull = cv2.convexHull(np.rint(hand.landmarks_px).astype(np.int32))
+        cv2.fillConvexPoly(painted, hull, colour)
+        cv2.polylines(painted, [hull], True, colour, thickness=max(round(2 * FLESH * hand_size(hand)), 1))
+    return painted
+
+
+def looked_at_again(found: Sequence[Detection], mirrored: Sequence[Detection], width: int) -> list[Detection]:
+    """``found`` with a second look at each. mirrored: hands in the mirrored picture, ``width`` pixels wide.
+
+    A hand that is there is found there too, at the mirrored place and with the other label. What only looks like a
+    hand to a detector that follows it from frame to frame is not, and a label that is a coin's toss comes out again.
+    """
+    result = []
+    for hand in found:
+        best = SecondLook(np.inf, 0.0)
+        for other in mirrored:
+            landmarks = other.landmarks_px * [-1, 1] + [width, 0]
+            place = float(np.linalg.norm(landmarks - hand.landmarks_px, axis=-1).mean()) / hand_size(hand)
+            if place < best.place:
+                best = SecondLook(place, other.score if other.side == "left" else -other.score)
+        result.append(replace(hand, second_look=best))
+    return result

@@ -1,0 +1,139 @@
+"""Which frames of a hand can be trusted, and what a whole track is worth: scores from what the detector saw.
+
+Everything here is measured against the track itself (a frame against its neighbours) or against a second look at the
+mirrored picture. Nothing here knows the truth; how well it tells good from bad is in docs/results/extraction.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from extract.hand.skeleton import PALM, palm_size
+
+INSIDE = 0.7  # a frame needs this share of the joints within the picture
+BLURRED = 0.55  # ... and this share of the sharpness of the track's sharp frames
+AROUND_S = 0.26  # a frame is compared with the median of the frames within this time on each side
+STRAY = 0.45  # hand sizes that the palm may be away from that median
+SWOLLEN = 0.22  # ... and by how much the logarithm of the hand's size may differ
+STILL = 0.015  # hand sizes; a hand that moves less from frame to frame may be seen in the same picture again
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One hand in K frames in which it was detected.
+
+    time_K: seconds. landmarks_K212: pixels. world_K213: metres. right_K: the label. score_K: its score.
+    sharpness_K, repeated_K: see signals.py. place_K: distance to the hand found in the mirrored picture, hand sizes;
+    NaN where there was no second look, infinite where it found nothing. mirrored_right_K: the side that the second look
+    speaks for, -1 (left) to 1, NaN where there was none.
+    """
+
+    time_K: np.ndarray
+    landmarks_K212: np.ndarray
+    world_K213: np.ndarray
+    right_K: np.ndarray
+    score_K: np.ndarray
+    sharpness_K: np.ndarray
+    repeated_K: np.ndarray
+    place_K: np.ndarray
+    mirrored_right_K: np.ndarray
+
+    def part(self, rows: np.ndarray) -> Seen:
+        """Some of the frames."""
+        return Seen(**{name: value[rows] for name, value in vars(self).items()})
+
+    @property
+    def centre_K2(self) -> np.ndarray:
+        """Centre of the palm, pixels."""
+        return self.landmarks_K212[:, PALM].mean(1)
+
+    @property
+    def size_K(self) -> np.ndarray:
+        """Spread of the landmarks, pixels: changes with distance and pose, and smoothly."""
+        spread = self.landmarks_K212 - self.landmarks_K212.mean(1, keepdims=True)
+        return np.maximum(4 * np.sqrt((spread**2).sum(-1).mean(1)), 1.0)
+
+
+def trusted(seen: Seen, image_size: tuple[int, int]) -> np.ndarray:
+    """bool [K]: frames worth using."""
+    if len(seen.time_K) == 0:
+        return np.zeros(0, bool)
+    good = inside(seen, image_size) >= INSIDE
+    good &= seen.sharpness_K >= BLURRED * np.quantile(seen.sharpness_K, 0.75)
+    good &= ~_stale(seen)
+    return good & ~_outliers(seen, good)
+
+
+def inside(seen: Seen, image_size: tuple[int, int]) -> np.ndarray:
+    """f64 [K]: share of the joints that lie within the picture."""
+    within = (seen.landmarks_K212 >= 0) & (seen.landmarks_K212 <= np.array(image_size))
+    return within.all(-1).mean(1)
+
+
+def _stale(seen: Seen) -> np.ndarray:
+    """The picture was shown once more although the hand is in motion: where the hand is now, it does not show."""
+    stale = seen.repeated_K.copy()
+    for row in np.flatnonzero(stale):
+        before, after = max(row - 2, 0), min(row + 2, len(stale) - 1)
+        moved = np.linalg.norm(seen.centre_K2[after] - seen.centre_K2[before]) / seen.size_K[row]
+        stale[row] = moved > STILL * (after - before)
+    return stale
+
+
+def _outliers(seen: Seen, usable_K: np.ndarray) -> np.ndarray:
+    """Frames that differ from the median of those around them; steady motion of any speed does not."""
+    outlier = np.zeros(len(usable_K), bool)
+    centre, size = seen.centre_K2, np.log(seen.size_K)
+    for row, time in enumerate(seen.time_K):
+        near = np.flatnonzero(usable_K & (np.abs(seen.time_K - time) <= AROUND_S))
+        # As many before as after, so that a steady motion has its median here.
+        before, after = near[near < row], near[near > row]
+        count = min(len(before), len(after))
+        if count < 2:
+            continue
+        around = np.concatenate([before[-count:], [row], after[:count]])
+        away = np.linalg.norm(centre[row] - np.median(centre[around], 0)) / np.exp(np.median(size[around]))
+        swollen = abs(size[row] - np.median(size[around]))
+        outlier[row] = away > STRAY or swollen > SWOLLEN
+    return outlier
+
+
+def scores(seen: Seen, image_size: tuple[int, int]) -> dict[str, float]:
+    """Named scores of the frames that are used."""
+    result = {
+        "inside": float(inside(seen, image_size).mean()),
+        "sharpness": float(np.median(seen.sharpness_K)),
+        "score": float(seen.score_K.mean()),
+    }
+    world = palm_size(seen.world_K213)
+    result["bone_stability"] = float(world.std() / world.mean())
+    steps = np.diff(seen.time_K)
+    rate = float(np.median(steps)) if len(steps) else 0.0
+    jump, swell, jitter = _steps(seen, rate)
+    if len(jump):
+        result |= {"jump": float(jump.max()), "swell": float(swell.max()), "jitter": float(np.median(jitter))}
+    looked = ~np.isnan(seen.place_K)
+    if looked.any():
+        result["second_look"] = float(np.median(seen.place_K[looked].clip(0, 9)))
+        result["second_look_found"] = float(np.isfinite(seen.place_K[looked]).mean())
+    return result
+
+
+def _steps(seen: Seen, rate: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How far each step of the palm (hand sizes) and of the logarithm of its size is from the steps around it."""
+    if len(seen.time_K) < 5:
+        return np.zeros(0), np.zeros(0), np.zeros(0)
+    elapsed = np.diff(seen.time_K)
+    size = np.median(seen.size_K)
+    velocity = np.diff(seen.centre_K2, axis=0) / elapsed[:, None] / size
+    growth = np.diff(np.log(seen.size_K)) / elapsed
+    jump, swell = [], []
+    for row in range(len(elapsed)):
+        near = [k for k in range(row - 3, row + 4) if 0 <= k < len(elapsed) and k != row]
+        jump.append(np.linalg.norm(velocity[row] - np.median(velocity[near], 0)) * min(elapsed[row], 2 * rate))
+        swell.append(abs(growth[row] - np.median(growth[near])) * min(elapsed[row], 2 * rate))
+    middle = 0.5 * (seen.landmarks_K212[2:] + seen.landmarks_K212[:-2])
+    jitter = np.linalg.norm(seen.landmarks_K212[1:-1] - middle, axis=-1).mean(1) / seen.size_K[1:-1]
+    return np.array(jump), np.array(swell), jitter
