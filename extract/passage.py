@@ -28,6 +28,7 @@ from extract.stretches import Stretch, stretches
 from pipeline.ahead import ahead
 
 FRAMES_AHEAD = 16
+STRIP = 4  # frames side by side in the picture of a clip
 ALIVE_EVERY = 100  # frames between signs of life
 
 
@@ -132,7 +133,7 @@ class Passage:
                 found = faults(clip.meta.quality, self._extractor.gates)
                 for reason, detail in found:
                     span = f"{clip.arrays['timestamps'][0]:.2f} to {clip.arrays['timestamps'][-1]:.2f} s"
-                    strip = encode_image(strip_image(clip, 4))
+                    strip = encode_image(strip_image(clip, STRIP))
                     self.rejections.append(Rejected(reason, f"{detail}, {span}", strip))
                 if not found:
                     self._made += 1

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from data.clips import Clip, Shard
+from data.clips import Clip, Shard, encode_image
 from data.index import Episode, Rejection
-from data.overlay import filmstrip
+from data.overlay import filmstrip, strip_image
+from extract.passage import STRIP
 from extract.worker import REJECTED
 from pipeline.section import Section
 from pipeline.units import finished_shards
 
 CLIPS_PER_KIND = 2
+SIDE = 8  # pictures in each column of accepted and rejected
 
 
 def write_section(
@@ -46,6 +49,7 @@ def write_section(
         fps = float((len(times) - 1) / (times[-1] - times[0]))
         points, visible = clip.arrays["points"], clip.arrays["visible"]
         section.cloud(_kind(clip), points, visible, fps, _caption(clip), top=clip is leading)
+    section.sides("Accepted and rejected", ("accepted", _accepted(shown)), ("rejected", _rejected(folder, rejections)))
     section.rejections(
         [
             (
@@ -58,6 +62,21 @@ def write_section(
         ]
     )
     section.save(folder)
+
+
+def _accepted(shown: list[Clip]) -> list[tuple[bytes, str]]:
+    return [(encode_image(strip_image(clip, STRIP)), f"{clip.key}: {_caption(clip)}") for clip in shown[:SIDE]]
+
+
+def _rejected(folder: Path, rejections: list[Rejection]) -> list[tuple[bytes, str]]:
+    """One of every reason first, then more of each, until the column is full."""
+    seen: Counter[str] = Counter()
+    ranked = []
+    for number, rejection in enumerate(rejections):
+        if (picture := _picture(folder, rejection.picture)) is not None:
+            ranked.append((seen[rejection.reason], number, picture, f"{rejection.reason}: {rejection.detail}"))
+            seen[rejection.reason] += 1
+    return [(picture, text) for _, _, picture, text in sorted(ranked)[:SIDE]]
 
 
 def _leading(shown: list[Clip]) -> Clip | None:

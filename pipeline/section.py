@@ -87,6 +87,18 @@ class Section:
         """Pictures side by side: (PNG or JPEG bytes, caption) each."""
         self._add("images", top, title, **self._pictures(title, images))
 
+    def sides(
+        self,
+        title: str,
+        left: tuple[str, Sequence[tuple[bytes, str]]],
+        right: tuple[str, Sequence[tuple[bytes, str]]],
+    ) -> None:
+        """Two columns of pictures to compare: (heading, [(PNG or JPEG bytes, caption), ...]) each."""
+        fields = self._pictures(title, [*left[1], *right[1]])
+        for number, picture in enumerate(fields["images"]):
+            picture["side"] = "left" if number < len(left[1]) else "right"
+        self._add("sides", False, title, headings=[plain(left[0]), plain(right[0])], **fields)
+
     def film(self, title: str, frames: Sequence[tuple[bytes, str]], fps: float = 5.0, top: bool = False) -> None:
         """A film strip: (PNG or JPEG bytes, caption) in time order, played at ``fps`` when opened."""
         self._add("film", top, title, fps=_rounded(fps), **self._pictures(title, frames))

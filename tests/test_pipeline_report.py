@@ -45,6 +45,7 @@ def made_up_run(run_dir: Path, name: str = "reach.mp4") -> Path:
     visible = np.random.default_rng(1).random((12, 40)) < 0.8
     extraction.cloud(f"Cloud {name}", moving_cloud(), visible, 20.0, name, predicted_TM3=moving_cloud() + 0.01)
     extraction.table(f"Videos {name}", ["video", "frames"], [[name, 20], ["unbroken" * 20, 31]])
+    extraction.sides(f"Both {name}", (f"kept {name}", [(picture(60), name)]), (f"dropped {name}", []))
     extraction.rejections(
         [(name, "no_hand", f"in {name}", picture(9, "PNG")), ("empty.mp4", "unreadable", "0 bytes", None)]
     )

@@ -35,6 +35,7 @@ def all_kinds() -> Section:
     section.facts([("clips", np.int64(2)), ("error", 14.23456)], top=True)
     section.table("videos", ["name", "frames"], [["a.mp4", 20], ["b.mp4", None]])
     section.images("overlays", [(encoded("PNG"), "a"), (encoded("JPEG"), "b")])
+    section.sides("good and bad", ("good", [(encoded("PNG"), "a")]), ("bad", [(encoded("JPEG"), "b")]))
     section.film("rollout", [(encoded("JPEG", level=i), f"{i} s") for i in range(3)], fps=5)
     section.curves("loss", "step", "loss", {"train": ([0, 1, 2], [3.0, float("nan"), 1.0])}, log_y=True)
     section.cloud("hand", np.random.default_rng(0).normal(size=(4, 20, 3)), np.ones((4, 20), bool), 20.0, "turning")

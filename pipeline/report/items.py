@@ -85,12 +85,29 @@ def _pictures(item: dict[str, Any], place: str) -> tuple[list[dict[str, Any]], s
     return shown, _aside("; ".join(lines)) if lines else ""
 
 
+def _figures(pictures: list[dict[str, Any]], title: str) -> str:
+    return "".join(
+        f"<figure>{picture_html(p, title)}<figcaption>{esc(p.get('caption', ''))}</figcaption></figure>"
+        for p in pictures
+    )
+
+
+def _sides(item: dict[str, Any], element_id: str, place: str) -> str:
+    shown, more = _pictures(item, place)
+    columns = ""
+    for side, heading in zip(("left", "right"), item["headings"], strict=True):
+        pictures = [picture for picture in shown if picture.get("side") == side]
+        cells = _figures(pictures, heading) or '<p class="small">none</p>'
+        columns += f"<div><h4>{esc(heading)}</h4>{cells}</div>"
+    return (
+        f'<figure class="gallery" data-group><figcaption>{esc(item["title"])}</figcaption>'
+        f'<div class="sides">{columns}</div>{more}</figure>'
+    )
+
+
 def _images(item: dict[str, Any], element_id: str, place: str) -> str:
     shown, more = _pictures(item, place)
-    cells = "".join(
-        f"<figure>{picture_html(p, item['title'])}<figcaption>{esc(p.get('caption', ''))}</figcaption></figure>"
-        for p in shown
-    )
+    cells = _figures(shown, item["title"])
     size = " few" if len(shown) <= 2 else ""
     return (
         f'<figure class="gallery" data-group><figcaption>{esc(item["title"])}</figcaption>'
@@ -100,10 +117,7 @@ def _images(item: dict[str, Any], element_id: str, place: str) -> str:
 
 def _film(item: dict[str, Any], element_id: str, place: str) -> str:
     shown, more = _pictures(item, place)
-    cells = "".join(
-        f"<figure>{picture_html(p, item['title'])}<figcaption>{esc(p.get('caption', ''))}</figcaption></figure>"
-        for p in shown
-    )
+    cells = _figures(shown, item["title"])
     fps = float(item.get("fps") or 5.0)
     play = '<button type="button" class="play" hidden>Play</button>' if len(shown) > 1 else ""
     return (
@@ -205,6 +219,7 @@ _RENDER = {
     "facts": _facts,
     "table": _table,
     "images": _images,
+    "sides": _sides,
     "film": _film,
     "curves": _curves,
     "cloud": _cloud,
