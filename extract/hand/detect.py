@@ -171,6 +171,7 @@ def _detections(result: Any, image_HW3: np.ndarray) -> list[Detection]:
             score=float(handedness[0].score),
             landmarks_px=np.array([[p.x * width, p.y * height] for p in landmarks]),
             world_m=np.array([[p.x, p.y, p.z] for p in world]),
+            depth_px=np.array([p.z * width for p in landmarks]),
         )
         for handedness, landmarks, world in zip(
             result.handedness, result.hand_landmarks, result.hand_world_landmarks, strict=True

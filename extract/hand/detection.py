@@ -34,6 +34,8 @@ class Detection:
     landmarks_px: f64 [21,2] pixels, in the order of skeleton.py.
     world_m: f64 [21,3] metres, hand-centred, OpenCV axes seen along the ray through the hand; its size is unreliable.
     second_look: None where there was none.
+    depth_px: f64 [21], how far each landmark lies behind the wrist, in pixels of the picture, along the ray through the
+        hand; a second opinion beside world_m, and free of its size. None where the detector has none.
     """
 
     side: str
@@ -41,6 +43,7 @@ class Detection:
     landmarks_px: np.ndarray
     world_m: np.ndarray
     second_look: SecondLook | None = None
+    depth_px: np.ndarray | None = None
 
     @property
     def label(self) -> str:
