@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 
 from data.clips import Clip, encode_image
 from data.episode import Frame
 from data.index import Episode
-from data.letterbox import resize
 from data.overlay import strip_image
 from data.reader import EpisodeReader
 from data.schema import ClipMeta
@@ -92,7 +92,7 @@ class Passage:
 
         def noted(frames: Iterable[Frame]) -> Iterator[Frame]:
             for frame in frames:
-                waiting.append((frame.index, resize(frame.image, *self._size)))
+                waiting.append((frame.index, cv2.resize(frame.image, self._size, interpolation=cv2.INTER_AREA)))
                 yield frame
 
         frames = ahead(self._reader.frames(self._config.rate_hz), FRAMES_AHEAD)
