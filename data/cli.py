@@ -86,7 +86,7 @@ def _index(arguments: argparse.Namespace) -> None:
     )
     for rejection in rejected:
         log.info(f"rejected {rejection.item}: {rejection.reason}: {rejection.detail}")
-    seconds = sum(episode.duration_s for episode in episodes)
+    seconds = sum(episode.seconds for episode in episodes)
     log.info(f"{len(episodes)} episodes, {seconds / 60:.1f} minutes of video, {len(rejected)} files rejected")
 
 

@@ -41,6 +41,12 @@ class IndexConfig(Settings):
     """``python -m data index``."""
 
     sources: list[Source] = Field(min_length=1)
+    split_minutes: float | None = Field(
+        default=10.0,
+        ge=0.5,
+        description="Longer videos become several episodes of equal length, so that several workers share one; null = "
+        "never. Episodes with arrays or a frame_range are never split.",
+    )
 
     @model_validator(mode="after")
     def _names_differ(self) -> IndexConfig:

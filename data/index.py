@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,18 @@ class Episode(Settings):
     sidecar: Sidecar
 
     @property
+    def span(self) -> tuple[int, int]:
+        """First frame of the episode in its video, and the one after the last; 0 for both when the file does not say."""
+        start, end = self.sidecar.frame_range or (0, self.frames)
+        return min(start, self.frames), min(end, self.frames)
+
+    @property
+    def seconds(self) -> float:
+        """Length of the episode."""
+        start, end = self.span
+        return self.duration_s * (end - start) / self.frames if self.frames else self.duration_s
+
+    @property
     def arrays_path(self) -> Path | None:
         return self.path.with_name(self.sidecar.arrays) if self.sidecar.arrays else None
 
@@ -74,7 +88,7 @@ def build_index(config: IndexConfig, out: Path, simulated: Path) -> tuple[list[E
         folder = source.path or simulated
         if not folder.is_dir():
             raise UserError(f"index.sources: '{source.name}': {folder} is not a folder. Name an existing folder.")
-        for found in _scan(folder, source, remembered):
+        for found in _scan(folder, source, remembered, config.split_minutes):
             if isinstance(found, Rejection):
                 rejected.append(found)
                 continue
@@ -105,13 +119,15 @@ def read_rejected(folder: Path) -> list[Rejection]:
     return [Rejection(**row) for row in read_lines(folder / "rejected.jsonl")]
 
 
-def _scan(folder: Path, source: Source, remembered: _Hashes) -> Iterator[Episode | Rejection]:
+def _scan(
+    folder: Path, source: Source, remembered: _Hashes, split_minutes: float | None
+) -> Iterator[Episode | Rejection]:
     files = sorted(path for path in folder.rglob("*") if not path.is_dir() and not _hidden(path, folder))
     videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
     companions = {path for video in videos for path in (*sidecar_paths(video), video.with_suffix(".npz"))}
     for path in files:
         if path.suffix.lower() in VIDEO_SUFFIXES:
-            yield from _episodes(path, source, remembered)
+            yield from _episodes(path, source, remembered, split_minutes)
         elif path not in companions:
             yield Rejection(
                 str(path), "not_a_video", f"suffix '{path.suffix}' is not that of a video, nor a sidecar of one"
@@ -122,7 +138,9 @@ def _hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
-def _episodes(path: Path, source: Source, remembered: _Hashes) -> Iterator[Episode | Rejection]:
+def _episodes(
+    path: Path, source: Source, remembered: _Hashes, split_minutes: float | None
+) -> Iterator[Episode | Rejection]:
     try:
         info = probe(path)
         sha256 = remembered.sha256(path)
@@ -143,7 +161,17 @@ def _episodes(path: Path, source: Source, remembered: _Hashes) -> Iterator[Episo
         if wrong:
             yield Rejection(str(path), "bad_sidecar", wrong)
         else:
-            yield _episode(path, source, info, sha256, sidecar, remembered)
+            for part in _parts(sidecar, info, split_minutes):
+                yield _episode(path, source, info, sha256, part, remembered)
+
+
+def _parts(sidecar: Sidecar, info: VideoInfo, split_minutes: float | None) -> list[Sidecar]:
+    """The stretch itself, or equal parts of a long video. The last one is open: containers may promise too little."""
+    count = 1 if split_minutes is None else math.ceil(info.duration_s / (60 * split_minutes) - 0.1)
+    if count < 2 or sidecar.frame_range or sidecar.arrays or info.frames < 2 * count:
+        return [sidecar]
+    ends = [round(info.frames * number / count) for number in range(count)] + [round(1.05 * info.frames)]
+    return [sidecar.model_copy(update={"frame_range": span}) for span in pairwise(ends)]
 
 
 def _conflict(path: Path, info: VideoInfo, sidecar: Sidecar) -> str | None:

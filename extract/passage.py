@@ -102,7 +102,7 @@ class Passage:
     def _counted(self, records: Iterable[Record]) -> Iterator[Record]:
         self._middle: bytes | None = None
         for record in records:
-            if self._middle is None and (record.index >= self._episode.frames // 2):
+            if self._middle is None and record.index >= sum(self._episode.span) // 2:
                 self._middle = encode_image(record.image)
             if self.frames % ALIVE_EVERY == 0:
                 self._alive()

@@ -50,6 +50,21 @@ def test_bad_files_give_one_reason_each_and_good_ones_survive(tmp_path: Path, ma
     assert all(rejection.detail for rejection in rejected.values())
 
 
+def test_long_videos_are_split_into_equal_episodes_of_one_group(tmp_path: Path, make_video: MakeVideo) -> None:
+    make_video(tmp_path / "long.mp4", frames=2000, fps=20)
+    make_video(tmp_path / "told.mp4", frames=1990, fps=20)
+    (tmp_path / "told.json").write_text(json.dumps({"frame_range": [0, 1980]}))
+    config = IndexConfig.model_validate({"sources": [{"name": "mine", "path": tmp_path}], "split_minutes": 0.5})
+    episodes, _ = build_index(config, tmp_path / "index", tmp_path)
+    parts = [episode for episode in episodes if episode.path.name == "long.mp4"]
+    assert [part.span for part in parts] == [(0, 500), (500, 1000), (1000, 1500), (1500, 2000)]
+    assert sum(part.seconds for part in parts) == pytest.approx(100, abs=0.1)
+    assert len({part.group for part in parts}) == 1 and len({part.episode_id for part in parts}) == 4
+    read = [index for part in parts for index, _, _ in frames(part.path, 2.0, part.sidecar.frame_range)]
+    assert read == sorted(set(read)) and read[0] == 0 and read[-1] >= 1990
+    assert len([episode for episode in episodes if episode.path.name == "told.mp4"]) == 1
+
+
 def test_sidecar_json_list_and_csv_make_stretches(tmp_path: Path, make_video: MakeVideo) -> None:
     make_video(tmp_path / "a.mp4")
     (tmp_path / "a.json").write_text(

@@ -26,10 +26,10 @@ PARTS = ("hands", "masks", "robots", "camera", "trust")
 HEAD = """# Extraction: accuracy and trust
 
 Written by `python -m tests.benchmarks.extraction --json FILE`, with `KINECLOUD_FOOTAGE` set for what uses real footage.
-Every clip with exact truth is **simulated**; real footage has no truth beyond a depth sensor. Errors are in the camera's
-frame unless said otherwise. Displacement: from frame to frame, of the same point. Constants were set on other seeds
-than those shown here. Networks: MediaPipe's HandLandmarker alone; no depth, segmentation or tracking network could be
-had where this was measured (see [models.md](../models.md)).
+Every clip with exact truth is **simulated**; real footage has no truth beyond a depth sensor. Errors are in the frame
+of the camera unless said otherwise. Displacement: from frame to frame, of the same point. Constants were set on other
+seeds than those shown here. Networks: MediaPipe's HandLandmarker alone; no depth, segmentation or tracking network
+could be had where this was measured (see [models.md](../models.md)).
 
 {when}
 """
