@@ -46,7 +46,7 @@ class Episode(Settings):
 
     @property
     def span(self) -> tuple[int, int]:
-        """First frame of the episode in its video, and the one after the last; 0 for both when the file does not say."""
+        """First frame of the episode in its video, and the one after the last; both 0 when the file does not say."""
         start, end = self.sidecar.frame_range or (0, self.frames)
         return min(start, self.frames), min(end, self.frames)
 

@@ -35,8 +35,8 @@ class Sidecar(Settings):
     embodiment: str | None = Field(default=None, description="For example `human-hand`, `widowx-gripper`.")
     effector: Literal["hand", "gripper", "mask"] | None = Field(
         default=None,
-        description="`hand`: find human hands; `gripper`: find what extract.gripper is told to look for; `mask`: follow "
-        "the mask in `arrays`, with its depth. null = what the source says.",
+        description="`hand`: find human hands; `gripper`: find what extract.gripper is told to look for; `mask`: "
+        "follow the mask in `arrays`, with its depth. null = what the source says.",
     )
     side: Literal["left", "right"] | None = Field(default=None, description="Keep only this hand; null keeps both.")
     intrinsics: tuple[tuple[float, float, float], ...] | None = Field(
