@@ -1,0 +1,203 @@
+"""The background followed through a video, frame by frame, in bounded memory.
+
+Pyramidal Lucas-Kanade (Bouguet, 2001) on a small grey picture. While the camera rests, every frame is compared with one
+anchor frame, which is cheap and does not drift; when it moves, each frame is compared with the one before, forward and
+backward. Kept are the places of some hundred points per frame and the depth there, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from extract.camera.config import CameraMotionConfig
+from extract.camera.relink import Relinker
+from extract.camera.sample import depth_at
+
+WINDOW = (15, 15)
+LEVELS = 3
+FULL = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.01)
+QUICK = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 8, 0.02)
+STRAY_PX = 1.0  # at rest, a point further than this from where it was is hidden or moves by itself
+REFRESH = 8  # frames of a moving camera between two searches for new points
+LOST = 0.3  # below this share of surviving points the frame is looked up by appearance
+
+
+@dataclass(frozen=True)
+class Row:
+    """One frame. ids: int32 [n]. pixels: f32 [n,2] of the full picture, its first pixel's centre at (0.5, 0.5).
+
+    depth: f32 [n] metres, 0 = unknown. drift: f64 [2] pixels, summed median motion of the background since the video's
+    begin.
+    """
+
+    ids: np.ndarray
+    pixels: np.ndarray
+    depth: np.ndarray
+    drift: np.ndarray
+
+
+class BackgroundTracks:
+    """Feed it every frame of a video in order; ask for the camera's motion over any stretch that is not forgotten."""
+
+    def __init__(self, config: CameraMotionConfig | None = None):
+        self.config = config or CameraMotionConfig()
+        self.rows: dict[int, Row] = {}
+        self.next_slot = 0
+        self.scale_2 = np.ones(2)  # full picture / small picture, along x and y
+        self._grey: np.ndarray | None = None
+        self._anchor: np.ndarray | None = None
+        self._ids = np.zeros(0, np.int32)  # of the anchor's points
+        self._home = np.zeros((0, 2), np.float32)  # where they were in the anchor
+        self._now = np.zeros((0, 2), np.float32)  # where they were last
+        self._base = np.zeros(2)  # drift of the anchor
+        self._seen = np.zeros(0, bool)  # in the last frame
+        self._velocity = np.zeros(2, np.float32)  # median motion from the frame before
+        self._fresh_id = 0
+        self._since_search = 0
+        self._relinker = Relinker()
+
+    def add(self, image_HW3: np.ndarray, depth_HW: np.ndarray | None, boxes: Sequence[np.ndarray] | np.ndarray) -> int:
+        """Takes the next frame; returns its slot: 0 for the first one.
+
+        image: uint8 RGB. depth: f32 metres, 0 = unknown, or None. boxes: f64 [K,4] x0, y0, x1, y1 of effectors, pixels
+        of the image: nothing in them is background.
+        """
+        grey = self._small(image_HW3)
+        hidden = self._hidden(np.asarray(boxes, np.float64).reshape(-1, 4), grey.shape)
+        if self._anchor is None:
+            self._reanchor(grey, hidden)
+        elif not self._rests(grey, hidden):
+            self._follow(grey, hidden)
+        self._grey = grey
+        inside = ~hidden[self._cells(self._now, grey.shape)] & self._seen
+        pixels = ((self._now + 0.5) * self.scale_2)[inside].astype(np.float32)
+        moved = np.median((self._now - self._home)[inside], axis=0) if inside.any() else np.zeros(2)
+        depth = np.zeros(len(pixels), np.float32)
+        if depth_HW is not None:
+            zoom = np.array(depth_HW.shape[1::-1]) / np.array(image_HW3.shape[1::-1])
+            depth = depth_at(depth_HW, pixels * zoom)
+        slot = self.next_slot
+        self.rows[slot] = Row(self._ids[inside].copy(), pixels, depth, self._base + moved)
+        self.next_slot += 1
+        return slot
+
+    def forget(self, before_slot: int) -> None:
+        """Drops what is kept of earlier frames; stretches that begin there can no longer be solved."""
+        for slot in [slot for slot in self.rows if slot < before_slot]:
+            del self.rows[slot]
+
+    def _small(self, image: np.ndarray) -> np.ndarray:
+        """Grey and small: halved exactly (each pixel the mean of four) as often as that leaves enough, then scaled."""
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        while max(grey.shape) >= 2 * self.config.long_side:
+            height, width = grey.shape[0] // 2, grey.shape[1] // 2
+            grey = cv2.resize(grey[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
+        ratio = self.config.long_side / max(grey.shape)
+        if ratio < 1:
+            grey = cv2.resize(grey, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_LINEAR)
+        self.scale_2 = np.array(image.shape[1::-1]) / np.array(grey.shape[::-1])
+        return grey
+
+    def _hidden(self, boxes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """bool [h,w] of the small picture: inside a grown box."""
+        hidden = np.zeros(shape, bool)
+        for x0, y0, x1, y1 in boxes / np.tile(self.scale_2, 2):
+            dx, dy = self.config.box_margin * (x1 - x0), self.config.box_margin * (y1 - y0)
+            left, top = max(int(x0 - dx), 0), max(int(y0 - dy), 0)
+            hidden[top : max(int(np.ceil(y1 + dy)), 0), left : max(int(np.ceil(x1 + dx)), 0)] = True
+        return hidden
+
+    @staticmethod
+    def _cells(points: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        cells = np.rint(points).astype(int)
+        return np.clip(cells[:, 1], 0, shape[0] - 1), np.clip(cells[:, 0], 0, shape[1] - 1)
+
+    def _rests(self, grey: np.ndarray, hidden: np.ndarray) -> bool:
+        """Whether the background lies where it lay in the anchor; then the points' places are renewed from there."""
+        if np.hypot(*self._velocity) > 2 * self.config.still_px or len(self._home) < self.config.min_points:
+            return False
+        assert self._anchor is not None
+        flow = cv2.calcOpticalFlowPyrLK(
+            self._anchor, grey, self._home, self._now.copy(), None, None, WINDOW, 1, QUICK, cv2.OPTFLOW_USE_INITIAL_FLOW
+        )
+        moved, found = flow[0] - self._home, flow[1].ravel() == 1
+        seen = found & ~hidden[self._cells(self._home, grey.shape)]
+        if seen.sum() < max(self.config.min_points, 0.4 * len(self._home)):
+            return False
+        shift = np.median(moved[seen], axis=0)
+        near = seen & (np.linalg.norm(moved - shift, axis=1) < STRAY_PX)
+        if np.hypot(*shift) > self.config.still_px or near.sum() < 0.5 * seen.sum():
+            return False
+        self._seen = near
+        self._now = np.where(near[:, None], flow[0], self._home + shift).astype(np.float32)
+        self._velocity = np.zeros(2, np.float32)
+        return True
+
+    def _follow(self, grey: np.ndarray, hidden: np.ndarray) -> None:
+        """From the frame before to this one, which becomes the anchor."""
+        assert self._grey is not None
+        before = self._now[self._seen]
+        self._ids = self._ids[self._seen]
+        after, kept = self._klt(self._grey, grey, before)
+        if kept.sum() < LOST * max(len(before), 1):
+            jump = self._relinker.displacement(self._grey, grey, before)
+            if jump is not None:
+                after, kept = self._klt(self._grey, grey, before, jump)
+        kept &= ~hidden[self._cells(after, grey.shape)]
+        if kept.any():
+            self._velocity = np.median((after - before)[kept], axis=0).astype(np.float32)
+            self._base = self._base + np.median((after - self._home[self._seen])[kept], axis=0)
+        self._ids, self._now = self._ids[kept], after[kept]
+        self._reanchor(grey, hidden)
+
+    def _klt(
+        self, first: np.ndarray, second: np.ndarray, points: np.ndarray, jump: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Places in the second picture f32 [n,2], and bool [n]: came back to where it started."""
+        if len(points) == 0:
+            return points, np.zeros(0, bool)
+        guess = points + (self._velocity if jump is None else jump)
+        flags = cv2.OPTFLOW_USE_INITIAL_FLOW
+        after, found, _ = cv2.calcOpticalFlowPyrLK(
+            first, second, points, guess.astype(np.float32), None, None, WINDOW, LEVELS, FULL, flags
+        )
+        back, returned, _ = cv2.calcOpticalFlowPyrLK(
+            second, first, after, points.copy(), None, None, WINDOW, LEVELS, FULL, flags
+        )
+        height, width = second.shape
+        inside = (after >= 0).all(1) & (after[:, 0] <= width - 1) & (after[:, 1] <= height - 1)
+        close = np.linalg.norm(back - points, axis=1) < self.config.backward_px
+        return after, (found.ravel() == 1) & (returned.ravel() == 1) & inside & close
+
+    def _reanchor(self, grey: np.ndarray, hidden: np.ndarray) -> None:
+        """Makes this frame the one that the next ones are compared with, and looks for new points where they lack."""
+        self._anchor = grey
+        self._since_search += 1
+        wanted = self.config.points if np.hypot(*self._velocity) > self.config.still_px else self.config.points // 2
+        if len(self._now) < 0.6 * wanted or self._since_search >= REFRESH:
+            self._since_search = 0
+            self._search(grey, hidden, wanted)
+        self._home = self._now.copy()
+        self._seen = np.ones(len(self._now), bool)
+
+    def _search(self, grey: np.ndarray, hidden: np.ndarray, wanted: int) -> None:
+        """Corners (Shi and Tomasi, 1994) where no followed point is near."""
+        spacing = int(np.sqrt(grey.size / wanted) * 0.7)
+        free = np.where(hidden, 0, 255).astype(np.uint8)
+        for x, y in self._now:
+            cv2.circle(free, (round(float(x)), round(float(y))), spacing, 0, -1)
+        count = max(wanted - len(self._now), 0)
+        if count == 0:
+            return
+        corners = cv2.goodFeaturesToTrack(grey, count, 0.004, spacing, mask=free, blockSize=5)
+        if corners is None:
+            return
+        corners = corners.reshape(-1, 2)
+        fresh = np.arange(self._fresh_id, self._fresh_id + len(corners), dtype=np.int32)
+        self._fresh_id += len(corners)
+        self._ids = np.concatenate([self._ids, fresh])
+        self._now = np.concatenate([self._now, corners]).astype(np.float32)
