@@ -23,7 +23,7 @@ from data.episode import Frame
 from extract.effector import Camera
 from extract.hand.bundle import hand_bundle
 from extract.hand.config import HandConfig
-from extract.hand.detection import Detection, looked_at_again, painted_over, without_duplicates
+from extract.hand.detection import Detection, change, looked_at_again, painted_over, without_duplicates
 
 
 class HandFinder:
@@ -91,10 +91,16 @@ class HandDetector:
 
     def _detect(self, image_HW3: np.ndarray, time_s: float) -> list[Detection]:
         followed = [landmarker for landmarker in self._landmarkers if landmarker.hand is not None]
-        found = [hand for landmarker in followed if (hand := landmarker.follow(image_HW3, time_s)) is not None]
-        found = without_duplicates(found)
+        found, changes = [], []
         for landmarker in followed:
-            if not any(landmarker.hand is hand for hand in found):  # two followed one hand
+            before, hand = landmarker.hand, landmarker.follow(image_HW3, time_s)
+            if before is not None and hand is not None:
+                found.append(hand)
+                changes.append(change(before, hand))
+        # Of two that have come to follow one hand, the one that saw less of a change has followed it all along.
+        found = without_duplicates(found, changes)
+        for landmarker in followed:
+            if not any(landmarker.hand is hand for hand in found):
                 landmarker.hand = None
         due = len(found) < max(len(followed), 1) or time_s - self._last_look >= self._pause_s - 1e-6
         free = [landmarker for landmarker in self._landmarkers if landmarker.hand is None]

@@ -66,10 +66,19 @@ def hand_size(detection: Detection) -> float:
     return float(max(np.ptp(detection.landmarks_px, axis=0).max(), 1.0))
 
 
-def without_duplicates(found: list[Detection]) -> list[Detection]:
-    """Drops the less certain of two detections of the same hand."""
+def change(before: Detection, after: Detection) -> float:
+    """How much size and pose in the picture differ, hand sizes: the mean over the landmarks, and a factor of e counts
+    as half a hand's size. 0.03 from frame to frame is usual, 0.2 is another hand."""
+    sizes = hand_size(before), hand_size(after)
+    poses = [(hand.landmarks_px - palm_centre(hand)) / size for hand, size in zip((before, after), sizes, strict=True)]
+    return float(np.linalg.norm(poses[1] - poses[0], axis=-1).mean() + 0.5 * abs(np.log(sizes[1] / sizes[0])))
+
+
+def without_duplicates(found: list[Detection], doubts: Sequence[float] | None = None) -> list[Detection]:
+    """Drops the more doubtful of two detections of the same hand. doubts: one for each; default: the less certain."""
+    order = np.argsort([-hand.score for hand in found] if doubts is None else doubts, kind="stable")
     kept: list[Detection] = []
-    for detection in sorted(found, key=lambda d: -d.score):
+    for detection in (found[number] for number in order):
         near = SAME_HAND * hand_size(detection)
         if all(np.linalg.norm(palm_centre(detection) - palm_centre(other)) > near for other in kept):
             kept.append(detection)

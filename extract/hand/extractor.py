@@ -20,7 +20,7 @@ from extract.hand.observe import level, observe, sample_surface_depth
 from extract.hand.signals import Repeats, sharpness
 from extract.hand.skeleton import JOINTS, palm_size
 from extract.hand.surface import facing_camera, hidden_by_hand, make_surface, pinch_opening
-from extract.hand.trust import Seen, scores, trusted
+from extract.hand.trust import Seen, rightness, scores, trusted
 from extract.hand.uncertainty import point_sigma
 from extract.segments import Segment, split_at_gaps
 
@@ -175,7 +175,13 @@ class HandExtractor:
                     continue
                 within = good & (slots >= segment.slots[0]) & (slots <= segment.slots[-1])
                 hand = self._lift(track, segment, sighting, camera)
-                hands.append(replace(hand, scores=scores(observed.part(within), camera.image_size)))
+                hands.append(
+                    replace(
+                        hand,
+                        scores=scores(observed.part(within), camera.image_size)
+                        | {"r_" + k: v for k, v in rightness(observed.part(within)).items()},
+                    )
+                )
         return hands, rejections
 
     def _lift(self, track: HandTrack, segment: Segment, sighting: Sighting, camera: Camera) -> LiftedHand:
@@ -264,6 +270,12 @@ def seen_of(track: HandTrack, sighting: Sighting) -> Seen:
         repeated_K=sighting.repeated[track.slots],
         place_K=np.array([np.nan if look is None else look.place for look in looks]),
         mirrored_right_K=np.array([np.nan if look is None else look.right for look in looks]),
+        surface_z_K21=np.array(
+            [
+                np.full(JOINTS, np.nan) if (depth := sighting.surface_z[slot][number]) is None else depth
+                for slot, number in numbered
+            ]
+        ),
     )
 
 

@@ -1,7 +1,7 @@
 """Which detection is which hand: detections of consecutive frames, linked into tracks of one hand each.
 
-The detector numbers hands anew in every frame and now and then reports one hand twice, so its order means nothing. A
-hand is the one that is where it was expected to be, and on the side it was.
+The detector's order means nothing: when two hands pass each other it may follow the wrong one. A hand is the one that
+is where it was expected to be, of the size, in the pose and on the side that it had.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from extract.hand.detection import Detection, hand_size, palm_centre, without_duplicates
+from extract.hand.detection import Detection, change, hand_size, palm_centre, without_duplicates
 
 REACH = 1.0  # a hand is looked for this many hand sizes around its expected place ...
 REACH_PER_S = 6.0  # ... and this much further for every second it was not seen
-OTHER_SIDE = 0.4  # hand sizes that a change of side costs
+OTHER_SIDE = 0.25  # hand sizes that a change of side costs
+OTHER_LOOKS = 2.0  # ... and another pose and size, see detection.change
+ABSENT_PER_S = 4.0  # ... and every second it was not seen: of two hands, the one that was in view goes on
+FORGOTTEN_S = 0.3  # after so long without the hand, size and pose count half
 
 
 @dataclass
@@ -73,9 +76,13 @@ def link(times: np.ndarray, detections: list[list[Detection]], max_gap_s: float)
 
 
 def _distance(track: HandTrack, detection: Detection, time: float) -> float:
-    """Hand sizes between the expected and the found palm, infinite when out of reach."""
-    size = max(hand_size(detection), hand_size(track.detections[-1]))
-    distance = float(np.linalg.norm(palm_centre(detection) - track.expected_centre(time))) / size
-    if distance > REACH + REACH_PER_S * (time - track.last_time):
+    """How unlike the hand a detection is: hand sizes between the expected and the found palm, and what else differs;
+    infinite when out of reach."""
+    last, gone_s = track.detections[-1], time - track.last_time
+    size, last_size = hand_size(detection), hand_size(last)
+    distance = float(np.linalg.norm(palm_centre(detection) - track.expected_centre(time))) / max(size, last_size)
+    if distance > REACH + REACH_PER_S * gone_s:
         return np.inf
-    return distance + (OTHER_SIDE if detection.side != track.side else 0.0)
+    looks = OTHER_LOOKS * change(last, detection) / (1 + gone_s / FORGOTTEN_S)
+    looks += ABSENT_PER_S * gone_s
+    return distance + looks + (OTHER_SIDE if detection.side != track.side else 0.0)

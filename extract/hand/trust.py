@@ -12,6 +12,7 @@ import numpy as np
 
 from extract.hand.skeleton import PALM, palm_size
 
+SENSED = 6  # landmarks with sensor depth that make a frame's distance measured
 INSIDE = 0.7  # a frame needs this share of the joints within the picture
 BLURRED = 0.55  # ... and this share of the sharpness of the track's sharp frames
 AROUND_S = 0.26  # a frame is compared with the median of the frames within this time on each side
@@ -27,7 +28,7 @@ class Seen:
     time_K: seconds. landmarks_K212: pixels. world_K213: metres. right_K: the label. score_K: its score.
     sharpness_K, repeated_K: see signals.py. place_K: distance to the hand found in the mirrored picture, hand sizes;
     NaN where there was no second look, infinite where it found nothing. mirrored_right_K: the side that the second look
-    speaks for, -1 (left) to 1, NaN where there was none.
+    speaks for, -1 (left) to 1, NaN where there was none. surface_z_K21: sensor depth at the landmarks, metres, or NaN.
     """
 
     time_K: np.ndarray
@@ -39,6 +40,7 @@ class Seen:
     repeated_K: np.ndarray
     place_K: np.ndarray
     mirrored_right_K: np.ndarray
+    surface_z_K21: np.ndarray
 
     def part(self, rows: np.ndarray) -> Seen:
         """Some of the frames."""
@@ -54,6 +56,14 @@ class Seen:
         """Spread of the landmarks, pixels: changes with distance and pose, and smoothly."""
         spread = self.landmarks_K212 - self.landmarks_K212.mean(1, keepdims=True)
         return np.maximum(4 * np.sqrt((spread**2).sum(-1).mean(1)), 1.0)
+
+    @property
+    def depth_K(self) -> np.ndarray:
+        """Sensor depth of the hand, metres; NaN where fewer than SENSED landmarks have one."""
+        enough = np.isfinite(self.surface_z_K21).sum(1) >= SENSED
+        depth = np.full(len(enough), np.nan)
+        depth[enough] = np.nanmedian(self.surface_z_K21[enough], axis=1)
+        return depth
 
 
 def trusted(seen: Seen, image_size: tuple[int, int]) -> np.ndarray:
@@ -108,6 +118,7 @@ def scores(seen: Seen, image_size: tuple[int, int]) -> dict[str, float]:
         "score": float(seen.score_K.mean()),
     }
     world = palm_size(seen.world_K213)
+    result |= _depth_scores(seen)
     result["bone_stability"] = float(world.std() / world.mean())
     steps = np.diff(seen.time_K)
     rate = float(np.median(steps)) if len(steps) else 0.0
@@ -118,6 +129,54 @@ def scores(seen: Seen, image_size: tuple[int, int]) -> dict[str, float]:
     if looked.any():
         result["second_look"] = float(np.median(seen.place_K[looked].clip(0, 9)))
         result["second_look_found"] = float(np.isfinite(seen.place_K[looked]).mean())
+    return result
+
+
+def _depth_scores(seen: Seen) -> dict[str, float]:
+    """How the sensor's depth goes with the size of the hand in the picture, and whether it jumps."""
+    depth, size = seen.depth_K, np.log(seen.size_K)
+    known = np.flatnonzero(np.isfinite(depth))
+    if len(known) < 5:
+        return {}
+    time, log_depth = seen.time_K[known], np.log(depth[known])
+    grown = np.diff(log_depth) + np.diff(size[known])  # a hand that comes nearer grows by as much
+    alone = np.diff(log_depth) - _usual(np.diff(log_depth) / np.diff(time)) * np.diff(time)
+    return {
+        "depth_jump": float(np.abs(alone).max()),
+        "depth_size_jump": float(np.abs(grown).max()),
+        "sensed": len(known) / len(depth),
+        "depth_spread_m": float(np.median(np.nanstd(seen.surface_z_K21[known], axis=1))),
+    }
+
+
+def _usual(values: np.ndarray, reach: int = 3) -> np.ndarray:
+    """Median of the ``reach`` values on each side, without the value itself."""
+    return np.array(
+        [np.median([*values[max(i - reach, 0) : i], *values[i + 1 : i + 1 + reach]]) for i in range(len(values))]
+    )
+
+
+def relief(seen: Seen) -> np.ndarray:
+    """f64 [K], -1..1: how much the sensor's relief of the hand is that of the detector's landmarks; mirrored ones are
+    negative. NaN without a sensor."""
+    z = seen.surface_z_K21
+    result = np.full(len(z), np.nan)
+    for row in np.flatnonzero(np.isfinite(z).sum(1) >= 2 * SENSED):
+        known = np.isfinite(z[row])
+        result[row] = np.corrcoef(z[row, known], seen.world_K213[row, known, 2])[0, 1]
+    return result
+
+
+def rightness(seen: Seen) -> dict[str, float]:
+    """Evidence of the side, each -1 (left) .. 1 (right): labels, the second look, and the relief in the sensor."""
+    sign = np.where(seen.right_K, 1.0, -1.0)
+    result = {"label": float(np.mean(sign * seen.score_K))}
+    looked = seen.mirrored_right_K[np.isfinite(seen.mirrored_right_K)]
+    if len(looked):
+        result["second"] = float(looked.mean())
+    measured = sign * relief(seen)
+    if np.isfinite(measured).sum() >= 3:
+        result["relief"] = float(np.nanmean(measured))
     return result
 
 
