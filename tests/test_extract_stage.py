@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -20,35 +19,16 @@ import yaml
 from data.clips import Shard, verify
 from pipeline.atomic import read_lines
 from pipeline.units import finished_shards
+from tests.disc_videos import write_disc
 
 ROOT = Path(__file__).resolve().parent.parent
-SIZE = (64, 48)
 
 
 def write_episode(make_video: Callable[..., Path], folder: Path, number: int, frames: int = 24) -> None:
-    """A disc of 3 cm radius that slides in front of a wall, with exact depth and mask."""
+    """A disc that slides straight, each number elsewhere."""
     rng = np.random.default_rng(number)
-    make_video(folder / f"slide_{number}.mp4", frames=frames, fps=20)
-    intrinsics = np.array([[60.0, 0, 32], [0, 60, 24], [0, 0, 1]])
-    rows, columns = np.mgrid[: SIZE[1], : SIZE[0]] + 0.5
-    rays = np.stack([(columns - 32) / 60, (rows - 24) / 60], -1)
     start, velocity = rng.uniform(-0.03, 0.03, 2), rng.uniform(-0.02, 0.02, 2)
-    depth = np.full((frames, SIZE[1], SIZE[0]), 12000, np.uint16)
-    mask = np.zeros(depth.shape, bool)
-    for frame in range(frames):
-        centre = start + velocity * frame / 20
-        mask[frame] = np.linalg.norm(0.4 * rays - centre, axis=-1) < 0.06
-        depth[frame][mask[frame]] = 4000
-    np.savez(folder / f"slide_{number}.npz", depth=depth, mask=mask)
-    sidecar = {
-        "instruction": "slide",
-        "embodiment": "disc",
-        "effector": "mask",
-        "intrinsics": intrinsics.tolist(),
-        "arrays": f"slide_{number}.npz",
-        "depth_unit_m": 0.0001,
-    }
-    (folder / f"slide_{number}.json").write_text(json.dumps(sidecar))
+    write_disc(make_video, folder / f"slide_{number}.mp4", start + velocity * np.arange(frames)[:, None] / 20)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def test_long_presence_is_cut_with_overlap_and_covers_every_frame() -> None:
     assert all(len(part.sights) == 12 * RATE for part in parts[:-1])
     assert 3 * RATE <= len(parts[-1].sights) <= 15 * RATE
     assert [part.known for part in parts] == [0, 14, 14, 14, 14]
-    for before, after in zip(parts, parts[1:], strict=False):
+    for before, after in pairwise(parts):
         assert after.first == before.first + len(before.sights) - after.known
     slots = {part.first + number for part in parts for number in range(len(part.sights))}
     assert slots == set(range(1000))

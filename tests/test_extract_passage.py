@@ -1,0 +1,92 @@
+"""An episode's way through extraction: cut at rest and at length, gated by name, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.config import IndexConfig
+from data.index import Episode, build_index
+from data.overlay import strip_image
+from extract.config import ExtractConfig
+from extract.mask.extractor import MaskExtractor
+from extract.passage import Passage
+from tests.disc_videos import write_disc
+
+MakeVideo = Callable[..., Path]
+
+
+def swing(seconds: float, rest: tuple[float, float] = (0, 0)) -> np.ndarray:
+    """Centres of a disc that swings left and right, except between two times."""
+    times = np.arange(0, seconds, 0.05)
+    moving = ~((times >= rest[0]) & (times < rest[1]))
+    phase = np.cumsum(moving) * 0.05
+    return np.stack([0.05 * np.sin(2 * phase), 0.02 * np.cos(2 * phase)], -1)
+
+
+def episode_of(make_video: MakeVideo, folder: Path, centre_F2: np.ndarray) -> Episode:
+    folder.mkdir()
+    write_disc(make_video, folder / "disc.mp4", centre_F2)
+    config = IndexConfig.model_validate({"sources": [{"name": "mine", "path": str(folder)}]})
+    (episode,), _ = build_index(config, folder.with_name("index"), folder)
+    return episode
+
+
+def passage_of(episode: Episode, **changes: object) -> tuple[Passage, list[int]]:
+    config = ExtractConfig.model_validate({"mask": {"points": 30}, **changes})
+    alive: list[int] = []
+    return Passage(episode, MaskExtractor(config.mask), config, lambda: alive.append(1)), alive
+
+
+def test_long_motion_becomes_overlapping_clips_in_order(tmp_path: Path, make_video: MakeVideo) -> None:
+    episode = episode_of(make_video, tmp_path / "videos", swing(9))
+    passage, alive = passage_of(episode, clips={"max_seconds": 3, "overlap_s": 0.5})
+    clips = list(passage.clips())
+    assert [clip.key for clip in clips] == [f"{episode.episode_id}-{number:04d}" for number in range(len(clips))]
+    assert len(clips) == 4 and passage.rejections == []
+    assert all(clip.problems() == [] for clip in clips)
+    times = [clip.arrays["timestamps"] for clip in clips]
+    for before, after in pairwise(times):
+        assert after[0] == pytest.approx(before[-1] - 0.45, abs=0.02)
+    assert times[-1][-1] == pytest.approx(8.95)
+    assert passage.frames == passage.frames_with_effector == 180 and len(alive) == 2
+    for clip in clips:
+        indices = np.array(clip.meta.source_frames)
+        assert (np.diff(indices) == 1).all()
+        level = clip.image(0).mean()  # frame k of the video has brightness 8 k, up to white
+        assert level == pytest.approx(min(8 * indices[0], 255), abs=4)
+
+
+def test_rest_is_cut_out_and_shown(tmp_path: Path, make_video: MakeVideo) -> None:
+    episode = episode_of(make_video, tmp_path / "videos", swing(9, rest=(2.5, 6.5)))
+    # A disc looks alike however it is turned: which of its points is where is only known to some centimetres.
+    passage, _ = passage_of(episode, clips={"rest_m": 0.03})
+    first, second = passage.clips()
+    assert first.arrays["timestamps"][-1] < 3.6 and second.arrays["timestamps"][0] > 5.4
+    (rejected,) = passage.rejections
+    assert rejected.reason == "at_rest" and rejected.picture is not None
+
+
+def test_a_gate_rejects_with_name_value_limit_and_picture(tmp_path: Path, make_video: MakeVideo) -> None:
+    episode = episode_of(make_video, tmp_path / "videos", swing(2))
+    open_passage, _ = passage_of(episode)
+    (clip,) = open_passage.clips()
+    residual = clip.meta.quality["residual_mm"]
+    passage, _ = passage_of(episode, mask={"points": 30, "gates": {"residual_mm": {"at_most": residual / 2}}})
+    assert list(passage.clips()) == []
+    (rejected,) = passage.rejections
+    assert rejected.reason == "gate_residual_mm"
+    assert rejected.detail == f"residual_mm {residual:.4g} is above {residual / 2:g}, 0.00 to 1.95 s"
+    assert rejected.picture is not None and strip_image(clip, 4).shape[1] > 0
+
+
+def test_an_episode_without_effector_says_so_once(tmp_path: Path, make_video: MakeVideo) -> None:
+    episode = episode_of(make_video, tmp_path / "videos", np.full((40, 2), 9.0))
+    passage, _ = passage_of(episode)
+    assert list(passage.clips()) == []
+    assert [(r.reason, r.detail) for r in passage.rejections] == [("no_effector", "no effector in 40 frames")]
+    assert passage.rejections[0].picture is not None
