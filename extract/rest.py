@@ -8,7 +8,6 @@ from extract.effector import EffectorTrack
 from extract.stretches import ClipSettings
 
 WITHIN_S = 1.0  # rest is moving less than ``rest_m`` within this time
-MARGIN_S = 0.5  # how much rest stays at each side of a motion: starting and stopping are part of it
 
 
 def without_rest(
@@ -21,14 +20,14 @@ def without_rest(
     """
     if settings.rest_s is None or len(times_T) < 2:
         return [track], []
-    moving = _near(_moving(track.points, times_T, settings.rest_m), times_T, MARGIN_S)
     keep = np.ones(len(times_T), bool)
     rejections = []
-    for start, stop in _runs(~moving):
-        seconds = times_T[stop - 1] - times_T[start]
+    for start, stop in _runs(~_moving(track.points, times_T, settings.rest_m)):
+        # Half a second of rest stays at each side of a motion: starting and stopping are part of it.
+        seconds = times_T[stop - 1] - times_T[start] + WITHIN_S
         if seconds > settings.rest_s:
             keep[start:stop] = False
-            rejections.append(("at_rest", f"{seconds:.1f} s at rest from {times_T[start]:.2f} s on"))
+            rejections.append(("at_rest", f"at rest for {seconds:.1f} s around {times_T[(start + stop) // 2]:.2f} s"))
     return [track.part(slice(start, stop)) for start, stop in _runs(keep) if stop - start > 1], rejections
 
 
@@ -44,16 +43,6 @@ def _moving(points_TN3: np.ndarray, times_T: np.ndarray, rest_m: float) -> np.nd
     # There and back within the second is motion too.
     moved_TN = np.maximum(moved_TN, np.linalg.norm(across_TN2 - across_TN2[first], axis=-1))
     return np.quantile(moved_TN, 0.9, axis=1) > rest_m
-
-
-def _near(flags_T: np.ndarray, times_T: np.ndarray, seconds: float) -> np.ndarray:
-    """bool [T]: some flagged frame is at most ``seconds`` away."""
-    flagged = times_T[flags_T]
-    if len(flagged) == 0:
-        return np.zeros(len(times_T), bool)
-    after = np.clip(np.searchsorted(flagged, times_T), 0, len(flagged) - 1)
-    before = np.clip(after - 1, 0, None)
-    return np.minimum(np.abs(flagged[after] - times_T), np.abs(times_T - flagged[before])) <= seconds
 
 
 def _runs(flags_T: np.ndarray) -> list[tuple[int, int]]:
