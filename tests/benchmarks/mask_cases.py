@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,44 @@ class Case:
         homogeneous = np.concatenate([points_N3, np.ones((len(points_N3), 1))], 1)
         local = np.einsum("nij,nj->ni", np.linalg.inv(self.camera_from_geom[frame])[owner], homogeneous)
         return np.einsum("fnij,nj->fni", self.camera_from_geom[:, owner], local)[..., :3]
+
+
+def cached(folder: Path, make: Callable[[str, int, int], Case], task: str, index: int, seed: int) -> Case:
+    """``make(task, index, seed)``, rendered once and kept in ``folder`` as plain arrays."""
+    path = folder / f"{make.__name__}-{task}-{index}-{seed}-{RESOLUTION}.npz"
+    if not path.is_file():
+        case = make(task, index, seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        held = {name: np.stack([getattr(frame, name) for frame in case.frames]) for name in ("image", "depth", "mask")}
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".npz", delete=False) as file:
+            np.savez_compressed(
+                file,
+                name=case.name,
+                time=[frame.time for frame in case.frames],
+                intrinsics=case.camera.intrinsics_33,
+                geom=case.geom,
+                poses=case.camera_from_geom,
+                **held,
+            )
+        Path(file.name).replace(path)
+    with np.load(path, allow_pickle=False) as stored:
+        size = stored["image"].shape[2], stored["image"].shape[1]
+        columns = zip(stored["time"], stored["image"], stored["depth"], stored["mask"], strict=True)
+        frames = [Frame(number, float(time), *arrays) for number, (time, *arrays) in enumerate(columns)]
+        camera = Camera(stored["intrinsics"], size, "given")
+        return Case(str(stored["name"]), frames, camera, stored["geom"], stored["poses"])
+
+
+def noisy(case: Case, sigma_m: float, seed: int) -> Case:
+    """The same case with independent Gaussian noise on every measured depth, as a sensor adds it."""
+    rng = np.random.default_rng([seed, len(case.frames)])
+    frames = []
+    for frame in case.frames:
+        assert frame.depth is not None
+        measured = frame.depth > 0
+        depth = np.where(measured, frame.depth + rng.normal(0, sigma_m, frame.depth.shape), 0).astype(np.float32)
+        frames.append(replace(frame, depth=depth))
+    return replace(case, frames=frames)
 
 
 def gripper_case(task: str, index: int, seed: int) -> Case:

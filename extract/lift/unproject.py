@@ -1,0 +1,154 @@
+"""Image tracks and depth to points in space: each point at the depth of its own pixel, held together as a solid's are.
+
+1. Every visible point is unprojected at the depth under it (``sample``: never mixed from two surfaces).
+2. In every frame, every point gets the rigid motion that its neighbours share (``rigidity``). It says where points went
+   that nothing measured, and takes the noise of single pixels out of those that were measured: these come to lie
+   between their neighbours' motion and their own measurement, by how sure both are.
+3. A measurement that contradicts its neighbours' motion is not visible.
+4. Smoothing over time, as much as the clip's own noise asks for, never by more than one sigma (``calm``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import Field
+
+from extract.effector import EffectorTrack
+from extract.lift.calm import calmed
+from extract.lift.gaps import bridged, off_line
+from extract.lift.rigidity import affinity, placed
+from extract.lift.sample import depth_under
+from extract.steps import DepthMaps, Shot, Tracks
+from pipeline.config import Settings
+from pipeline.errors import UserError
+
+FEWEST = 6  # measured points that a frame needs to be measured
+OUTLYING = 4.0  # sigmas between a measurement and its neighbours' motion
+# Calibrated: the placed cloud is off by this share of what one track, one depth is off by.
+ACROSS, ALONG, TILT = 0.8, 0.5, 0.5
+
+
+class UnprojectConfig(Settings):
+    """Lifting of image tracks by depth."""
+
+    give_m: float = Field(
+        default=0.001, ge=0, description="How far a point may move against its neighbours' rigid motion, one sigma."
+    )
+    smooth: bool = Field(default=True, description="Smooth over time, by at most one sigma.")
+
+
+class Unproject:
+    """A ``Lifter`` of tracks. Raises UserError when no frame has both tracks and depth."""
+
+    def __init__(self, config: UnprojectConfig | None = None):
+        self.config = config or UnprojectConfig()
+
+    def __call__(
+        self, shot: Shot, masks: Sequence[np.ndarray | None], tracks: Tracks | None, depth: DepthMaps
+    ) -> EffectorTrack:
+        if tracks is None:
+            raise UserError("lift: unproject needs tracks; name a tracker, or lift whole surfaces instead.")
+        measured_TN3, known_TN = self._measured(shot, masks, tracks, depth)
+        measured_T = known_TN.sum(1) >= FEWEST
+        if not measured_T.any():
+            raise UserError(
+                f"lift: unproject: no frame of {len(masks)} has depth from {depth.source} under {FEWEST} tracked "
+                "points. Look at the depth source, and whether masks and depth fit together."
+            )
+        reference = tracks.query if measured_T[tracks.query] else int(known_TN.sum(1).argmax())
+        distance_T = _distance(measured_TN3[..., 2], known_TN, measured_T, shot.times_T)
+        pixel_m_T = distance_T / shot.camera.focal_px
+        sigma_TN = np.hypot(tracks.error_TN * pixel_m_T[:, None], depth.sigma * distance_T[:, None])
+        raw_TN3, visible_TN, residual_m = self._solid(measured_TN3, known_TN, measured_T, sigma_TN, reference)
+        raw_TN3 = bridged(raw_TN3, shot.times_T, measured_T)
+        sigma_T2 = _sigma(shot, tracks, depth, visible_TN, pixel_m_T, measured_T)
+        points_TN3 = calmed(raw_TN3, shot.times_T, sigma_T2) if self.config.smooth else raw_TN3
+        return EffectorTrack(
+            frame_slots=np.arange(len(masks)),
+            points=points_TN3.astype(np.float32),
+            visible=visible_TN,
+            sigma=sigma_T2.astype(np.float32),
+            confidence=measured_T.astype(np.float32),
+            opening=np.full(len(masks), np.nan, np.float32),
+            side=None,
+            scale=depth.scale,
+            depth_source=depth.source,
+            quality={
+                "visible": float(visible_TN.mean()),
+                "residual_mm": 1000 * residual_m,
+                "agreed": float(visible_TN.sum() / max(known_TN.sum(), 1)),
+                "measured": float(measured_T.mean()),
+            },
+            raw_points=raw_TN3.astype(np.float32) if self.config.smooth else None,
+        )
+
+    def _measured(
+        self, shot: Shot, masks: Sequence[np.ndarray | None], tracks: Tracks, depth: DepthMaps
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Unprojected points f64 [T,N,3], and where they are measured, bool [T,N]."""
+        measured_TN3 = np.full((*tracks.visible_TN.shape, 3), np.nan)
+        for slot, (mask, depth_HW) in enumerate(zip(masks, depth.maps, strict=True)):
+            if mask is not None and depth_HW is not None:
+                pixels_N2 = tracks.pixels_TN2[slot].astype(np.float64)
+                measured_TN3[slot] = shot.camera.unproject(pixels_N2, depth_under(depth_HW, mask, pixels_N2))
+        return measured_TN3, tracks.visible_TN & np.isfinite(measured_TN3[..., 2])
+
+    def _solid(
+        self,
+        measured_TN3: np.ndarray,
+        known_TN: np.ndarray,
+        measured_T: np.ndarray,
+        sigma_TN: np.ndarray,
+        reference: int,
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """Points [T,N,3], their visibility [T,N] and how far off measurements typically are, metres."""
+        shape_N3, has_shape_N = filled_shape(measured_TN3, known_TN, reference)
+        weight_TN = known_TN * has_shape_N
+        typical = float(np.median(sigma_TN[known_TN]))
+        affinity_NN = affinity(shape_N3, measured_TN3, weight_TN, typical)
+        points_TN3, visible_TN = np.full(measured_TN3.shape, np.nan), np.zeros(known_TN.shape, bool)
+        gaps = []
+        for slot in np.flatnonzero(measured_T):
+            sigma_N = sigma_TN[slot]
+            moved_N3, _, _ = placed(
+                shape_N3, measured_TN3[slot], weight_TN[slot] * (typical / sigma_N) ** 2, affinity_NN, sigma_N
+            )
+            gap_N3 = np.nan_to_num(measured_TN3[slot] - moved_N3)
+            off_N = np.linalg.norm(gap_N3, axis=1)
+            visible_TN[slot] = known_TN[slot] & (off_N < OUTLYING * np.hypot(sigma_N, self.config.give_m))
+            give_N = visible_TN[slot] * self.config.give_m**2 / (self.config.give_m**2 + sigma_N**2)
+            points_TN3[slot] = moved_N3 + give_N[:, None] * gap_N3
+            gaps.append(off_N[visible_TN[slot]])
+        return points_TN3, visible_TN, float(np.median(np.concatenate(gaps)))
+
+
+def filled_shape(measured_TN3: np.ndarray, known_TN: np.ndarray, reference: int) -> tuple[np.ndarray, np.ndarray]:
+    """The points in the reference frame f64 [N,3], and which of them were measured there, bool [N].
+
+    A point without depth there gets the nearest measured point's place, so that it moves along with it.
+    """
+    known_N = known_TN[reference]
+    shape_N3 = np.where(known_N[:, None], measured_TN3[reference], 0.0)
+    if not known_N.all():
+        shape_N3[~known_N] = shape_N3[known_N].mean(0)
+    return shape_N3, known_N
+
+
+def _distance(depth_TN: np.ndarray, known_TN: np.ndarray, measured_T: np.ndarray, times_T: np.ndarray) -> np.ndarray:
+    """f64 [T] metres: typical depth of the effector."""
+    depth_T = [float(np.median(depth_TN[slot, known_TN[slot]])) for slot in np.flatnonzero(measured_T)]
+    return np.interp(times_T, times_T[measured_T], depth_T)
+
+
+def _sigma(
+    shot: Shot, tracks: Tracks, depth: DepthMaps, visible_TN: np.ndarray, pixel_m_T: np.ndarray, measured_T: np.ndarray
+) -> np.ndarray:
+    """f64 [T,2] metres, across and along the ray: a track's error on the effector, the depth's own error, and gaps."""
+    pairs = zip(tracks.error_TN, visible_TN, strict=True)
+    error_T = np.array([np.median(error_N[seen_N] if seen_N.any() else error_N) for error_N, seen_N in pairs])
+    across_T = ACROSS * error_T * pixel_m_T
+    along_T = np.hypot(ALONG * depth.sigma * pixel_m_T * shot.camera.focal_px, TILT * across_T)
+    gap_T = off_line(shot.times_T, measured_T)
+    return np.stack([np.hypot(across_T, gap_T), np.hypot(along_T, gap_T)], -1)
