@@ -23,7 +23,15 @@ from data.episode import Frame
 from extract.effector import Camera
 from extract.hand.bundle import hand_bundle
 from extract.hand.config import HandConfig
-from extract.hand.detection import Detection, change, looked_at_again, painted_over, without_duplicates
+from extract.hand.detection import (
+    Detection,
+    change,
+    is_new,
+    painted_over,
+    picture_around,
+    with_second_look,
+    without_duplicates,
+)
 
 
 class HandFinder:
@@ -47,9 +55,12 @@ class HandFinder:
                 found = detector(frame.image, frame.time)
                 if found and config.second_look_hz is not None and frame.time >= next_check:
                     next_check = frame.time + 1 / config.second_look_hz
-                    mirrored = detector.afresh(cv2.flip(frame.image, 1))
-                    found = looked_at_again(found, mirrored, frame.image.shape[1])
+                    found = [self._looked_at_again(hand, frame.image, detector) for hand in found]
                 yield frame, found
+
+    def _looked_at_again(self, hand: Detection, image_HW3: np.ndarray, detector: HandDetector) -> Detection:
+        part, corner = picture_around(image_HW3, hand)
+        return with_second_look(hand, detector.afresh(cv2.flip(part, 1)), corner, part.shape[1])
 
 
 class HandDetector:
@@ -109,7 +120,7 @@ class HandDetector:
         self._last_look = time_s
         for landmarker in free:
             hand = landmarker.look(painted_over(image_HW3, found), time_s)
-            if hand is None or len(without_duplicates([*found, hand])) <= len(found):
+            if hand is None or not is_new(hand, found) or len(without_duplicates([*found, hand])) <= len(found):
                 landmarker.hand = None
                 break
             found.append(hand)

@@ -85,6 +85,22 @@ def without_duplicates(found: list[Detection], doubts: Sequence[float] | None = 
     return kept
 
 
+def is_new(hand: Detection, known: Sequence[Detection]) -> bool:
+    """Its palm lies outside the boxes of the known hands: what paint left of a fist looks like a hand now and then."""
+    centre = palm_centre(hand)
+    return all((centre < other.box_4[:2]).any() or (centre > other.box_4[2:]).any() for other in known)
+
+
+def picture_around(image_HW3: np.ndarray, hand: Detection) -> tuple[np.ndarray, np.ndarray]:
+    """The part of the picture around a hand, a view of three hand sizes, and its place [2]: x, y of its corner."""
+    height, width = image_HW3.shape[:2]
+    x0, y0, x1, y1 = hand.box_4
+    reach, x, y = 1.5 * hand_size(hand), (x0 + x1) / 2, (y0 + y1) / 2
+    left, top = (int(np.clip(v - reach, 0, side - 32)) for v, side in ((x, width), (y, height)))
+    right, bottom = (int(np.clip(v + reach, 32, side)) for v, side in ((x, width), (y, height)))
+    return image_HW3[top : max(bottom, top + 32), left : max(right, left + 32)], np.array([left, top])
+
+
 def painted_over(image_HW3: np.ndarray, hands: list[Detection]) -> np.ndarray:
     """The picture with its mean colour where the hands are."""
     if not hands:
@@ -98,19 +114,17 @@ def painted_over(image_HW3: np.ndarray, hands: list[Detection]) -> np.ndarray:
     return painted
 
 
-def looked_at_again(found: Sequence[Detection], mirrored: Sequence[Detection], width: int) -> list[Detection]:
-    """``found`` with a second look at each. mirrored: hands in the mirrored picture, ``width`` pixels wide.
+def with_second_look(hand: Detection, mirrored: Sequence[Detection], corner_2: np.ndarray, width: int) -> Detection:
+    """The hand with a second look at it. mirrored: hands in the mirrored part of the picture that is ``width`` pixels
+    wide and begins at ``corner_2``.
 
     A hand that is there is found there too, at the mirrored place and with the other label. What only looks like a
     hand to a detector that follows it from frame to frame is not, and a label that is a coin's toss comes out again.
     """
-    result = []
-    for hand in found:
-        best = SecondLook(np.inf, 0.0)
-        for other in mirrored:
-            landmarks = other.landmarks_px * [-1, 1] + [width, 0]
-            place = float(np.linalg.norm(landmarks - hand.landmarks_px, axis=-1).mean()) / hand_size(hand)
-            if place < best.place:
-                best = SecondLook(place, other.score if other.side == "left" else -other.score)
-        result.append(replace(hand, second_look=best))
-    return result
+    best = SecondLook(np.inf, 0.0)
+    for other in mirrored:
+        landmarks = other.landmarks_px * [-1, 1] + [width, 0] + corner_2
+        place = float(np.linalg.norm(landmarks - hand.landmarks_px, axis=-1).mean()) / hand_size(hand)
+        if place < best.place:
+            best = SecondLook(place, other.score if other.side == "left" else -other.score)
+    return replace(hand, second_look=best)
