@@ -1,0 +1,54 @@
+"""Tracks once more, now that it is known where they should be: every picture against one template of the point.
+
+Chained tracks drift, because every step starts where the last one ended; a template compared with every frame directly
+does not, but needs to be told where to look. The rigid motion that the chained tracks revealed tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from extract.robot.tracks import both_ways
+
+MAX_RETURN_ERROR = 0.5  # working pixels
+MAX_DEVIATION = 6.0  # working pixels from where the motion says
+
+
+def follow_templates(
+    pictures: Sequence[np.ndarray], template_K: np.ndarray, expected_TK2: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where the patch around ``expected_TK2[template_K[k], k]`` is in every picture.
+
+    pictures: uint8 [h,w] each. template_K: int, the frame that shows the patch. expected_TK2: working pixels, integer
+    centres. Returns f32 [T,K,2] and bool [T,K].
+    """
+    frames, count = expected_TK2.shape[:2]
+    found = np.full((frames, count, 2), np.nan, np.float32)
+    found[template_K, np.arange(count)] = expected_TK2[template_K, np.arange(count)]
+    for origin in np.unique(template_K):
+        which = np.flatnonzero(template_K == origin)
+        start = expected_TK2[origin, which].astype(np.float32)
+        for frame in range(frames):
+            if frame == origin:
+                continue
+            guess = expected_TK2[frame, which].astype(np.float32)
+            moved, error = both_ways(pictures[origin], pictures[frame], start, guess, levels=1)
+            deviation = np.linalg.norm(moved - guess, axis=1)
+            kept = (error < MAX_RETURN_ERROR) & (deviation < MAX_DEVIATION)
+            found[frame, which[kept]] = moved[kept]
+    height, width = pictures[0].shape
+    x, y = found[..., 0], found[..., 1]
+    return found, (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+
+
+def faint_corners(around_K2: np.ndarray, picture: np.ndarray, spacing: float) -> np.ndarray:
+    """f64 [n,2]: corners of any strength within the outline of some points (working pixels), strongest first."""
+    inside = np.zeros(picture.shape, np.uint8)
+    hull = cv2.convexHull(np.clip(np.rint(around_K2), -1e4, 1e4).astype(np.int32))
+    cv2.fillConvexPoly(inside, hull, 255)
+    inside = cv2.dilate(inside, np.ones((7, 7), np.uint8))
+    found = cv2.goodFeaturesToTrack(picture, 400, 0.002, spacing, mask=inside, blockSize=5)
+    return np.zeros((0, 2)) if found is None else found.reshape(-1, 2).astype(np.float64)
