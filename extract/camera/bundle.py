@@ -21,6 +21,8 @@ from data.geometry import invert_rigid
 from extract.camera.observations import Observations
 
 CAUCHY = 2.0  # in sigmas
+LEAST_DAMPING = 1e-6  # without depth nothing fixes the scale; damping keeps it where it is
+WIDE = (8.0, 4.0, 2.0)  # times sigma: frames are placed forgivingly first, because a start may be far off
 LEAST_Z = 1e-3  # of the depth of what is in front of the camera; relative scale has no metres
 
 
@@ -67,7 +69,7 @@ def reprojection(scene: Scene, seen: Observations, k: np.ndarray) -> np.ndarray:
 
 def _placed(scene: Scene, seen: Observations) -> np.ndarray:
     """bool [O]: the point's place is known."""
-    return np.isfinite(scene.points_P3).all(1)[seen.point_O]
+    return np.isfinite(scene.points_P3[:, 0])[seen.point_O]
 
 
 def _in_camera(scene: Scene, seen: Observations) -> np.ndarray:
@@ -136,7 +138,7 @@ def adjust(scene: Scene, seen: Observations, k: np.ndarray, noise: Noise, rounds
         tried = _linearise(moved, seen, k, noise)
         if tried.cost < linear.cost:
             gain = 1 - tried.cost / max(linear.cost, 1e-12)
-            scene, linear, damping = moved, tried, damping / 5
+            scene, linear, damping = moved, tried, max(damping / 5, LEAST_DAMPING)
             if gain < 1e-5:
                 break
         else:
@@ -181,8 +183,9 @@ def _diagonal(blocks: np.ndarray) -> np.ndarray:
 def place_cameras(scene: Scene, seen: Observations, k: np.ndarray, noise: Noise, rounds: int = 12) -> Scene:
     """Every frame's pose by itself, from points that stay where they are (all frames at once, Gauss-Newton)."""
     seen = seen.where(_placed(scene, seen))
-    for _ in range(rounds):
-        linear = _linearise(scene, seen, k, noise)
+    for number in range(rounds):
+        wide = WIDE[number] if number < len(WIDE) else 1.0
+        linear = _linearise(scene, seen, k, Noise(noise.pixel * wide, noise.depth * wide))
         pose_t = linear.by_pose_O36.transpose(0, 2, 1)
         a = _sum_by(seen.frame_O, pose_t @ linear.by_pose_O36, seen.frames)
         gradient = _sum_by(seen.frame_O, (pose_t @ linear.residual_O3[..., None])[..., 0], seen.frames)
@@ -191,7 +194,7 @@ def place_cameras(scene: Scene, seen: Observations, k: np.ndarray, noise: Noise,
         length = np.linalg.norm(step[:, :3], axis=1, keepdims=True)
         step *= np.minimum(1, 0.2 / np.maximum(length, 1e-12))
         scene = Scene(_stepped(scene.camera_from_world_F44, step), scene.points_P3)
-        if np.abs(step).max() < 1e-7:
+        if number >= len(WIDE) and np.abs(step).max() < 1e-6:
             break
     return scene
 

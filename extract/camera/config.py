@@ -11,7 +11,7 @@ class CameraMotionConfig(Settings):
     """How the background is followed, and when a camera counts as static, as solved, or as unknown."""
 
     long_side: int = Field(default=480, ge=160, description="Longer side of the grey picture that is followed, pixels.")
-    points: int = Field(default=200, ge=40, description="Background points that are followed while the camera moves.")
+    points: int = Field(default=160, ge=40, description="Background points that are followed, at most.")
     still_px: float = Field(
         default=0.75, gt=0, description="A camera whose background stays within this many pixels is static."
     )
@@ -26,6 +26,9 @@ class CameraMotionConfig(Settings):
     min_points: int = Field(default=15, ge=6, description="Fewer background points in a frame: the camera is unknown.")
     min_inliers: float = Field(
         default=0.4, gt=0, le=1, description="Least share of followed points that must agree with one rigid background."
+    )
+    min_inliers_relative: float = Field(
+        default=0.6, gt=0, le=1, description="The same without depth, where a wrong path is harder to tell."
     )
     max_residual_px: float = Field(
         default=1.5, gt=0, description="Largest median distance of the background from where the path puts it, pixels."

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from scipy.spatial.transform import Rotation, Slerp
 
 from data.geometry import invert_rigid, transform
 from extract.camera.bundle import Noise, Scene, adjust, place_cameras, reprojection, triangulate
@@ -55,14 +56,23 @@ def without_movers(scene: Scene, keys: Observations, k: np.ndarray, limits: Limi
 
 
 def place_all(scene: Scene, keyframes: np.ndarray, seen: Observations, k: np.ndarray, noise: Noise) -> Scene:
-    """Every frame's pose from the points of the key frames, starting from the nearest key frame's."""
-    nearest = np.abs(np.arange(seen.frames)[:, None] - keyframes[None]).argmin(1)
-    started = Scene(scene.camera_from_world_F44[nearest], scene.points_P3)
+    """Every frame's pose from the points of the key frames, starting between the two nearest key frames."""
+    started = Scene(_between(scene.camera_from_world_F44, keyframes, seen.frames), scene.points_P3)
     placed = place_cameras(started, seen, k, noise)
     origin = placed.world_from_camera_F44[0]
     known = np.isfinite(placed.points_P3).all(1, keepdims=True)
     points = np.where(known, transform(invert_rigid(origin), np.where(known, placed.points_P3, 0)), placed.points_P3)
     return Scene(placed.camera_from_world_F44 @ origin, points)
+
+
+def _between(poses_K44: np.ndarray, keyframes: np.ndarray, frames: int) -> np.ndarray:
+    """Poses of all frames [F,4,4], turned and shifted evenly from key frame to key frame."""
+    every = np.arange(frames)
+    poses = np.tile(np.eye(4), (frames, 1, 1))
+    poses[:, :3, :3] = Slerp(keyframes, Rotation.from_matrix(poses_K44[:, :3, :3]))(every).as_matrix()
+    for axis in range(3):
+        poses[:, axis, 3] = np.interp(every, keyframes, poses_K44[:, axis, 3])
+    return poses
 
 
 def _chain(keys: Observations, k: np.ndarray, limits: Limits) -> Scene:
@@ -84,8 +94,9 @@ def place_one(
     points_N3: np.ndarray, pixels_N2: np.ndarray, k: np.ndarray, guess_44: np.ndarray, limits: Limits
 ) -> np.ndarray:
     """camera_from_world [4,4] from known points (RANSAC over SQPnP, then refined on what agrees). Raises Unsolved."""
-    if len(points_N3) < limits.min_points:
-        raise Unsolved(f"too few background points: {len(points_N3)} are known from before, {limits.min_points} needed")
+    least = limits.min_points // 2
+    if len(points_N3) < least:
+        raise Unsolved(f"too few background points: {len(points_N3)} are known from before, {least} needed")
     opencv = np.ascontiguousarray(k, np.float64)
     turn, shift = cv2.Rodrigues(guess_44[:3, :3])[0], guess_44[:3, 3:].copy()
     found, turn, shift, inliers = cv2.solvePnPRansac(
@@ -102,7 +113,7 @@ def place_one(
         flags=cv2.SOLVEPNP_SQPNP,
     )
     share = 0 if inliers is None else len(inliers) / len(points_N3)
-    if not found or inliers is None or share < limits.min_inliers or len(inliers) < limits.min_points // 2:
+    if not found or inliers is None or share < limits.min_inliers or len(inliers) < least:
         raise Unsolved(
             f"only {share:.0%} of the background agrees with one camera motion; {limits.min_inliers:.0%} needed"
         )

@@ -15,6 +15,7 @@ from extract.camera.observations import Observations
 PARALLAX_SIGMAS = 12.0  # a pair of key frames must differ by this much more than a turn explains
 COMMON = 30  # and share this many points
 LEAST_DEG = 0.8  # between rays of a point that the next key frame is placed by
+TRIES = 12  # pairs of key frames to begin with
 EVERY = 4  # key frames between two adjustments
 
 
@@ -26,8 +27,7 @@ def solve_relative(
     turns_F33: world_from_camera rotations of a camera that only turned, from which parallax is told.
     """
     keys = seen.in_frames(keyframes)
-    first, second = _pair(keys, k, turns_F33[keyframes], PARALLAX_SIGMAS * noise.pixel)
-    scene = _two_views(keys, first, second, k, limits)
+    scene, first, second = _begin(keys, k, turns_F33[keyframes], PARALLAX_SIGMAS * noise.pixel, limits)
     placed = {first, second}
     order = [*range(second + 1, keys.frames), *range(second - 1, first, -1), *range(first - 1, -1, -1)]
     for count, frame in enumerate(order, start=1):
@@ -48,9 +48,23 @@ def solve_relative(
     return Scene(poses, scene.points_P3 / unit)
 
 
-def _pair(keys: Observations, k: np.ndarray, turns: np.ndarray, enough_px: float) -> tuple[int, int]:
-    """The two key frames to begin with: much parallax between them, and many points in common."""
-    best, best_score, most = None, 0.0, 0.0
+def _begin(
+    keys: Observations, k: np.ndarray, turns: np.ndarray, enough_px: float, limits: Limits
+) -> tuple[Scene, int, int]:
+    """The first two key frames, placed: the best pair whose points fit one motion. Raises Unsolved."""
+    failure = Unsolved("no two frames to begin with")
+    for first, second in _pairs(keys, k, turns, enough_px)[:TRIES]:
+        try:
+            return _two_views(keys, first, second, k, limits), first, second
+        except Unsolved as error:
+            failure = error
+    raise failure
+
+
+def _pairs(keys: Observations, k: np.ndarray, turns: np.ndarray, enough_px: float) -> list[tuple[int, int]]:
+    """Pairs of key frames with much parallax between them and many points in common, the best first."""
+    scores: list[tuple[float, int, int]] = []
+    most = 0.0
     for first in range(keys.frames):
         for second in range(first + 1, keys.frames):
             a, b = keys.common(first, second)
@@ -61,15 +75,14 @@ def _pair(keys: Observations, k: np.ndarray, turns: np.ndarray, enough_px: float
             there = turned[:, :2] / turned[:, 2:] * [k[0, 0], k[1, 1]] + k[:2, 2]
             parallax = float(np.median(np.linalg.norm(there - keys.pixels_O2[b], axis=1)))
             most = max(most, parallax)
-            score = min(parallax, 6 * enough_px) * np.sqrt(len(a))
-            if parallax > enough_px and score > best_score:
-                best, best_score = (first, second), score
-    if best is None:
+            if parallax > enough_px:
+                scores.append((-min(parallax, 6 * enough_px) * float(np.sqrt(len(a))), first, second))
+    if not scores:
         raise Unsolved(
             f"too little parallax to tell the path: {most:.1f} pixels between frames that share enough background, "
             f"{enough_px:.1f} needed"
         )
-    return best
+    return [(first, second) for _, first, second in sorted(scores)]
 
 
 def _two_views(keys: Observations, first: int, second: int, k: np.ndarray, limits: Limits) -> Scene:

@@ -85,8 +85,10 @@ def estimate_camera_motion(
         float(np.median(residual[agree])) if agree.any() else float("inf"),
     )
     per_frame = np.bincount(seen.frame_O, agree, seen.frames)
-    if np.mean(per_frame >= config.min_points // 2) < 0.95 or share < config.min_inliers:
-        return _unknown(len(rows), f"only {share:.0%} of the background agrees with the path", counts)
+    needed = config.min_inliers_relative if scale == "relative" else config.min_inliers
+    if np.mean(per_frame >= config.min_points // 2) < 0.95 or share < needed:
+        reason = f"only {share:.0%} of the background agrees with one path; {needed:.0%} needed"
+        return _unknown(len(rows), reason, counts)
     if middle > config.max_residual_px * zoom:
         reason = f"the background lies {middle:.1f} pixels off the path; at most {config.max_residual_px * zoom:.1f}"
         return _unknown(len(rows), reason, counts)
@@ -122,14 +124,14 @@ def _solve(
     """world_from_camera, scale, residual of every observation: pixels, NaN where its point was never placed."""
     k = camera.intrinsics_33
     keyframes = choose_keyframes(seen, FAR * max(camera.image_size))
-    if (seen.depth_O > 0).mean() > DEPTH_SHARE:
-        scene = solve_metric(seen, keyframes, k, noise, limits)
-        return scene.world_from_camera_F44, depth_scale, reprojection(scene, seen, k)
     turns, residual = solve_turning(seen, k, noise.pixel)
     per_frame = np.array([np.median(residual[seen.of(frame)]) for frame in range(seen.frames)])
     if np.quantile(per_frame, 0.95) < TURN_FACTOR * noise.pixel:
         poses = _identity(seen.frames)
         poses[:, :3, :3] = turns[0].T @ turns
         return poses, "turn", residual
+    if (seen.depth_O > 0).mean() > DEPTH_SHARE:
+        scene = solve_metric(seen, keyframes, k, noise, limits)
+        return scene.world_from_camera_F44, depth_scale, reprojection(scene, seen, k)
     scene = solve_relative(seen, keyframes, k, noise, limits, turns)
     return scene.world_from_camera_F44, "relative", reprojection(scene, seen, k)

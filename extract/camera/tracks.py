@@ -23,6 +23,8 @@ FULL = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.01)
 QUICK = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 8, 0.02)
 STRAY_PX = 1.0  # at rest, a point further than this from where it was is hidden or moves by itself
 REFRESH = 8  # frames of a moving camera between two searches for new points
+WEAKEST = 1e-4  # eigenvalue of OpenCV's gradients of an 8 bit picture; below, it is noise of the video
+BORDER = 6
 LOST = 0.3  # below this share of surviving points the frame is looked up by appearance
 
 
@@ -118,7 +120,7 @@ class BackgroundTracks:
 
     def _rests(self, grey: np.ndarray, hidden: np.ndarray) -> bool:
         """Whether the background lies where it lay in the anchor; then the points' places are renewed from there."""
-        if np.hypot(*self._velocity) > 2 * self.config.still_px or len(self._home) < self.config.min_points:
+        if _length(self._velocity) > 2 * self.config.still_px or len(self._home) < self.config.min_points:
             return False
         assert self._anchor is not None
         flow = cv2.calcOpticalFlowPyrLK(
@@ -130,7 +132,7 @@ class BackgroundTracks:
             return False
         shift = np.median(moved[seen], axis=0)
         near = seen & (np.linalg.norm(moved - shift, axis=1) < STRAY_PX)
-        if np.hypot(*shift) > self.config.still_px or near.sum() < 0.5 * seen.sum():
+        if _length(shift) > self.config.still_px or near.sum() < 0.5 * seen.sum():
             return False
         self._seen = near
         self._now = np.where(near[:, None], flow[0], self._home + shift).astype(np.float32)
@@ -177,27 +179,45 @@ class BackgroundTracks:
         """Makes this frame the one that the next ones are compared with, and looks for new points where they lack."""
         self._anchor = grey
         self._since_search += 1
-        wanted = self.config.points if np.hypot(*self._velocity) > self.config.still_px else self.config.points // 2
-        if len(self._now) < 0.6 * wanted or self._since_search >= REFRESH:
+        if len(self._now) < 0.5 * self.config.points or self._since_search >= REFRESH:
             self._since_search = 0
-            self._search(grey, hidden, wanted)
+            fresh = corners(grey, hidden, self._now, self.config.points)
+            ids = np.arange(self._fresh_id, self._fresh_id + len(fresh), dtype=np.int32)
+            self._fresh_id += len(fresh)
+            self._ids = np.concatenate([self._ids, ids])
+            self._now = np.concatenate([self._now, fresh])
         self._home = self._now.copy()
         self._seen = np.ones(len(self._now), bool)
 
-    def _search(self, grey: np.ndarray, hidden: np.ndarray, wanted: int) -> None:
-        """Corners (Shi and Tomasi, 1994) where no followed point is near."""
-        spacing = int(np.sqrt(grey.size / wanted) * 0.7)
-        free = np.where(hidden, 0, 255).astype(np.uint8)
-        for x, y in self._now:
-            cv2.circle(free, (round(float(x)), round(float(y))), spacing, 0, -1)
-        count = max(wanted - len(self._now), 0)
-        if count == 0:
-            return
-        corners = cv2.goodFeaturesToTrack(grey, count, 0.004, spacing, mask=free, blockSize=5)
-        if corners is None:
-            return
-        corners = corners.reshape(-1, 2)
-        fresh = np.arange(self._fresh_id, self._fresh_id + len(corners), dtype=np.int32)
-        self._fresh_id += len(corners)
-        self._ids = np.concatenate([self._ids, fresh])
-        self._now = np.concatenate([self._now, corners]).astype(np.float32)
+
+def corners(grey: np.ndarray, hidden: np.ndarray, taken_N2: np.ndarray, wanted: int) -> np.ndarray:
+    """The best corner of every cell that holds no point yet: f32 [n,2], spread over the whole picture.
+
+    Corners by the smaller eigenvalue of the gradients' covariance (Shi and Tomasi, 1994). One per cell, however weak
+    beside others: the strongest ones are often on a few things, which may move.
+    """
+    strength = cv2.cornerMinEigenVal(grey, 5)
+    strength[hidden] = 0
+    strength[:BORDER], strength[-BORDER:], strength[:, :BORDER], strength[:, -BORDER:] = 0, 0, 0, 0
+    side = int(np.sqrt(grey.size / wanted))
+    for x, y in taken_N2:
+        left, top = max(int(x) - side // 2, 0), max(int(y) - side // 2, 0)
+        strength[top : int(y) + side // 2 + 1, left : int(x) + side // 2 + 1] = 0
+    down, across = grey.shape[0] // side, grey.shape[1] // side
+    cells = strength[: down * side, : across * side].reshape(down, side, across, side).transpose(0, 2, 1, 3)
+    cells = cells.reshape(down * across, side * side)
+    best = cells.argmax(1)
+    number = np.flatnonzero(cells[np.arange(len(cells)), best] > WEAKEST)
+    number = number[np.argsort(-cells[number, best[number]], kind="stable")]
+    found: list[tuple[int, int]] = []
+    for cell in number:
+        x = (cell % across) * side + best[cell] % side
+        y = (cell // across) * side + best[cell] // side
+        if strength[y, x] > 0:  # not next to one that was just taken
+            found.append((x, y))
+            strength[max(y - side // 3, 0) : y + side // 3 + 1, max(x - side // 3, 0) : x + side // 3 + 1] = 0
+    return np.array(found, np.float32).reshape(-1, 2)
+
+
+def _length(vector_2: np.ndarray) -> float:
+    return float(np.linalg.norm(vector_2))
