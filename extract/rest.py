@@ -24,7 +24,8 @@ def without_rest(
     rejections = []
     for start, stop in _runs(~_moving(track.points, times_T, settings.rest_m)):
         # Half a second of rest stays at each side of a motion: starting and stopping are part of it.
-        seconds = times_T[stop - 1] - times_T[start] + WITHIN_S
+        first, last = times_T[start] - WITHIN_S / 2, times_T[stop - 1] + WITHIN_S / 2
+        seconds = min(last, times_T[-1]) - max(first, times_T[0])
         if seconds > settings.rest_s:
             keep[start:stop] = False
             rejections.append(("at_rest", f"at rest for {seconds:.1f} s around {times_T[(start + stop) // 2]:.2f} s"))

@@ -28,7 +28,7 @@ def track_of(points_TN3: np.ndarray) -> tuple[EffectorTrack, np.ndarray]:
 
 
 def cloud(frames: int) -> np.ndarray:
-    shape = np.random.default_rng(0).normal(scale=0.03, size=(30, 3)) + [0, 0, 0.6]
+    shape = np.random.default_rng(0).normal((0, 0, 0.6), 0.03, (30, 3))
     return np.tile(shape, (frames, 1, 1))
 
 

@@ -24,19 +24,19 @@ from tests.disc_videos import write_disc
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def write_episode(make_video: Callable[..., Path], folder: Path, number: int, frames: int = 24) -> None:
+def write_episode(folder: Path, number: int, frames: int = 24) -> None:
     """A disc that slides straight, each number elsewhere."""
     rng = np.random.default_rng(number)
     start, velocity = rng.uniform(-0.03, 0.03, 2), rng.uniform(-0.02, 0.02, 2)
-    write_disc(make_video, folder / f"slide_{number}.mp4", start + velocity * np.arange(frames)[:, None] / 20)
+    write_disc(folder / f"slide_{number}.mp4", start + velocity * np.arange(frames)[:, None] / 20)
 
 
 @pytest.fixture
-def videos(tmp_path: Path, make_video: Callable[..., Path]) -> Path:
+def videos(tmp_path: Path) -> Path:
     folder = tmp_path / "videos"
     folder.mkdir()
     for number in range(6):
-        write_episode(make_video, folder, number)
+        write_episode(folder, number)
     return folder
 
 
@@ -93,13 +93,11 @@ def test_worker_count_kill_and_resume_give_the_same_bytes(videos: Path, tmp_path
     assert again.returncode == 0 and "nothing to do" in again.stdout
 
 
-def test_new_videos_append_units_and_leave_the_old_ones_alone(
-    videos: Path, tmp_path: Path, make_video: Callable[..., Path]
-) -> None:
+def test_new_videos_append_units_and_leave_the_old_ones_alone(videos: Path, tmp_path: Path) -> None:
     config = configured(videos, tmp_path / "run")
     assert extract(config).returncode == 0
     before = shard_bytes(tmp_path / "run")
-    write_episode(make_video, videos, 6)
+    write_episode(videos, 6)
     assert extract(config).returncode == 0
     after = shard_bytes(tmp_path / "run")
     assert len(after) == 4 and before.items() <= after.items()
