@@ -12,7 +12,13 @@ from pipeline.config import Settings
 
 # Chosen on clips that were made bad on purpose, with other seeds than the published ones: docs/results/extraction.md.
 GATES = {
-    "side_agreement": Gate(at_least=0.5),
+    "second_look": Gate(at_most=0.35),
+    "sharpness": Gate(at_least=0.09),
+    "jump": Gate(at_most=0.7),
+    "swell": Gate(at_most=0.25),
+    "sensed": Gate(at_least=0.7),
+    "depth_jump": Gate(at_most=0.09),
+    "depth_by_size": Gate(at_least=-0.25, at_most=0.25),
 }
 
 

@@ -49,11 +49,13 @@ class HandFinder:
         self, frames: Iterable[Frame], camera: Camera | None = None
     ) -> Iterator[tuple[Frame, list[Detection]]]:
         """Every frame of one video with its hands, at once and in order. The camera is not needed."""
-        config, next_check = self.config, -np.inf
+        config, next_check, count = self.config, -np.inf, 0
         with HandDetector(self.bundle, config.max_hands, config.min_score, config.look_for_more_hz) as detector:
             for frame in frames:
                 found = detector(frame.image, frame.time)
-                if found and config.second_look_hz is not None and frame.time >= next_check:
+                due = frame.time >= next_check or len(found) > count
+                count = len(found)
+                if found and config.second_look_hz is not None and due:
                     next_check = frame.time + 1 / config.second_look_hz
                     found = [self._looked_at_again(hand, frame.image, detector) for hand in found]
                 yield frame, found

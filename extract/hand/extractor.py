@@ -20,12 +20,13 @@ from extract.hand.observe import level, observe, sample_surface_depth
 from extract.hand.signals import Repeats, sharpness
 from extract.hand.skeleton import JOINTS, palm_size
 from extract.hand.surface import facing_camera, hidden_by_hand, make_surface, pinch_opening
-from extract.hand.trust import Seen, rightness, scores, trusted
+from extract.hand.trust import SENSED, Seen, rightness, scores, second_look, sides, trusted
 from extract.hand.uncertainty import point_sigma
 from extract.segments import Segment, split_at_gaps
 
 NAME = "mediapipe-hands-fit/1"
-SENSED = 6  # landmarks with sensor depth that make a frame's distance measured
+SIDE_KNOWN = 0.1  # certainty, 0..1, below which the side is told as unknown
+TOGETHER = 0.5  # two hands are seen at once when they share this part of the shorter track's frames
 
 
 @dataclass(frozen=True)
@@ -159,11 +160,15 @@ class HandExtractor:
         """Hands in metric 3D, and the stretches that were too short or seen too seldom."""
         hands: list[LiftedHand] = []
         rejections: list[tuple[str, str]] = []
-        for track in link(sighting.times, sighting.detections, self.config.max_gap_s):
-            observed, slots = seen_of(track, sighting), np.array(track.slots)
-            good = trusted(observed, camera.image_size)
+        tracks = link(sighting.times, sighting.detections, self.config.max_gap_s)
+        observed = [seen_of(track, sighting) for track in tracks]
+        good = [trusted(seen, camera.image_size) for seen in observed]
+        evidence = [rightness(seen.part(rows)) for seen, rows in zip(observed, good, strict=True)]
+        found_sides = sides(evidence, _at_once(tracks))
+        for number, track in enumerate(tracks):
+            slots = np.array(track.slots)
             seen = np.zeros(len(sighting.times), bool)
-            seen[slots[good]] = True
+            seen[slots[good[number]]] = True
             segments, short = split_at_gaps(sighting.times, seen, self.config.max_gap_s, self.config.min_seconds)
             rejections += short
             for segment in segments:
@@ -173,41 +178,40 @@ class HandExtractor:
                     detail = f"seen in {share:.0%} of {len(segment.slots)} frames from {start:.2f} s on"
                     rejections.append(("too_many_gaps", detail))
                     continue
-                within = good & (slots >= segment.slots[0]) & (slots <= segment.slots[-1])
-                hand = self._lift(track, segment, sighting, camera)
-                hands.append(
-                    replace(
-                        hand,
-                        scores=scores(observed.part(within), camera.image_size)
-                        | {"r_" + k: v for k, v in rightness(observed.part(within)).items()},
-                    )
-                )
+                within = (slots >= segment.slots[0]) & (slots <= segment.slots[-1])
+                told = scores(observed[number].part(within & good[number]), camera, self.config.palm_size_m)
+                told |= second_look(observed[number].part(within)) | {"side_certainty": abs(evidence[number])}
+                hand = self._lift(track, found_sides[number], segment, sighting, camera)
+                hands.append(replace(hand, scores=told))
         return hands, rejections
 
-    def _lift(self, track: HandTrack, segment: Segment, sighting: Sighting, camera: Camera) -> LiftedHand:
+    def _lift(self, track: HandTrack, side: str, segment: Segment, sighting: Sighting, camera: Camera) -> LiftedHand:
         count, first = len(segment.slots), segment.slots[0]
         landmarks, world = np.zeros((count, JOINTS, 2)), np.zeros((count, JOINTS, 3))
         surface_z, score = np.full((count, JOINTS), np.nan), np.zeros(count)
-        agrees = np.zeros(count, bool)
+        agrees, behind = np.zeros(count, bool), np.zeros((count, JOINTS))
         for slot, detection in zip(track.slots, track.detections, strict=True):
             row = slot - first
             if not 0 <= row < count or not segment.measured[row]:
                 continue
             landmarks[row], world[row], score[row] = detection.landmarks_px, detection.world_m, detection.score
-            agrees[row] = detection.side == track.side
+            agrees[row] = detection.side == side
+            behind[row] = np.nan if detection.depth_px is None else detection.depth_px
             depth = sighting.surface_z[slot][sighting.number(slot, detection)]
             if depth is not None:
                 surface_z[row] = depth
         turned = _unmirrored(world, agrees)
+        behind[~agrees] *= -1
         times = sighting.times[segment.slots]
-        observed = observe(times, landmarks, turned, surface_z, segment.measured, camera, self.config.palm_size_m)
+        palm = self.config.palm_size_m
+        observed = observe(times, landmarks, turned, surface_z, segment.measured, camera, palm, behind)
         fit = fit_hand(observed, self.config.palm_size_m, self.config.sensor_depth_sigma_m)
         hand = LiftedHand(
             slots=segment.slots,
             time_T=times,
             measured_T=segment.measured,
             joints_T213=fit.joints_T213,
-            side=track.side,
+            side=side,
             side_agrees_T=agrees,
             score_T=score,
             landmarks_T212=landmarks,
@@ -216,7 +220,7 @@ class HandExtractor:
         )
         if hand.sensed_T.any():
             return hand
-        return replace(hand, joints_T213=fit.joints_T213 * level(fit.joints_T213, observed, self.config.palm_size_m))
+        return replace(hand, joints_T213=fit.joints_T213 * level(fit.joints_T213, observed))
 
     def track(self, hand: LiftedHand, camera: Camera) -> EffectorTrack:
         """The hand as a track of surface points."""
@@ -239,7 +243,7 @@ class HandExtractor:
             sigma=sigma,
             confidence=_confidence(hand, misfit_px / size),
             opening=pinch_opening(hand.joints_T213, self.surface.scale).astype(np.float32),
-            side=hand.side,
+            side=hand.side if hand.scores.get("side_certainty", 1.0) >= SIDE_KNOWN else None,
             scale="metric" if sensed else "assumed",
             depth_source="sensor" if sensed else "hand-size",
             quality={
@@ -254,6 +258,17 @@ class HandExtractor:
             },
             overlay_px=overlay.astype(np.float32),
         )
+
+
+def _at_once(tracks: list[HandTrack]) -> list[tuple[int, int]]:
+    """Pairs of tracks that are seen in the same frames for long."""
+    slots = [set(track.slots) for track in tracks]
+    return [
+        (first, second)
+        for second in range(len(slots))
+        for first in range(second)
+        if len(slots[first] & slots[second]) >= TOGETHER * min(len(slots[first]), len(slots[second]))
+    ]
 
 
 def seen_of(track: HandTrack, sighting: Sighting) -> Seen:

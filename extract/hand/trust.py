@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from extract.hand.skeleton import PALM, palm_size
+from extract.effector import Camera
+from extract.hand.observe import depth_of_least_foreshortened_chord
+from extract.hand.skeleton import JOINTS, PALM, palm_size
 
 SENSED = 6  # landmarks with sensor depth that make a frame's distance measured
 INSIDE = 0.7  # a frame needs this share of the joints within the picture
@@ -18,6 +20,11 @@ BLURRED = 0.55  # ... and this share of the sharpness of the track's sharp frame
 AROUND_S = 0.26  # a frame is compared with the median of the frames within this time on each side
 STRAY = 0.45  # hand sizes that the palm may be away from that median
 SWOLLEN = 0.22  # ... and by how much the logarithm of the hand's size may differ
+CLEAR_RELIEF = 0.2  # a correlation that leaves no doubt
+SECOND_COUNTS, RELIEF_COUNTS = 1.5, 6.0  # labels count 1
+DOUBTFUL = 0.35
+SLOWEST_S = 0.15  # with longer steps from frame to frame, jumps tell nothing
+PALM_AND_THUMB = (*PALM, 1)
 STILL = 0.015  # hand sizes; a hand that moves less from frame to frame may be seen in the same picture again
 
 
@@ -110,43 +117,59 @@ def _outliers(seen: Seen, usable_K: np.ndarray) -> np.ndarray:
     return outlier
 
 
-def scores(seen: Seen, image_size: tuple[int, int]) -> dict[str, float]:
+def scores(seen: Seen, camera: Camera, assumed_palm_m: float) -> dict[str, float]:
     """Named scores of the frames that are used."""
     result = {
-        "inside": float(inside(seen, image_size).mean()),
+        "inside": float(inside(seen, camera.image_size).mean()),
         "sharpness": float(np.median(seen.sharpness_K)),
         "score": float(seen.score_K.mean()),
     }
     world = palm_size(seen.world_K213)
-    result |= _depth_scores(seen)
+    result |= _depth_scores(seen, camera, assumed_palm_m)
     result["bone_stability"] = float(world.std() / world.mean())
     steps = np.diff(seen.time_K)
     rate = float(np.median(steps)) if len(steps) else 0.0
     jump, swell, jitter = _steps(seen, rate)
     if len(jump):
         result |= {"jump": float(jump.max()), "swell": float(swell.max()), "jitter": float(np.median(jitter))}
-    looked = ~np.isnan(seen.place_K)
-    if looked.any():
-        result["second_look"] = float(np.median(seen.place_K[looked].clip(0, 9)))
-        result["second_look_found"] = float(np.isfinite(seen.place_K[looked]).mean())
     return result
 
 
-def _depth_scores(seen: Seen) -> dict[str, float]:
-    """How the sensor's depth goes with the size of the hand in the picture, and whether it jumps."""
-    depth, size = seen.depth_K, np.log(seen.size_K)
+def second_look(seen: Seen) -> dict[str, float]:
+    """How far the hand was from where the second looks found one, hand sizes; 9 stands for not found."""
+    looked = ~np.isnan(seen.place_K)
+    return {"second_look": float(np.median(seen.place_K[looked].clip(0, 9)))} if looked.any() else {}
+
+
+def _growth(seen: Seen) -> np.ndarray:
+    """f64 [K-1]: by how much the palm grew in the picture from frame to frame, logarithm.
+
+    An affine map takes one palm to the next. A hand that turns grows or shrinks along one axis, a hand that comes
+    nearer along both: the smaller change of the two counts, none when they have opposite signs.
+    """
+    palm = seen.landmarks_K212[:, PALM_AND_THUMB]
+    palm = palm - palm.mean(1, keepdims=True)
+    before, after = palm[:-1], palm[1:]
+    spread = before.transpose(0, 2, 1) @ before + 1e-3 * np.eye(2)
+    stretch = np.log(np.linalg.svd(np.linalg.solve(spread, before.transpose(0, 2, 1) @ after), compute_uv=False) + 1e-6)
+    smaller = np.take_along_axis(stretch, np.abs(stretch).argmin(1)[:, None], 1)[:, 0]
+    return np.where(stretch.prod(1) > 0, smaller, 0.0)
+
+
+def _depth_scores(seen: Seen, camera: Camera, assumed_palm_m: float) -> dict[str, float]:
+    """How the sensor's depth goes with the size of the hand, whether it jumps, and how often there is any."""
+    depth = seen.depth_K
     known = np.flatnonzero(np.isfinite(depth))
     if len(known) < 5:
         return {}
     time, log_depth = seen.time_K[known], np.log(depth[known])
-    grown = np.diff(log_depth) + np.diff(size[known])  # a hand that comes nearer grows by as much
-    alone = np.diff(log_depth) - _usual(np.diff(log_depth) / np.diff(time)) * np.diff(time)
-    return {
-        "depth_jump": float(np.abs(alone).max()),
-        "depth_size_jump": float(np.abs(grown).max()),
-        "sensed": len(known) / len(depth),
-        "depth_spread_m": float(np.median(np.nanstd(seen.surface_z_K21[known], axis=1))),
-    }
+    rays = camera.unproject(seen.landmarks_K212[known], np.ones((len(known), JOINTS)))[..., :2]
+    by_size = depth_of_least_foreshortened_chord(rays, assumed_palm_m)
+    result = {"sensed": len(known) / len(depth), "depth_by_size": float(np.median(log_depth - np.log(by_size)))}
+    if np.median(np.diff(time)) <= SLOWEST_S:
+        steps = np.diff(log_depth)
+        result["depth_jump"] = float(np.abs(steps - _usual(steps / np.diff(time)) * np.diff(time)).max())
+    return result
 
 
 def _usual(values: np.ndarray, reach: int = 3) -> np.ndarray:
@@ -163,31 +186,51 @@ def relief(seen: Seen) -> np.ndarray:
     result = np.full(len(z), np.nan)
     for row in np.flatnonzero(np.isfinite(z).sum(1) >= 2 * SENSED):
         known = np.isfinite(z[row])
-        result[row] = np.corrcoef(z[row, known], seen.world_K213[row, known, 2])[0, 1]
+        sensed, told = (values - values.mean() for values in (z[row, known], seen.world_K213[row, known, 2]))
+        result[row] = sensed @ told / max(float(np.linalg.norm(sensed) * np.linalg.norm(told)), 1e-9)
     return result
 
 
-def rightness(seen: Seen) -> dict[str, float]:
-    """Evidence of the side, each -1 (left) .. 1 (right): labels, the second look, and the relief in the sensor."""
+def rightness(seen: Seen) -> float:
+    """Evidence of the side, -1 (left) .. 1 (right): labels, second looks, and above all the relief in the sensor."""
+    if len(seen.time_K) == 0:
+        return 0.0
     sign = np.where(seen.right_K, 1.0, -1.0)
-    result = {"label": float(np.mean(sign * seen.score_K))}
+    evidence, weights = [float(np.mean(sign * seen.score_K))], [1.0]
     looked = seen.mirrored_right_K[np.isfinite(seen.mirrored_right_K)]
     if len(looked):
-        result["second"] = float(looked.mean())
+        evidence.append(float(looked.mean()))
+        weights.append(SECOND_COUNTS)
     measured = sign * relief(seen)
     if np.isfinite(measured).sum() >= 3:
-        result["relief"] = float(np.nanmean(measured))
-    return result
+        evidence.append(float(np.clip(np.nanmean(measured) / CLEAR_RELIEF, -1, 1)))
+        weights.append(RELIEF_COUNTS)
+    return float(np.average(evidence, weights=weights))
+
+
+def sides(evidence: list[float], at_once: list[tuple[int, int]]) -> list[str]:
+    """The side of every hand, from its ``rightness``. at_once: pairs of hands that are seen together for long.
+
+    Two hands at once are mostly a left and a right one: when both seem to be of one side and one of them is in doubt,
+    that one is the other.
+    """
+    right = [value >= 0 for value in evidence]
+    for first, second in at_once:
+        if right[first] == right[second]:
+            doubtful = min(first, second, key=lambda number: abs(evidence[number]))
+            if abs(evidence[doubtful]) < DOUBTFUL:
+                right[doubtful] = not right[doubtful]
+    return ["right" if value else "left" for value in right]
 
 
 def _steps(seen: Seen, rate: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """How far each step of the palm (hand sizes) and of the logarithm of its size is from the steps around it."""
-    if len(seen.time_K) < 5:
+    if len(seen.time_K) < 5 or rate > SLOWEST_S:
         return np.zeros(0), np.zeros(0), np.zeros(0)
     elapsed = np.diff(seen.time_K)
     size = np.median(seen.size_K)
     velocity = np.diff(seen.centre_K2, axis=0) / elapsed[:, None] / size
-    growth = np.diff(np.log(seen.size_K)) / elapsed
+    growth = _growth(seen) / elapsed
     jump, swell = [], []
     for row in range(len(elapsed)):
         near = [k for k in range(row - 3, row + 4) if 0 <= k < len(elapsed) and k != row]
