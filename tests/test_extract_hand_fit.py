@@ -8,13 +8,15 @@ import pytest
 from extract.hand.banded import SmoothSystem, acceleration_rows
 from extract.hand.fit import OVERLAP, WINDOW, fit_hand
 from extract.hand.observe import HandObservations, observe, sample_surface_depth
-from extract.hand.skeleton import palm_size
+from extract.hand.skeleton import LANDMARK_SPAN, palm_size
 from tests.hand_cases import CAMERA, hand_213, moving_hand, seen_surface
 
-PALM = float(palm_size(hand_213()))
+PALM = float(palm_size(hand_213())) / LANDMARK_SPAN  # landmarks at the very joints span all of the palm
 
 
-def observed_hand(frames: int, sensor: bool, hidden: slice | None = None) -> tuple[HandObservations, np.ndarray]:
+def observed_hand(
+    frames: int, sensor: bool, hidden: slice | None = None, palm: float = PALM
+) -> tuple[HandObservations, np.ndarray]:
     time, joints = moving_hand(frames)
     measured = np.ones(frames, bool)
     if hidden is not None:
@@ -22,7 +24,7 @@ def observed_hand(frames: int, sensor: bool, hidden: slice | None = None) -> tup
     surface = seen_surface(joints, PALM) if sensor else np.full(joints.shape[:2], np.nan)
     world = joints - joints.mean(1, keepdims=True)
     pixels = np.where(measured[:, None, None], CAMERA.project(joints), 0)
-    return observe(time, pixels, world, surface, measured, CAMERA, PALM), joints
+    return observe(time, pixels, world, surface, measured, CAMERA, palm), joints
 
 
 def error_mm(joints: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -44,8 +46,10 @@ def test_sensor_depth_overrides_a_wrong_hand_size():
 
 
 def test_depth_from_an_image_is_proportional_to_the_assumed_hand_size():
-    observed, _ = observed_hand(30, sensor=False)
-    small, large = (fit_hand(observed, factor * PALM, 0.004).joints_T213[..., 2].mean() for factor in (1.0, 1.1))
+    small, large = (
+        fit_hand(observed_hand(30, sensor=False, palm=palm)[0], palm, 0.004).joints_T213[..., 2].mean()
+        for palm in (PALM, 1.1 * PALM)
+    )
     assert large / small == pytest.approx(1.1, abs=0.02)
 
 
@@ -75,8 +79,7 @@ def test_banded_solution_equals_the_dense_one():
     frames, size = 9, 4
     time = np.cumsum(rng.uniform(0.02, 0.06, frames))
     rows = acceleration_rows(time)
-    factor = rng.normal(size=(size, size))
-    precision = factor @ factor.T
+    precision = rng.uniform(0.5, 3.0, size)
     blocks = np.array([part @ part.T + np.eye(size) for part in rng.normal(size=(frames, size, size))])
     gradient = rng.normal(size=(frames, size))
     dense = np.zeros((frames * size, frames * size))
@@ -86,7 +89,7 @@ def test_banded_solution_equals_the_dense_one():
         second = np.zeros((size, frames * size))
         for k in range(3):
             second[:, (t + k) * size : (t + k + 1) * size] = row[k] * np.eye(size)
-        dense += second.T @ precision @ second
+        dense += second.T @ np.diag(precision) @ second
     step = SmoothSystem(rows, precision).solve(blocks, gradient)
     np.testing.assert_allclose(step.ravel(), np.linalg.solve(dense, -gradient.ravel()), rtol=1e-7)
 
@@ -95,7 +98,7 @@ def test_smoothness_does_not_depend_on_the_frame_rate():
     energies = []
     for rate in (25.0, 100.0):
         time = np.arange(0, 4, 1 / rate)
-        system = SmoothSystem(acceleration_rows(time), np.eye(1))
+        system = SmoothSystem(acceleration_rows(time), np.ones(1))
         path = np.sin(2 * np.pi * time)[:, None]
         energies.append(float(np.sum(path * system.gradient(path))))
     assert energies[0] == pytest.approx(energies[1], rel=0.05)
