@@ -9,15 +9,16 @@ from typing import Literal
 import numpy as np
 
 from extract.camera.bundle import Noise, reprojection
+from extract.camera.config import CameraMotionConfig
 from extract.camera.metric import Limits, Unsolved, solve_metric
 from extract.camera.monocular import solve_relative
-from extract.camera.observations import Observations, choose_keyframes, collect
-from extract.camera.tracks import BackgroundTracks
+from extract.camera.observations import Observations, Row, choose_keyframes, collect
 from extract.camera.turning import solve_turning
 from extract.effector import Camera
 
 DEPTH_SHARE = 0.25  # of the observations must have depth for a path with depth
 TURN_FACTOR = 2.5  # a camera only turned if this many pixel sigmas explain the background in nearly every frame
+LEAST_SPREAD = 0.35  # of the picture, see _spread
 FAR = 0.06  # of the longer side: motion from key frame to key frame
 
 Kind = Literal["static", "estimated", "unknown"]
@@ -48,23 +49,18 @@ class CameraMotion:
 
 
 def estimate_camera_motion(
-    tracks: BackgroundTracks,
+    rows: Sequence[Row],
     camera: Camera,
-    slots: Sequence[int] | np.ndarray,
-    depth_scale: Literal["metric", "assumed", "relative"] = "metric",
-    depth_sigma: float | None = None,
+    config: CameraMotionConfig,
+    zoom: float,
+    depth_scale: PathScale,
+    depth_sigma: float | None,
 ) -> CameraMotion:
-    """The camera's path over consecutive slots of ``tracks``.
+    """The camera's path over consecutive frames.
 
-    depth_scale, depth_sigma (relative): of the depth that the tracks were fed with. Raises KeyError for a slot that was
-    forgotten or never fed.
+    zoom: pixels of the full picture per pixel of the small one, in which the settings count. depth_scale, depth_sigma
+    (relative): of the depth in ``rows``.
     """
-    config = tracks.config
-    wanted = [int(slot) for slot in slots]
-    if missing := [slot for slot in wanted if slot not in tracks.rows]:
-        raise KeyError(f"slot {missing[0]} is not among the frames kept ({min(tracks.rows, default=0)}..)")
-    rows = [tracks.rows[slot] for slot in wanted]
-    zoom = float(tracks.scale_2.mean())
     counts = np.array([len(row.ids) for row in rows])
     if np.mean(counts >= config.min_points) < 0.95:
         few = int(np.sort(counts)[len(counts) // 20])
@@ -89,6 +85,8 @@ def estimate_camera_motion(
     if np.mean(per_frame >= config.min_points // 2) < 0.95 or share < needed:
         reason = f"only {share:.0%} of the background agrees with one path; {needed:.0%} needed"
         return _unknown(len(rows), reason, counts)
+    if (spread := _spread(seen.pixels_O2[agree], camera.image_size)) < LEAST_SPREAD:
+        return _unknown(len(rows), f"the background is seen in only {spread:.0%} of the picture", counts)
     if middle > config.max_residual_px * zoom:
         reason = f"the background lies {middle:.1f} pixels off the path; at most {config.max_residual_px * zoom:.1f}"
         return _unknown(len(rows), reason, counts)
@@ -101,6 +99,15 @@ def _identity(frames: int) -> np.ndarray:
 
 def _unknown(frames: int, reason: str, counts: np.ndarray) -> CameraMotion:
     return CameraMotion(_identity(frames), "unknown", None, float("nan"), 0.0, float(np.median(counts)), reason)
+
+
+def _spread(pixels_O2: np.ndarray, image_size: tuple[int, int]) -> float:
+    """Share of a 4x4 grid over the picture in which background was seen, beyond single points.
+
+    A sleeve or a thing in the hand fills a corner; it may look rigid for a while, but it is no background.
+    """
+    cell = np.clip((pixels_O2 / np.array(image_size) * 4).astype(int), 0, 3) @ np.array([1, 4])
+    return float((np.bincount(cell, minlength=16) > 0.01 * len(cell)).mean())
 
 
 def _rest(seen: Observations, drift_F2: np.ndarray, still_px: float, drift_px: float) -> tuple[float, float] | None:

@@ -10,7 +10,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from extract.camera.tracks import Row
+
+@dataclass(frozen=True)
+class Row:
+    """One frame. ids: int32 [n]. pixels: f32 [n,2] of the full picture, its first pixel's centre at (0.5, 0.5).
+
+    depth: f32 [n] metres, 0 = unknown. drift: f64 [2] pixels, summed median motion of the background since the video's
+    begin.
+    """
+
+    ids: np.ndarray
+    pixels: np.ndarray
+    depth: np.ndarray
+    drift: np.ndarray
 
 
 @dataclass(frozen=True)

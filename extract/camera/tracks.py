@@ -8,14 +8,16 @@ backward. Kept are the places of some hundred points per frame and the depth the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from extract.camera.config import CameraMotionConfig
+from extract.camera.motion import CameraMotion, PathScale, estimate_camera_motion
+from extract.camera.observations import Row
 from extract.camera.relink import Relinker
 from extract.camera.sample import depth_at
+from extract.effector import Camera
 
 WINDOW = (15, 15)
 LEVELS = 3
@@ -26,20 +28,6 @@ REFRESH = 8  # frames of a moving camera between two searches for new points
 WEAKEST = 1e-4  # eigenvalue of OpenCV's gradients of an 8 bit picture; below, it is noise of the video
 BORDER = 6
 LOST = 0.3  # below this share of surviving points the frame is looked up by appearance
-
-
-@dataclass(frozen=True)
-class Row:
-    """One frame. ids: int32 [n]. pixels: f32 [n,2] of the full picture, its first pixel's centre at (0.5, 0.5).
-
-    depth: f32 [n] metres, 0 = unknown. drift: f64 [2] pixels, summed median motion of the background since the video's
-    begin.
-    """
-
-    ids: np.ndarray
-    pixels: np.ndarray
-    depth: np.ndarray
-    drift: np.ndarray
 
 
 class BackgroundTracks:
@@ -86,6 +74,25 @@ class BackgroundTracks:
         self.rows[slot] = Row(self._ids[inside].copy(), pixels, depth, self._base + moved)
         self.next_slot += 1
         return slot
+
+    def solve(
+        self,
+        camera: Camera,
+        slots: Sequence[int] | np.ndarray,
+        depth_scale: PathScale = "metric",
+        depth_sigma: float | None = None,
+    ) -> CameraMotion:
+        """How the camera moved over consecutive slots; see ``estimate_camera_motion``.
+
+        depth_scale, depth_sigma: what the depth rests on that was given with the frames, and its relative error.
+        Raises KeyError for a slot that was forgotten or never fed.
+        """
+        wanted = [int(slot) for slot in slots]
+        if missing := [slot for slot in wanted if slot not in self.rows]:
+            kept = f"{min(self.rows)}..{max(self.rows)}" if self.rows else "none"
+            raise KeyError(f"slot {missing[0]} is not among the frames kept ({kept})")
+        rows, zoom = [self.rows[slot] for slot in wanted], float(self.scale_2.mean())
+        return estimate_camera_motion(rows, camera, self.config, zoom, depth_scale, depth_sigma)
 
     def forget(self, before_slot: int) -> None:
         """Drops what is kept of earlier frames; stretches that begin there can no longer be solved."""
