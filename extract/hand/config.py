@@ -18,7 +18,7 @@ GATES = {
     "swell": Gate(at_most=0.25),
     "sensed": Gate(at_least=0.7),
     "depth_jump": Gate(at_most=0.09),
-    "depth_by_size": Gate(at_least=-0.25, at_most=0.25),
+    "depth_by_size": Gate(at_least=-0.3, at_most=0.18),
 }
 
 
@@ -38,8 +38,8 @@ class HandConfig(Settings):
     second_look_hz: float | None = Field(
         default=1.0,
         gt=0,
-        description="How often, per second of video, the mirrored picture is looked at, to tell hands from what a "
-        "tracker takes for one, and right from left. null = never.",
+        description="How often, per second of video, one hand is looked at again in the mirrored picture, to tell "
+        "hands from what a tracker takes for one, and right from left. New ones are at once. null = never.",
     )
     min_score: float = Field(
         default=0.5, gt=0, lt=1, description="MediaPipe's thresholds for detection, presence and tracking."

@@ -28,6 +28,7 @@ from extract.hand.detection import (
     change,
     is_new,
     painted_over,
+    palm_centre,
     picture_around,
     with_second_look,
     without_duplicates,
@@ -49,20 +50,40 @@ class HandFinder:
         self, frames: Iterable[Frame], camera: Camera | None = None
     ) -> Iterator[tuple[Frame, list[Detection]]]:
         """Every frame of one video with its hands, at once and in order. The camera is not needed."""
-        config, next_check, count = self.config, -np.inf, 0
+        config = self.config
         with HandDetector(self.bundle, config.max_hands, config.min_score, config.look_for_more_hz) as detector:
+            looks = _SecondLooks(detector, config.second_look_hz)
             for frame in frames:
-                found = detector(frame.image, frame.time)
-                due = frame.time >= next_check or len(found) > count
-                count = len(found)
-                if found and config.second_look_hz is not None and due:
-                    next_check = frame.time + 1 / config.second_look_hz
-                    found = [self._looked_at_again(hand, frame.image, detector) for hand in found]
-                yield frame, found
+                yield frame, looks(frame, detector(frame.image, frame.time))
 
-    def _looked_at_again(self, hand: Detection, image_HW3: np.ndarray, detector: HandDetector) -> Detection:
+
+class _SecondLooks:
+    """Looks again at one hand at a time in turn, and at hands that are new."""
+
+    def __init__(self, detector: HandDetector, rate_hz: float | None):
+        self._detector, self._rate_hz = detector, rate_hz
+        self._next, self._seen = -np.inf, 0
+        self._last: Detection | None = None
+
+    def __call__(self, frame: Frame, found: list[Detection]) -> list[Detection]:
+        appeared, self._seen = len(found) > self._seen, len(found)
+        if self._rate_hz is None or not found or not (appeared or frame.time >= self._next):
+            return found
+        self._next = frame.time + 1 / self._rate_hz
+        # The one that is furthest from the last one: with two hands they take turns.
+        ranks = [
+            0.0 if self._last is None else -float(np.linalg.norm(palm_centre(hand) - palm_centre(self._last)))
+            for hand in found
+        ]
+        chosen = found if appeared else [found[int(np.argmin(ranks))]]
+        self._last = chosen[-1]
+        return [
+            self._looked_at_again(hand, frame.image) if any(hand is one for one in chosen) else hand for hand in found
+        ]
+
+    def _looked_at_again(self, hand: Detection, image_HW3: np.ndarray) -> Detection:
         part, corner = picture_around(image_HW3, hand)
-        return with_second_look(hand, detector.afresh(cv2.flip(part, 1)), corner, part.shape[1])
+        return with_second_look(hand, self._detector.afresh(cv2.flip(part, 1)), corner, part.shape[1])
 
 
 class HandDetector:

@@ -26,6 +26,7 @@ from extract.segments import Segment, split_at_gaps
 
 NAME = "mediapipe-hands-fit/1"
 SIDE_KNOWN = 0.1  # certainty, 0..1, below which the side is told as unknown
+OFF = 0.025  # share of the distance
 TOGETHER = 0.5  # two hands are seen at once when they share this part of the shorter track's frames
 
 
@@ -219,7 +220,7 @@ class HandExtractor:
             surface_z_T21=surface_z,
         )
         if hand.sensed_T.any():
-            return hand
+            return replace(hand, measured_T=hand.measured_T & ~_off_the_sensor(hand))
         return replace(hand, joints_T213=fit.joints_T213 * level(fit.joints_T213, observed))
 
     def track(self, hand: LiftedHand, camera: Camera) -> EffectorTrack:
@@ -297,6 +298,15 @@ def seen_of(track: HandTrack, sighting: Sighting) -> Seen:
 def hand_size_px(landmarks_212: np.ndarray) -> float:
     """Longer side of the box around the landmarks, pixels, at least 1."""
     return float(max(np.ptp(landmarks_212, axis=0).max(), 1.0))
+
+
+def _off_the_sensor(hand: LiftedHand) -> np.ndarray:
+    """bool [T]: the smooth hand is not where the sensor sees it in this frame, by more than OFF of its distance."""
+    depth = hand.joints_T213[..., 2]
+    before = np.full(len(depth), np.nan)
+    before[hand.sensed_T] = np.nanmedian((depth - hand.surface_z_T21)[hand.sensed_T], axis=1)
+    away = np.abs(before - np.nanmedian(before)) / depth.mean(1)
+    return np.nan_to_num(away) > OFF
 
 
 def _unmirrored(world_T213: np.ndarray, agrees_T: np.ndarray) -> np.ndarray:

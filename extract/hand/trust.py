@@ -25,7 +25,7 @@ SECOND_COUNTS, RELIEF_COUNTS = 1.5, 6.0  # labels count 1
 DOUBTFUL = 0.35
 SLOWEST_S = 0.15  # with longer steps from frame to frame, jumps tell nothing
 PALM_AND_THUMB = (*PALM, 1)
-STILL = 0.015  # hand sizes; a hand that moves less from frame to frame may be seen in the same picture again
+STILL = 0.02  # hand sizes; a hand that moved less may be seen in the same picture again
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,12 @@ def inside(seen: Seen, image_size: tuple[int, int]) -> np.ndarray:
 def _stale(seen: Seen) -> np.ndarray:
     """The picture was shown once more although the hand is in motion: where the hand is now, it does not show."""
     stale = seen.repeated_K.copy()
+    fresh = np.flatnonzero(~stale)
     for row in np.flatnonzero(stale):
-        before, after = max(row - 2, 0), min(row + 2, len(stale) - 1)
-        moved = np.linalg.norm(seen.centre_K2[after] - seen.centre_K2[before]) / seen.size_K[row]
-        stale[row] = moved > STILL * (after - before)
+        after = np.searchsorted(fresh, row)
+        if 0 < after < len(fresh):
+            before, next_ = seen.landmarks_K212[fresh[after - 1]], seen.landmarks_K212[fresh[after]]
+            stale[row] = np.linalg.norm(next_ - before, axis=-1).mean() > STILL * seen.size_K[row]
     return stale
 
 
