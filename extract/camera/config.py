@@ -28,7 +28,7 @@ class CameraMotionConfig(Settings):
         default=0.4, gt=0, le=1, description="Least share of followed points that must agree with one rigid background."
     )
     min_inliers_relative: float = Field(
-        default=0.6, gt=0, le=1, description="The same without depth, where a wrong path is harder to tell."
+        default=0.75, gt=0, le=1, description="The same without depth, where a wrong path is harder to tell."
     )
     max_residual_px: float = Field(
         default=1.5, gt=0, description="Largest median distance of the background from where the path puts it, pixels."

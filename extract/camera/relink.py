@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -14,7 +16,7 @@ class Relinker:
     """Matches SIFT features (Lowe, 2004) of two small grey pictures. The detector is made on first use."""
 
     def __init__(self) -> None:
-        self._sift: cv2.SIFT | None = None
+        self._sift: Any = None
 
     def displacement(self, first: np.ndarray, second: np.ndarray, points: np.ndarray) -> np.ndarray | None:
         """By how much each point of the first picture has moved, roughly: f32 [n,2] pixels; None when nothing matches.
@@ -22,7 +24,7 @@ class Relinker:
         The median over the nearest matches around the point, after a robust epipolar check of all matches.
         """
         if self._sift is None:
-            self._sift = cv2.SIFT_create(nfeatures=500)
+            self._sift = cv2.SIFT_create(nfeatures=500)  # pyright: ignore[reportAttributeAccessIssue]
         (keys_a, what_a), (keys_b, what_b) = (self._sift.detectAndCompute(image, None) for image in (first, second))
         if what_a is None or what_b is None or len(what_b) < 2 or len(points) == 0:
             return None

@@ -24,7 +24,7 @@ LEVELS = 3
 FULL = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.01)
 QUICK = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 8, 0.02)
 STRAY_PX = 1.0  # at rest, a point further than this from where it was is hidden or moves by itself
-REFRESH = 8  # frames of a moving camera between two searches for new points
+REFRESH = 4  # frames of a moving camera between two searches for new points
 WEAKEST = 1e-4  # eigenvalue of OpenCV's gradients of an 8 bit picture; below, it is noise of the video
 BORDER = 6
 LOST = 0.3  # below this share of surviving points the frame is looked up by appearance
@@ -186,7 +186,7 @@ class BackgroundTracks:
         """Makes this frame the one that the next ones are compared with, and looks for new points where they lack."""
         self._anchor = grey
         self._since_search += 1
-        if len(self._now) < 0.5 * self.config.points or self._since_search >= REFRESH:
+        if len(self._now) < 0.75 * self.config.points or self._since_search >= REFRESH:
             self._since_search = 0
             fresh = corners(grey, hidden, self._now, self.config.points)
             ids = np.arange(self._fresh_id, self._fresh_id + len(fresh), dtype=np.int32)
