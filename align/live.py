@@ -15,7 +15,7 @@ from data.episode import Frame
 from data.resample import SLACK_S, resample_points, resample_scalar
 from extract.effector import Camera
 from extract.mask.config import MaskConfig
-from extract.mask.extractor import effector_pixels, visible_points
+from extract.mask.surface import effector_pixels, visible_points
 from extract.mask.tracker import Pose, SurfaceTracker
 
 

@@ -12,7 +12,8 @@ from data.episode import Frame
 from data.geometry import transform
 from extract.effector import Camera, extract
 from extract.mask.config import MaskConfig
-from extract.mask.extractor import MaskExtractor, visible_points
+from extract.mask.extractor import MaskExtractor
+from extract.mask.surface import visible_points
 from extract.mask.tracker import Pose, SurfaceTracker
 
 SIZE = 128

@@ -32,11 +32,16 @@ class Targets:
 
 
 def soft_targets(
-    placed_M3: np.ndarray, colours_M3: np.ndarray, measured: Surface, sigma_m: float, outliers: float
+    placed_M3: np.ndarray,
+    colours_M3: np.ndarray,
+    measured: Surface,
+    sigma_m: float,
+    outliers: float,
+    colour_sigma: float = COLOUR_SIGMA,
 ) -> Targets:
     """Mean measured point per template point, weighted by probability. ``outliers``: their share, roughly."""
     centre = placed_M3.mean(0)
-    to_metres = sigma_m / COLOUR_SIGMA
+    to_metres = sigma_m / colour_sigma
     a_S6 = _features(measured.points_N3 - centre, measured.colours_N3 * to_metres, sigma_m)
     b_M6 = _features(placed_M3 - centre, colours_M3 * to_metres, sigma_m)
     squared_SM = a_S6 @ (-2 * b_M6.T)

@@ -21,7 +21,7 @@ from data.episode import Frame
 from data.geometry import rigid_fit, transform
 from extract.effector import Camera
 from extract.mask.bending import fit_free, fit_learnt, free_modes, learnt_modes, split_rigid
-from extract.mask.correspond import Targets, soft_targets
+from extract.mask.correspond import COLOUR_SIGMA, Targets, soft_targets
 from extract.mask.surface import Surface, distance_along, measured_surface, spread
 
 TEMPLATE_POINTS = 300
@@ -29,7 +29,11 @@ SCENE_POINTS = 400
 CANDIDATES = 1500  # pixels of the reference frame among which template points are spread
 # Blur of the correspondences in sample spacings. What is below half a spacing would lock on to the pixel grid.
 FOLLOW_PITCHES = np.geomspace(2.0, 0.6, 10)
-POLISH_PITCHES = np.geomspace(1.0, 0.6, 8)
+POLISH_PITCHES = np.geomspace(1.0, 0.3, 12)
+POLISH_FINE, POLISH_SCENE = 2, 1600
+POLISH_COLOUR = 0.12
+AVERAGE_PRIOR = 4.0  # measured points that the template's own depth counts for
+AVERAGE_PITCHES = 0.15
 # Neighbouring residuals err alike (view, occlusion): so many of them count for one. With less caution a hand that
 # closes is taken for one that turns and bends, with more a jaw is lost.
 CAUTION = 15.0
@@ -63,7 +67,7 @@ class SurfaceTracker:
         self._chosen = spread(surface.points_N3, points)
         self._free_MK = free_modes(distance_along(surface.points_N3, surface.pitch_m))
         self._learnt_DK = np.zeros((3 * len(surface.points_N3), 0))
-        self._blur_offsets: dict[tuple[float, float], np.ndarray] = {}
+        self._blur_offsets: dict[tuple[float, float, float], np.ndarray] = {}
         start = np.eye(4)
         start[:3, 3] = centre
         self.start = Pose(start, np.zeros_like(surface.points_N3), 0.0)
@@ -95,15 +99,39 @@ class SurfaceTracker:
 
     def polish(self, frame: Frame, pose: Pose) -> Pose:
         """A followed pose again, sharper, bent only as learnt (rigid when nothing was learnt)."""
-        measured = measured_surface(frame, self.camera, SCENE_POINTS)
+        measured = measured_surface(frame, self.camera, POLISH_SCENE, POLISH_FINE)
         rigid, bend = split_rigid(self._template.points_N3, pose.camera_from_template, pose.bend_M3)
         bend = fit_learnt(self._learnt_DK, bend, np.full(len(bend), 1 / self._template.pitch_m**2))
         for pitches in POLISH_PITCHES:
             sigma = pitches * self._template.pitch_m
-            targets = self._targets(rigid, bend, measured, sigma, POLISH_OUTLIERS)
+            targets = self._targets(rigid, bend, measured, sigma, POLISH_OUTLIERS, POLISH_COLOUR)
             rigid = self._fit_rigid(rigid, bend, targets)
             bend = fit_learnt(self._learnt_DK, self._wanted(rigid, targets), targets.mass_M / (CAUTION * sigma**2))
         return self._pose(rigid, bend, targets)
+
+    def average(self, frames: Sequence[Frame], poses: Sequence[Pose]) -> None:
+        """Correct the template's depth by what all frames measured, each at its polished pose.
+
+        A template point lies on the ray of the reference pixel that it was taken from; how far along is known no
+        better than that one pixel's depth. Every frame in which it is supported says it once more.
+        """
+        ray_M3 = self._template.points_N3 + self.start.camera_from_template[:3, 3]
+        ray_M3 = ray_M3 / np.linalg.norm(ray_M3, axis=1, keepdims=True)
+        sigma = POLISH_PITCHES[-1] * self._template.pitch_m
+        total_M, mass_M = np.zeros(len(ray_M3)), np.full(len(ray_M3), AVERAGE_PRIOR)
+        for frame, pose in zip(frames, poses, strict=True):
+            measured = measured_surface(frame, self.camera, POLISH_SCENE, POLISH_FINE)
+            rigid = pose.camera_from_template
+            targets = self._targets(rigid, pose.bend_M3, measured, sigma, POLISH_OUTLIERS, POLISH_COLOUR)
+            gap_M3 = self._wanted(rigid, targets) - pose.bend_M3
+            total_M += targets.mass_M * (gap_M3 * ray_M3).sum(1)
+            mass_M += targets.mass_M
+        deeper_M = total_M / mass_M
+        # Soft correspondences round edges a little: corrections no larger than that are left out.
+        believed = (deeper_M**2).mean() / ((deeper_M**2).mean() + (AVERAGE_PITCHES * self._template.pitch_m) ** 2)
+        shape_M3 = self._template.points_N3 + believed * deeper_M[:, None] * ray_M3
+        self._template = replace(self._template, points_N3=shape_M3)
+        self._blur_offsets.clear()
 
     def _best_guess(self, measured: Surface, near: Pose, before: Pose | None) -> np.ndarray:
         rigid = near.camera_from_template
@@ -128,17 +156,23 @@ class SurfaceTracker:
         return (targets.points_M3 - rigid[:3, 3]) @ rigid[:3, :3] - self._template.points_N3
 
     def _targets(
-        self, rigid: np.ndarray, bend_M3: np.ndarray, measured: Surface, sigma: float, outliers: float
+        self,
+        rigid: np.ndarray,
+        bend_M3: np.ndarray,
+        measured: Surface,
+        sigma: float,
+        outliers: float,
+        colour: float = COLOUR_SIGMA,
     ) -> Targets:
         """Soft targets without the pull of blurring: at an edge, all that is near lies inside, even when all fits.
 
         That pull is what the template exerts on itself; it is subtracted.
         """
-        template, key = self._template, (sigma, outliers)
+        template, key = self._template, (sigma, outliers, colour)
         if key not in self._blur_offsets:
-            itself = soft_targets(template.points_N3, template.colours_N3, template, sigma, outliers)
+            itself = soft_targets(template.points_N3, template.colours_N3, template, sigma, outliers, colour)
             self._blur_offsets[key] = itself.points_M3 - template.points_N3
-        targets = soft_targets(self._placed(rigid, bend_M3), template.colours_N3, measured, sigma, outliers)
+        targets = soft_targets(self._placed(rigid, bend_M3), template.colours_N3, measured, sigma, outliers, colour)
         return replace(targets, points_M3=targets.points_M3 - self._blur_offsets[key] @ rigid[:3, :3].T)
 
     def _fit_rigid(self, rigid: np.ndarray, bend_M3: np.ndarray, targets: Targets) -> np.ndarray:

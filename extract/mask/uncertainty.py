@@ -11,13 +11,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from extract.lift.gaps import off_line
 from extract.mask.tracker import Pose
 
 # sigma = footprint * share * exp(growth * hidden) + bending * mean bend: the error is a fixed part of a pixel, grows as
 # the template's side turns away or is covered, and a bent template is less sure than a rigid one.
 ACROSS = (0.068, 3.2, 0.11)
 ALONG = (0.049, 3.7, 0.11)
-GAP_ACCELERATION = 1.2  # metres / s^2: typical |motion - straight line| is this times (t - t0) (t1 - t)
 
 
 def uncertainty(
@@ -31,10 +31,9 @@ def uncertainty(
     known = times[measured_T]
     hidden = np.interp(times, known, [pose.hidden for pose in poses])
     bend = np.interp(times, known, [np.linalg.norm(pose.bend_M3, axis=1).mean() for pose in poses])
-    after = np.clip(np.searchsorted(known, times), 1, len(known) - 1)
-    off_line = GAP_ACCELERATION * np.abs((times - known[after - 1]) * (known[after] - times))
+    gap_T = off_line(times, measured_T)
     sigma = [
-        np.hypot(footprint_T * share * np.exp(growth * hidden) + bending * bend, off_line)
+        np.hypot(footprint_T * share * np.exp(growth * hidden) + bending * bend, gap_T)
         for share, growth, bending in (ACROSS, ALONG)
     ]
     return np.stack(sigma, -1).astype(np.float32)

@@ -10,8 +10,7 @@ from scipy.spatial import KDTree
 from data.episode import Frame
 from data.geometry import rigid_fit, transform
 from extract.effector import Camera
-from extract.mask.extractor import effector_pixels
-from extract.mask.surface import measured_surface
+from extract.mask.surface import effector_pixels, measured_surface
 from extract.mask.tracker import Pose, SurfaceTracker
 
 Step = Callable[[np.ndarray, np.ndarray], np.ndarray]  # points [N,3], surface [S,3] -> points in the next frame

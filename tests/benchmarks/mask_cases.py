@@ -56,6 +56,7 @@ def cached(folder: Path, make: Callable[[str, int, int], Case], task: str, index
         with tempfile.NamedTemporaryFile(dir=folder, suffix=".npz", delete=False) as file:
             np.savez_compressed(
                 file,
+                allow_pickle=False,
                 name=case.name,
                 time=[frame.time for frame in case.frames],
                 intrinsics=case.camera.intrinsics_33,

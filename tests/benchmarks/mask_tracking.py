@@ -24,7 +24,8 @@ import numpy as np
 
 from extract.effector import extract
 from extract.mask.config import MaskConfig
-from extract.mask.extractor import MaskExtractor, effector_pixels, reference_slot
+from extract.mask.extractor import MaskExtractor
+from extract.mask.surface import effector_pixels, reference_slot
 from pipeline.atomic import write_bytes, write_json
 from tests.benchmarks.mask_baselines import chained, nearest, online, rigid
 from tests.benchmarks.mask_cases import Case, gripper_case, hand_case
