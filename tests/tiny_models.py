@@ -113,3 +113,60 @@ def tiny_sam2(folder: Path) -> Path:
     processing = {"image_processor_type": "Sam2ImageProcessorFast", "size": {"height": 64, "width": 64}} | IMAGENET
     (folder / "preprocessor_config.json").write_text(json.dumps(processing))
     return folder
+
+
+def tiny_depth_anything(folder: Path, kind: str = "relative") -> Path:
+    """Depth Anything for pictures of about 56 x 42 pixels; ``kind`` is ``relative`` (disparity) or ``metric``."""
+    import torch
+    from transformers import (
+        DepthAnythingConfig,
+        DepthAnythingForDepthEstimation,
+        Dinov2Config,
+        DPTImageProcessorPil,
+    )
+
+    torch.manual_seed(0)
+    backbone = Dinov2Config(
+        image_size=56, patch_size=14, hidden_size=16, num_hidden_layers=4, num_attention_heads=2, mlp_ratio=2,
+        out_indices=[1, 2, 3, 4], reshape_hidden_states=False,  # pyright: ignore
+    )  # fmt: skip
+    config = DepthAnythingConfig(
+        backbone_config=backbone, patch_size=14, reassemble_hidden_size=16, reassemble_factors=[4, 2, 1, 0.5],
+        neck_hidden_sizes=[8, 8, 16, 16], fusion_hidden_size=8, head_hidden_size=8, depth_estimation_type=kind,
+        max_depth=20 if kind == "metric" else 1,
+    )  # fmt: skip
+    model = DepthAnythingForDepthEstimation(config)
+    with torch.no_grad():  # the last rectifier would else make it nothing at all
+        for parameter in model.head.parameters():
+            parameter.normal_(0, 0.5)
+        torch.nn.init.constant_(model.head.conv3.bias, 2.0)  # pyright: ignore
+    model.save_pretrained(folder)
+    DPTImageProcessorPil(
+        size={"height": 56, "width": 56}, keep_aspect_ratio=True, ensure_multiple_of=14, resample=3
+    ).save_pretrained(folder)
+    return folder
+
+
+def tiny_depth_pro(folder: Path, field_of_view: bool = True) -> Path:
+    """Depth Pro for 128 x 128 pixels, with or without its own guess of the field of view."""
+    import torch
+    from transformers import DepthProConfig, DepthProForDepthEstimation, Dinov2Config
+
+    torch.manual_seed(0)
+    encoder = Dinov2Config(
+        image_size=32, patch_size=8, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, mlp_ratio=2
+    )
+    config = DepthProConfig(
+        patch_size=32, fusion_hidden_size=16, intermediate_hook_ids=[1, 0], intermediate_feature_dims=[8, 8],
+        scaled_images_feature_dims=[16, 16, 8], merge_padding_value=1, use_fov_model=field_of_view,
+        image_model_config=encoder, patch_model_config=encoder, fov_model_config=encoder,
+    )  # fmt: skip
+    model = DepthProForDepthEstimation(config)
+    torch.nn.init.constant_(model.head.layers[4].bias, 0.8)  # pyright: ignore
+    if model.fov_model is not None:
+        torch.nn.init.constant_(model.fov_model.head.layers[4].bias, 60.0)  # pyright: ignore
+    model.save_pretrained(folder)
+    half = [0.5, 0.5, 0.5]
+    processing = {"image_processor_type": "DepthProImageProcessor", "size": {"height": 128, "width": 128}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processing | {"image_mean": half, "image_std": half}))
+    return folder

@@ -1,0 +1,1 @@
+"""Sources of depth: sensors, and networks made consistent over a clip."""
