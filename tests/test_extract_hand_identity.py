@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from extract.hand.identity import link, palm_centre, without_duplicates
-from extract.hand.uncertainty import point_sigma
 from tests.hand_cases import detection_at
 
 TIMES = np.arange(40) / 25
@@ -48,18 +47,3 @@ def test_one_hand_reported_twice_counts_once():
     assert without_duplicates([doubtful, sure]) == [sure]
     assert len(without_duplicates([sure, detection_at(400, 300, "left")])) == 2
     assert np.linalg.norm(palm_centre(sure) - palm_centre(doubtful)) < 10
-
-
-def test_uncertainty_grows_with_the_gap_and_with_what_is_assumed():
-    time = np.arange(9) / 20
-    measured = np.array([1, 1, 1, 0, 0, 0, 0, 1, 1], bool)
-    centre = np.tile([0.1, 0.0, 0.6], (9, 1))
-    image = point_sigma(centre, time, measured, np.zeros(9, bool), 0.0)
-    sensor = point_sigma(centre, time, measured, np.ones(9, bool), 0.0)
-    assumed = point_sigma(centre, time, measured, np.zeros(9, bool), 0.2)
-    assert image.dtype == np.float32 and (image > 0).all()
-    assert (image[3:7] > image[2]).all() and (image[4:6] > image[[3, 6]]).all()
-    np.testing.assert_allclose(image[measured], np.tile(image[0], (5, 1)))
-    assert (sensor[:, 1] < image[:, 1]).all() and (assumed[:, 1] > image[:, 1]).all()
-    far = point_sigma(2 * centre, time, measured, np.zeros(9, bool), 0.0)
-    assert far[0, 1] > 1.8 * image[0, 1]

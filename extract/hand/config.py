@@ -59,6 +59,12 @@ class HandConfig(Settings):
         description="Assumed palm size, mean of 8 chords between wrist and knuckles, metres; 0.061 is an adult. "
         "Without sensor depth, everything scales with it.",
     )
+    palm_size_sigma: float = Field(
+        default=0.08,
+        ge=0,
+        description="Relative one-sigma error of palm_size_m; 0.08 covers adults, 0.02 a hand that was measured. "
+        "Widens sigma along the ray where the distance rests on the hand's size.",
+    )
     use_sensor_depth: bool = Field(default=True, description="Use the depth image where the episode has one.")
     sensor_depth_sigma_m: float = Field(default=0.004, gt=0, description="Noise of the depth image, one sigma, metres.")
     assumed_focal_sigma: float = Field(

@@ -14,14 +14,14 @@ from extract.hand.bundle import NETWORKS
 from extract.hand.config import HandConfig
 from extract.hand.detect import HandFinder
 from extract.hand.detection import Detection
-from extract.hand.fit import fit_hand
 from extract.hand.identity import HandTrack, link
-from extract.hand.observe import level, observe, sample_surface_depth
+from extract.hand.observe import observe, sample_surface_depth
+from extract.hand.place import PlacedHand, place_hand, sensed_frames
 from extract.hand.signals import Repeats, sharpness
-from extract.hand.skeleton import JOINTS, palm_size
+from extract.hand.skeleton import JOINTS, PALM_SIZE, palm_size
 from extract.hand.surface import facing_camera, hidden_by_hand, make_surface, pinch_opening
-from extract.hand.trust import SENSED, Seen, rightness, scores, second_look, sides, trusted
-from extract.hand.uncertainty import point_sigma
+from extract.hand.trust import Seen, rightness, scores, second_look, sides, trusted
+from extract.hand.uncertainty import Assumptions, smoothed_away
 from extract.segments import Segment, split_at_gaps
 
 NAME = "mediapipe-hands-fit/1"
@@ -89,7 +89,8 @@ class LiftedHand:
 
     slots: int [T]. time_T: seconds. measured_T: bool. joints_T213: f64 metres, camera frame. side_agrees_T: the
     detector's label agrees with the track's side. score_T: the label's score. landmarks_T212 (pixels) and world_T213
-    (metres): as the detector gave them, zero where not measured. surface_z_T21: sensor depth there, NaN = none.
+    (metres), depth_px_T21 (pixels): as the detector gave them, zero where not measured. surface_z_T21: sensor depth at
+    the landmarks, NaN = none. placed: where the hand is in space, and how surely.
     scores: see trust.py.
     """
 
@@ -102,7 +103,9 @@ class LiftedHand:
     score_T: np.ndarray
     landmarks_T212: np.ndarray
     world_T213: np.ndarray
+    depth_px_T21: np.ndarray
     surface_z_T21: np.ndarray
+    placed: PlacedHand
     scores: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -111,9 +114,14 @@ class LiftedHand:
         return _unmirrored(self.world_T213, self.side_agrees_T)
 
     @property
+    def unmirrored_depth_px_T21(self) -> np.ndarray:
+        """depth_px_T21, turned round as well."""
+        return np.where(self.side_agrees_T[:, None], 1, -1) * self.depth_px_T21
+
+    @property
     def sensed_T(self) -> np.ndarray:
         """bool [T]: the sensor measured the hand's distance in this frame."""
-        return np.isfinite(self.surface_z_T21).sum(1) >= SENSED
+        return sensed_frames(self.surface_z_T21)
 
 
 class HandExtractor:
@@ -201,49 +209,50 @@ class HandExtractor:
             depth = sighting.surface_z[slot][sighting.number(slot, detection)]
             if depth is not None:
                 surface_z[row] = depth
-        turned = _unmirrored(world, agrees)
-        behind[~agrees] *= -1
+        turned, turned_depth = _unmirrored(world, agrees), np.where(agrees[:, None], 1, -1) * behind
         times = sighting.times[segment.slots]
         palm = self.config.palm_size_m
-        observed = observe(times, landmarks, turned, surface_z, segment.measured, camera, palm, behind)
-        fit = fit_hand(observed, self.config.palm_size_m, self.config.sensor_depth_sigma_m)
+        observed = observe(times, landmarks, turned, surface_z, segment.measured, camera, palm, turned_depth)
+        focal_sigma = self.config.assumed_focal_sigma if camera.origin == "assumed" else 0.0
+        assumed = Assumptions(focal_sigma, self.config.palm_size_sigma)
+        placed = place_hand(observed, palm, self.config.sensor_depth_sigma_m, assumed)
         hand = LiftedHand(
             slots=segment.slots,
             time_T=times,
             measured_T=segment.measured,
-            joints_T213=fit.joints_T213,
+            joints_T213=placed.joints_T213,
             side=side,
             side_agrees_T=agrees,
             score_T=score,
             landmarks_T212=landmarks,
             world_T213=world,
+            depth_px_T21=behind,
             surface_z_T21=surface_z,
+            placed=placed,
         )
-        if hand.sensed_T.any():
-            return replace(hand, measured_T=hand.measured_T & ~_off_the_sensor(hand))
-        return replace(hand, joints_T213=fit.joints_T213 * level(fit.joints_T213, observed))
+        return replace(hand, measured_T=hand.measured_T & ~_off_the_sensor(hand)) if placed.sensed else hand
 
     def track(self, hand: LiftedHand, camera: Camera) -> EffectorTrack:
         """The hand as a track of surface points."""
-        points, normals = self.surface.points(hand.joints_T213, hand.side)
+        surface = replace(self.surface, scale=hand.placed.palm_m / PALM_SIZE)
+        sigma = hand.placed.sigma_T2
+        points, normals = surface.points(hand.joints_T213, hand.side)
+        raw, _ = surface.points(hand.placed.raw_joints_T213, hand.side)
         visible = hand.measured_T[:, None] & facing_camera(points, normals)
-        visible &= ~hidden_by_hand(points, hand.joints_T213, self.surface.scale)
+        visible &= ~hidden_by_hand(points, hand.joints_T213, surface.scale)
+        visible &= ~smoothed_away(points, raw, sigma)
         projected = camera.project(hand.joints_T213)
         overlay = np.where(hand.measured_T[:, None, None], hand.landmarks_T212, projected)
         size = np.array([hand_size_px(pixels) for pixels in overlay])
         misfit_px = np.sqrt(np.mean(np.sum((projected - overlay) ** 2, -1), -1))
-        focal_sigma = self.config.assumed_focal_sigma if camera.origin == "assumed" else 0.0
-        sensed = bool(hand.sensed_T[hand.measured_T].mean() >= 0.5)
-        sigma = point_sigma(
-            hand.joints_T213.mean(1), hand.time_T, hand.measured_T, np.full(len(size), sensed), focal_sigma
-        )
+        sensed = hand.placed.sensed
         return EffectorTrack(
             frame_slots=hand.slots,
             points=points.astype(np.float32),
             visible=visible,
-            sigma=sigma,
+            sigma=sigma.astype(np.float32),
             confidence=_confidence(hand, misfit_px / size),
-            opening=pinch_opening(hand.joints_T213, self.surface.scale).astype(np.float32),
+            opening=pinch_opening(hand.joints_T213, surface.scale).astype(np.float32),
             side=hand.side if hand.scores.get("side_certainty", 1.0) >= SIDE_KNOWN else None,
             scale="metric" if sensed else "assumed",
             depth_source="sensor" if sensed else "hand-size",
@@ -258,6 +267,7 @@ class HandExtractor:
                 **hand.scores,
             },
             overlay_px=overlay.astype(np.float32),
+            raw_points=raw.astype(np.float32),
         )
 
 

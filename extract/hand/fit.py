@@ -40,20 +40,20 @@ class FitModel:
     hands are taken for that restless. smooth, learn_lengths: switches, for comparisons.
     """
 
-    ray: float = 0.02
-    wrist_ray: float = 0.05
-    wrist_relative_z: float = 0.005
+    ray: float = 0.0375
+    wrist_ray: float = 0.03
+    wrist_relative_z: float = 0.006
     thumb_relative_z: tuple[float, ...] = (0.006, 0.009, 0.012, 0.014)
-    finger_relative_z: tuple[float, ...] = (0.0035, 0.0065, 0.009, 0.011)
+    finger_relative_z: tuple[float, ...] = (0.002, 0.0036, 0.005, 0.006)
     sensed_relative_z: float = 7.0
-    bone: float = 0.0045
-    length: float = 0.09
-    size: float = 0.05
-    distance: float = 0.05
-    acceleration: float = 0.05
-    acceleration_z: float = 0.02
-    acceleration_hand_z: float = 0.04
-    calmest: float = 4.0
+    bone: float = 0.003
+    length: float = 0.15
+    size: float = 0.08
+    distance: float = 0.033
+    acceleration: float = 0.09
+    acceleration_z: float = 0.005
+    acceleration_hand_z: float = 0.027
+    calmest: float = 4.9
     smooth: bool = True
     learn_lengths: bool = True
     frame_steps: int = 5
@@ -69,7 +69,19 @@ class FitModel:
 
 
 IMAGE_ONLY = FitModel()
-WITH_SENSOR = FitModel(wrist_ray=0.026, bone=0.0037, length=0.045, acceleration=0.037, acceleration_hand_z=0.025)
+WITH_SENSOR = FitModel(
+    ray=0.02,
+    wrist_ray=0.026,
+    wrist_relative_z=0.005,
+    finger_relative_z=(0.0035, 0.0065, 0.009, 0.011),
+    bone=0.0037,
+    length=0.045,
+    size=0.05,
+    acceleration=0.037,
+    acceleration_z=0.013,
+    acceleration_hand_z=0.025,
+    calmest=4.0,
+)
 
 
 @dataclass(frozen=True)

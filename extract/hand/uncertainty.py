@@ -1,7 +1,9 @@
-"""How far off the points are, one sigma across and along the viewing ray, as measured against exact simulated truth.
+"""How far off the points are: one sigma across and along the viewing ray, for every frame.
 
-Without a depth sensor the distance rests on an assumed hand size, and no cheap signal tells a good frame from a bad
-one; so sigma depends on distance, on the length of filled gaps and on how the camera was calibrated, on nothing else.
+Sigma is the exponential of a weighted sum of what is known about a frame: how well landmarks, depth and the estimates
+of distance agree with the fit and with each other. The weights were fitted to the errors of simulated hands (Student-t
+likelihood, tests/benchmarks/hand_sigma.py), with seeds that no published figure uses. What no frame shows is added in
+quadrature: a hand that is larger or smaller than assumed, an unknown focal length, time without a measurement.
 """
 
 from __future__ import annotations
@@ -10,51 +12,99 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from extract.hand.equations import skin_before_joint
+from extract.hand.observe import HandObservations, palm_distances
+from extract.hand.skeleton import PALM, PALM_SIZE, RADII
 
-@dataclass(frozen=True)
-class Noise:
-    """One sigma: across_m and along_m in metres, across and along as shares of the distance; added."""
-
-    across_m: float
-    across: float
-    along_m: float
-    along: float
-
-
-# Set on simulated close-ups with other seeds than those of the coverage in docs/results/hand_lifting.md.
-IMAGE_ONLY = Noise(across_m=0.0055, across=0.0, along_m=0.005, along=0.086)
-WITH_SENSOR = Noise(across_m=0.0048, across=0.0, along_m=0.0075, along=0.0)
 GAP_ACCELERATION = 4.0  # m/s^2, of a hand that nobody looks at
 
 
-def point_sigma(
-    centre_T3: np.ndarray,
-    time_T: np.ndarray,
-    measured_T: np.ndarray,
-    sensed_T: np.ndarray,
-    assumed_focal_sigma: float,
-) -> np.ndarray:
-    """One sigma of a point's position across and along the ray, f32 [T,2] metres.
+@dataclass(frozen=True)
+class Assumptions:
+    """Relative one-sigma errors of what was assumed, 0 = known. focal: of the focal length; depth from a hand's size
+    goes with it; depth from a sensor does not, but then the distance from the optical axis does. palm: of the hand's
+    size."""
 
-    centre_T3: the hand's centre, metres, camera frame. sensed_T: bool, the depth sensor saw the hand in this frame.
-    assumed_focal_sigma: relative error of the focal length, 0 when it is known. Depth from a hand's size goes with it;
-    depth from a sensor does not, but then the distance from the optical axis does.
+    focal: float = 0.0
+    palm: float = 0.0
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Of the columns of ``doubts``, with a constant first. along: of metres, or of shares of the distance."""
+
+    across: tuple[float, ...]
+    along: tuple[float, ...]
+
+
+IMAGE_ONLY = Weights(across=(-4.97, 0.33, 0.13, 0.55, 0.36, 0.0), along=(-2.65, 0.02, 0.18, 0.13, 1.45, 0.0))
+WITH_SENSOR = Weights(across=(-5.25, 0.3, 0.0, 0.5, 0.0, 0.3, 0.5), along=(-5.0, 0.2, 0.0, 0.5, 0.0, 0.6, 0.5))
+
+
+def doubts(observed: HandObservations, joints_T213: np.ndarray, palm_m: float) -> np.ndarray:
+    """What speaks against a frame, f64 [T,6], none with a unit; typical values are near 0.
+
+    Log misfit of the landmarks (of 3 mm); log misfit of the detector's relative depth (of 6 mm); disagreement of two
+    estimates of the palm's distance (difference of logs); that of their mean and the fit; log misfit of the sensor's
+    depth (of 6 mm; 0 without sensor); share of landmarks that the sensor did not measure (0 without sensor).
     """
-    distance = np.linalg.norm(centre_T3, axis=-1)
-    off_axis = np.linalg.norm(centre_T3[:, :2], axis=-1)
-    noise_T4 = np.where(sensed_T[:, None], _row(WITH_SENSOR), _row(IMAGE_ONLY))
-    across = noise_T4[:, 0] + noise_T4[:, 1] * distance
-    along = noise_T4[:, 2] + noise_T4[:, 3] * distance
-    along = np.hypot(along, np.where(sensed_T, 0, assumed_focal_sigma * distance))
-    across = np.hypot(across, np.where(sensed_T, assumed_focal_sigma * off_axis, 0))
+    palm_z = joints_T213[:, PALM, 2].mean(1)
+    ray = joints_T213[..., :2] / joints_T213[..., 2:]
+    misfit = np.linalg.norm(ray - observed.rays_T212, axis=-1).mean(1) * palm_z
+    behind = joints_T213[..., 2] - palm_z[:, None]
+    relative = np.abs(behind - observed.behind_palm(palm_z)).mean(1)
+    chord, slanted = palm_distances(observed.rays_T212, observed.image_z_T21, palm_m)
+    disagreement = np.abs(np.log(chord / np.where(np.isfinite(slanted), slanted, chord)))
+    against_fit = np.abs(np.log(observed.palm_distance_T / palm_z))
+    sensor, unsensed = np.zeros(len(palm_z)), np.zeros(len(palm_z))
+    measured = np.isfinite(observed.surface_z_T21)
+    if observed.sensed:
+        skin = skin_before_joint(joints_T213, RADII * (palm_m / PALM_SIZE))
+        off = np.abs(joints_T213[..., 2] - skin - np.where(measured, observed.surface_z_T21, 0)).clip(0, 0.05)
+        mean = np.sum(off * measured, 1) / np.maximum(measured.sum(1), 1)
+        sensor, unsensed = np.log((mean + 0.001) / 0.006), 1 - measured.mean(1)
+    return np.stack(
+        [
+            np.log(misfit.clip(0.001, 0.05) / 0.003),
+            np.log(relative.clip(0.0006, 0.06) / 0.006),
+            disagreement.clip(0, 0.5),
+            against_fit.clip(0, 0.3),
+            sensor,
+            unsensed,
+        ],
+        1,
+    )
+
+
+def point_sigma(observed: HandObservations, joints_T213: np.ndarray, palm_m: float, assumed: Assumptions) -> np.ndarray:
+    """One sigma of a measured point's position across and along the ray, f64 [T,2] metres.
+
+    joints_T213: as placed, metres, camera frame. palm_m: size of the hand.
+    """
+    weights = WITH_SENSOR if observed.sensed else IMAGE_ONLY
+    columns = doubts(observed, joints_T213, palm_m)
+    columns = np.concatenate([np.ones((len(columns), 1)), columns], 1)
+    across, along = np.exp(columns @ np.array(weights.across)), np.exp(columns @ np.array(weights.along))
+    centre = joints_T213.mean(1)
+    if observed.sensed:
+        across = np.hypot(across, assumed.focal * np.linalg.norm(centre[:, :2], axis=-1))
+    else:
+        distance = np.linalg.norm(centre, axis=-1)
+        along = distance * np.sqrt(along**2 + assumed.focal**2 + assumed.palm**2)
     # Linear interpolation over a gap misses by at most acceleration x time since x time until / 2.
-    since, until = _time_to_measured(time_T, measured_T)
+    since, until = _time_to_measured(observed.time_T, observed.measured_T)
     gap = GAP_ACCELERATION * since * until / 2
-    return np.stack([np.hypot(across, gap), np.hypot(along, gap)], -1).astype(np.float32)
+    return np.stack([np.hypot(across, gap), np.hypot(along, gap)], -1)
 
 
-def _row(noise: Noise) -> np.ndarray:
-    return np.array([noise.across_m, noise.across, noise.along_m, noise.along])
+def smoothed_away(points_TN3: np.ndarray, raw_TN3: np.ndarray, sigma_T2: np.ndarray) -> np.ndarray:
+    """bool [T,N]: smoothing over time moved the point further from where it was measured than one sigma, across or
+    along the ray. What is shown there is the motion around it, not a measurement."""
+    ray = raw_TN3 / np.maximum(np.linalg.norm(raw_TN3, axis=-1, keepdims=True), 1e-9)
+    moved = points_TN3 - raw_TN3
+    along = np.sum(moved * ray, -1)
+    across = np.linalg.norm(moved - along[..., None] * ray, axis=-1)
+    return (across > sigma_T2[:, :1]) | (np.abs(along) > sigma_T2[:, 1:])
 
 
 def _time_to_measured(time_T: np.ndarray, measured_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

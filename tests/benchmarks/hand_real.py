@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from data.video import frames, intrinsics_from_fov, probe
 from extract.effector import Camera
 from extract.hand.config import HandConfig
 from extract.hand.extractor import HandExtractor, LiftedHand
-from extract.hand.fit import FitModel, fit_hand
-from extract.hand.observe import level, observe
+from extract.hand.fit import IMAGE_ONLY, WITH_SENSOR
+from extract.hand.observe import observe
+from extract.hand.place import PlacedHand, place_hand
 from extract.hand.skeleton import PALM, PALM_SIZE, RADII
+from extract.hand.uncertainty import Assumptions
 
 STEREO_FOCAL_PX = 682.8  # implied by the disparities; the calibration file that comes with the images says 691.4
 
@@ -89,24 +92,36 @@ def against_stereo(footage: Path, config: HandConfig) -> dict[str, float]:
     sighting = extractor.detect(stereo_frames(folder))
     skin = RADII[list(PALM)] * config.palm_size_m / PALM_SIZE
     errors: dict[str, list[float]] = {"image": [], "sensor": []}
+    in_sigmas: dict[str, list[float]] = {"image": [], "sensor": []}
     for hand in extractor.hands(sighting, camera)[0]:
         surface = hand.surface_z_T21[:, PALM]
         seen_T = np.isfinite(surface).any(1)
         truth = np.nanmedian((surface + skin)[seen_T], axis=1)
         for name in errors:
-            joints = _fitted_as_stills(hand, camera, config.palm_size_m, sensed=name == "sensor")
-            errors[name] += list(100 * np.abs(joints[seen_T][:, PALM, 2].mean(1) / truth - 1))
+            placed = _placed_as_stills(hand, camera, config.palm_size_m, sensed=name == "sensor")
+            away = np.abs(placed.joints_T213[seen_T][:, PALM, 2].mean(1) - truth)
+            errors[name] += list(100 * away / truth)
+            in_sigmas[name] += list(away / placed.sigma_T2[seen_T, 1])
     row = {"stills": float(len(sighting.times)), "hands": float(len(errors["image"]))}
     for name, values in errors.items():
+        row[f"{name}_within_1"], row[f"{name}_within_2"] = (sum(x <= k for x in in_sigmas[name]) for k in (1, 2))
         row[f"{name}_p50"], row[f"{name}_p90"] = map(float, np.percentile(values, [50, 90]))
     return row
 
 
-def _fitted_as_stills(hand: LiftedHand, camera: Camera, palm_m: float, sensed: bool) -> np.ndarray:
-    """Joints f64 [T,21,3] with one bone shape, but no smoothness in time: a second is too long for that."""
+def _placed_as_stills(hand: LiftedHand, camera: Camera, palm_m: float, sensed: bool) -> PlacedHand:
+    """With one bone shape, but no smoothness in time: a second is too long for that."""
     surface = hand.surface_z_T21 if sensed else np.full_like(hand.surface_z_T21, np.nan)
     observed = observe(
-        hand.time_T, hand.landmarks_T212, hand.unmirrored_world_T213, surface, hand.measured_T, camera, palm_m
+        hand.time_T,
+        hand.landmarks_T212,
+        hand.unmirrored_world_T213,
+        surface,
+        hand.measured_T,
+        camera,
+        palm_m,
+        hand.unmirrored_depth_px_T21,
     )
-    joints = fit_hand(observed, palm_m, HandConfig().sensor_depth_sigma_m, FitModel(smooth=False)).joints_T213
-    return joints if sensed else joints * level(joints, observed, palm_m)
+    config = HandConfig()
+    model = replace(WITH_SENSOR if sensed else IMAGE_ONLY, smooth=False)
+    return place_hand(observed, palm_m, config.sensor_depth_sigma_m, Assumptions(palm=config.palm_size_sigma), model)
