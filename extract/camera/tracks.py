@@ -215,7 +215,7 @@ def corners(grey: np.ndarray, hidden: np.ndarray, taken_N2: np.ndarray, wanted: 
     cells = cells.reshape(down * across, side * side)
     best = cells.argmax(1)
     number = np.flatnonzero(cells[np.arange(len(cells)), best] > WEAKEST)
-    number = number[np.argsort(-cells[number, best[number]], kind="stable")]
+    number = number[np.argsort(-cells[number, best[number]], kind="stable")][: max(wanted - len(taken_N2), 0)]
     found: list[tuple[int, int]] = []
     for cell in number:
         x = (cell % across) * side + best[cell] % side
