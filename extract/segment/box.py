@@ -23,6 +23,7 @@ from pipeline.config import Settings
 
 SAMPLES = 25  # frames of a shot that the empty picture is made of
 GROWN = 0.3  # ring around a box that may still show the effector and its arm, in boxes
+FAR = 0.85  # quantile of a pixel's depths over time that is the scene behind what passes
 NEARER = 0.015  # relative difference in depth from which something stands before the background
 STILL_GREY = 12.0  # the camera moved when the surroundings differ by more grey levels from the empty picture
 ENOUGH = 0.3  # share of a box about which depth or change must say something
@@ -41,7 +42,7 @@ class BoxSettings(Settings):
 
 @dataclass(frozen=True)
 class Plate:
-    """The scene without the effector, by the median over frames. NaN where the effector always was, or never known.
+    """The scene without the effector, from other frames. NaN where the effector always was, or depth never known.
 
     colour_HW3: f32 [H,W,3]. depth_HW: f32 [H,W] metres, or None without sensor depth.
     """
@@ -129,24 +130,27 @@ def empty_plate(frames: Sequence[Frame], boxes: Sequence[np.ndarray | None]) -> 
         free[position][_grown(box, GROWN, (height, width))] = False
     with np.errstate(all="ignore"):
         stack = np.stack([frames[slot].image for slot in slots])
-        colour = _median(stack.astype(np.float32), free)
+        colour = _quantile(stack, free, 0.5)
         off = np.abs(stack - colour).max(-1)
     if np.nanmedian(np.where(free, off, np.nan)) > STILL_GREY:
         return None
     depths = [frames[slot].depth for slot in slots]
-    depth = None
-    if all(values is not None for values in depths):
-        stack = np.stack([values for values in depths if values is not None])
-        depth = _median(stack[..., None], free & (stack > 0))[..., 0]
-    return Plate(colour, depth)
+    if any(values is None for values in depths):
+        return Plate(colour, None)
+    # An arm may hide a place for most of the clip, and would be the median there; the scene is what is farthest.
+    depth_FHW = np.stack([values for values in depths if values is not None])
+    measured = free & (depth_FHW > 0)
+    depth = _quantile(depth_FHW[..., None], measured, FAR)[..., 0]
+    of_scene = measured & (depth_FHW > depth * (1 - NEARER))
+    return Plate(np.where(np.isfinite(depth)[..., None], _quantile(stack, of_scene, 0.5), colour), depth)
 
 
-def _median(values_FHWC: np.ndarray, which_FHW: np.ndarray) -> np.ndarray:
-    """Per pixel the median of the values that count; NaN with fewer than two."""
-    sorted_values = np.sort(np.where(which_FHW[..., None], values_FHWC, np.inf), 0)
+def _quantile(values_FHWC: np.ndarray, which_FHW: np.ndarray, share: float) -> np.ndarray:
+    """f32 [H,W,C]: per pixel a quantile of the values that count; NaN with fewer than two."""
+    ordered = np.sort(np.where(which_FHW[..., None], values_FHWC, np.inf).astype(np.float32), 0)
     count_HW = which_FHW.sum(0)
-    middle = np.maximum(count_HW - 1, 0) // 2
-    chosen = np.take_along_axis(sorted_values, middle[None, ..., None], 0)[0]
+    place = (np.maximum(count_HW - 1, 0) * share).astype(int)
+    chosen = np.take_along_axis(ordered, place[None, ..., None], 0)[0]
     return np.where(count_HW[..., None] >= 2, chosen, np.nan).astype(np.float32)
 
 
