@@ -34,6 +34,8 @@ from extract.hand.detection import (
     without_duplicates,
 )
 
+NOTHING = np.zeros((64, 64, 3), np.uint8)  # a picture without hands
+
 
 class HandFinder:
     """Finds hands in any number of videos: a ``Detector`` (extract/steps.py) that holds no frame back."""
@@ -62,14 +64,16 @@ class _SecondLooks:
 
     def __init__(self, detector: HandDetector, rate_hz: float | None):
         self._detector, self._rate_hz = detector, rate_hz
-        self._next, self._seen = -np.inf, 0
+        self._next, self._seen, self._appeared = -np.inf, 0, False
         self._last: Detection | None = None
 
     def __call__(self, frame: Frame, found: list[Detection]) -> list[Detection]:
-        appeared, self._seen = len(found) > self._seen, len(found)
-        if self._rate_hz is None or not found or not (appeared or frame.time >= self._next):
+        self._appeared = len(found) > self._seen or (self._appeared and bool(found))
+        self._seen = len(found)
+        soon = self._next - 0.75 / self._rate_hz if self._rate_hz else 0.0
+        if self._rate_hz is None or not found or frame.time < (soon if self._appeared else self._next):
             return found
-        self._next = frame.time + 1 / self._rate_hz
+        self._next, appeared, self._appeared = frame.time + 1 / self._rate_hz, self._appeared, False
         # The one that is furthest from the last one: with two hands they take turns.
         ranks = [
             0.0 if self._last is None else -float(np.linalg.norm(palm_centre(hand) - palm_centre(self._last)))
@@ -142,9 +146,8 @@ class HandDetector:
             return found
         self._last_look = time_s
         for landmarker in free:
-            hand = landmarker.look(painted_over(image_HW3, found), time_s)
-            if hand is None or not is_new(hand, found) or len(without_duplicates([*found, hand])) <= len(found):
-                landmarker.hand = None
+            hand = landmarker.look(image_HW3, time_s, found)
+            if hand is None:
                 break
             found.append(hand)
         return found
@@ -177,13 +180,17 @@ class _Landmarker:
         self.hand = self._run(image_HW3, time_s)
         return self.hand
 
-    def look(self, image_HW3: np.ndarray, time_s: float) -> Detection | None:
-        """The hand that is easiest to see, anywhere."""
-        if self._expects:  # MediaPipe looks where a hand was, and only after that in the whole picture
-            self.hand = self._run(image_HW3, time_s)
-        if not self._expects:
-            self.hand = self._run(image_HW3, time_s)
-        return self.hand
+    def look(self, image_HW3: np.ndarray, time_s: float, known: list[Detection]) -> Detection | None:
+        """A hand that is none of the known ones, the one that is easiest to see, anywhere."""
+        picture, expected = painted_over(image_HW3, known), self._expects
+        hand = _new(self._run(picture, time_s), known)
+        if hand is None and expected:
+            # MediaPipe looked where a hand was before, and looks in the whole picture only when there is none any more.
+            if self._expects:
+                self._run(NOTHING, time_s)
+            hand = _new(self._run(picture, time_s), known)
+        self.hand = hand
+        return hand
 
     def still(self, image_HW3: np.ndarray) -> list[Detection]:
         """All hands in a picture that belongs to no video."""
@@ -194,6 +201,13 @@ class _Landmarker:
         found = _detections(self._landmarker.detect_for_video(_image(image_HW3), self._last_ms), image_HW3)
         self._expects = bool(found)
         return found[0] if found else None
+
+
+def _new(hand: Detection | None, known: list[Detection]) -> Detection | None:
+    """The hand, unless it is one of the known ones or what paint left of one."""
+    if hand is None or not is_new(hand, known) or len(without_duplicates([*known, hand])) <= len(known):
+        return None
+    return hand
 
 
 def _image(image_HW3: np.ndarray) -> Any:

@@ -86,9 +86,15 @@ def without_duplicates(found: list[Detection], doubts: Sequence[float] | None = 
 
 
 def is_new(hand: Detection, known: Sequence[Detection]) -> bool:
-    """Its palm lies outside the boxes of the known hands: what paint left of a fist looks like a hand now and then."""
-    centre = palm_centre(hand)
-    return all((centre < other.box_4[:2]).any() or (centre > other.box_4[2:]).any() for other in known)
+    """Its palm is where no known hand is and no wrist of one: what paint leaves there may look like a hand."""
+    x, y = map(float, palm_centre(hand))
+    return all(cv2.pointPolygonTest(_outline(other), (x, y), True) < -FLESH * _open_size(other) for other in known)
+
+
+def _outline(hand: Detection) -> np.ndarray:
+    """Hull of the landmarks and of as much of the arm as a palm is long, i32 [K,1,2] pixels."""
+    wrist, knuckle = hand.landmarks_px[0], hand.landmarks_px[9]
+    return cv2.convexHull(np.rint([*hand.landmarks_px, 2 * wrist - knuckle]).astype(np.int32))
 
 
 def picture_around(image_HW3: np.ndarray, hand: Detection) -> tuple[np.ndarray, np.ndarray]:
@@ -101,6 +107,12 @@ def picture_around(image_HW3: np.ndarray, hand: Detection) -> tuple[np.ndarray, 
     return image_HW3[top : max(bottom, top + 32), left : max(right, left + 32)], np.array([left, top])
 
 
+def _open_size(hand: Detection) -> float:
+    """Size that the hand has when it is open, pixels: a fist is as fleshy."""
+    palm = hand.landmarks_px[list(PALM)]
+    return max(hand_size(hand), 1.9 * float(np.linalg.norm(palm[1:] - palm[0], axis=-1).max()))
+
+
 def painted_over(image_HW3: np.ndarray, hands: list[Detection]) -> np.ndarray:
     """The picture with its mean colour where the hands are."""
     if not hands:
@@ -108,9 +120,9 @@ def painted_over(image_HW3: np.ndarray, hands: list[Detection]) -> np.ndarray:
     painted = image_HW3.copy()
     colour = [int(c) for c in image_HW3[::16, ::16].mean((0, 1))]
     for hand in hands:
-        hull = cv2.convexHull(np.rint(hand.landmarks_px).astype(np.int32))
-        cv2.fillConvexPoly(painted, hull, colour)
-        cv2.polylines(painted, [hull], True, colour, thickness=max(round(2 * FLESH * hand_size(hand)), 1))
+        outline = _outline(hand)
+        cv2.fillConvexPoly(painted, outline, colour)
+        cv2.polylines(painted, [outline], True, colour, thickness=max(round(2 * FLESH * _open_size(hand)), 1))
     return painted
 
 

@@ -191,6 +191,10 @@ class HandExtractor:
                 told = scores(observed[number].part(within & good[number]), camera, self.config.palm_size_m)
                 told |= second_look(observed[number].part(within)) | {"side_certainty": abs(evidence[number])}
                 hand = self._lift(track, found_sides[number], segment, sighting, camera)
+                if (share := hand.measured_T.mean()) < self.config.min_measured:
+                    detail = f"where the sensor sees it in {share:.0%} of {len(hand.slots)} frames"
+                    rejections.append(("off_the_sensor", f"{detail} from {hand.time_T[0]:.2f} s on"))
+                    continue
                 hands.append(replace(hand, scores=told))
         return hands, rejections
 

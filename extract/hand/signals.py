@@ -22,9 +22,9 @@ def sharpness(image_HW3: np.ndarray, box_4: np.ndarray) -> float:
     part = image_HW3[max(y0, 0) : min(y1, height), max(x0, 0) : min(x1, width)]
     if min(part.shape[:2]) < 8:
         return NOWHERE
-    grey = cv2.cvtColor(part, cv2.COLOR_RGB2GRAY)
-    scale = SIDE / max(grey.shape)
-    small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA).astype(np.float32)
+    scale = SIDE / max(part.shape)
+    small = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    small = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
     fine = small - cv2.GaussianBlur(small, (0, 0), 1.5)
     return float(fine.std() / max(float(small.std()), 1.0))
 

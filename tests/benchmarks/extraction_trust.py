@@ -26,14 +26,24 @@ from pipeline.atomic import write_json
 from tests.benchmarks.trust_cases import CORRUPTIONS, Corruption, Footage, closeup, real, two_hands
 
 # Gates and rules were chosen on seeds from 5000 on, and on other stretches of the real videos.
-SEEDS = range(300, 312)
-PAIRS = ((320, "cross"), (321, "touch"), (322, "apart"), (323, "leave"))
+SEEDS = range(300, 310)
+PAIRS = (
+    (320, "cross", ("right", "left")),
+    (321, "cross", ("left", "left")),
+    (322, "occlude", ("right", "left")),
+    (323, "occlude", ("right", "right")),
+    (324, "touch", ("left", "right")),
+    (325, "touch", ("right", "right")),
+    (326, "leave", ("right", "left")),
+    (327, "leave", ("left", "left")),
+)
 REAL_STARTS = {
     "human/asl_hand/asl_hand.mp4": (1.0, 6.0),
     "human/dex_hand/dex_hand.mp4": (2.0, 12.0),
     "human/sam2_gallery/02_cups.mp4": (1.0, 5.0),
     "human/sam2_gallery/04_coffee.mp4": (2.0, 6.0),
 }
+Pair = tuple[int, str, tuple[str, str]]
 WORSE = 1.5  # a bad clip is repaired when its error is at most so many times that of the clean clip
 DEPTH_LIMIT = 0.05
 KEPT = 0.6  # a good clip is kept when so much of it passes
@@ -57,7 +67,7 @@ def measure(
     folder: Path,
     footage: Path | None = None,
     seeds: Sequence[int] = SEEDS,
-    pairs: Sequence[tuple[int, str]] = PAIRS,
+    pairs: Sequence[Pair] = PAIRS,
     starts: dict[str, tuple[float, ...]] = REAL_STARTS,
 ) -> dict[str, Any]:
     """All figures; ``folder`` keeps rendered clips. footage: the folder of real footage, None leaves it out."""
@@ -70,12 +80,12 @@ def measure(
 
 
 def _clips(
-    folder: Path, footage: Path | None, seeds: Sequence[int], pairs: Sequence[tuple[int, str]], starts: dict
+    folder: Path, footage: Path | None, seeds: Sequence[int], pairs: Sequence[Pair], starts: dict
 ) -> Iterator[Footage]:
     for number, seed in enumerate(seeds):
         yield closeup(folder, seed, number)
-    for seed, act in pairs:
-        yield two_hands(folder, seed, act)
+    for seed, act, sides in pairs:
+        yield two_hands(folder, seed, act, sides)
     for name, times in starts.items() if footage else ():
         assert footage is not None
         yield from real(footage / name, times)
@@ -203,7 +213,7 @@ def main() -> None:
         chosen: dict[str, Any] = {}
         if arguments.tuning:
             shifted = {name: tuple(start + 1.7 for start in starts) for name, starts in REAL_STARTS.items()}
-            pairs = tuple((5020 + number, act) for number, (_, act) in enumerate(PAIRS))
+            pairs = tuple((seed + 4700, act, sides) for seed, act, sides in PAIRS)
             chosen = {"seeds": range(5000, 5012), "pairs": pairs, "starts": shifted}
         figures = measure(arguments.folder or Path(scratch), Path(real_footage) if real_footage else None, **chosen)
     write_json(arguments.json, figures)

@@ -6,6 +6,7 @@ said. None of this exists in the product.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,13 +30,18 @@ REAL_S = 2.4  # seconds of a real clip
 
 @dataclass(frozen=True)
 class Footage:
-    """One clip. truth_HT213: f64 metres, camera frame, of the hands in it, with their sides; None for real footage."""
+    """One clip. truth_HT213: f64 metres, camera frame, of the hands in it, with their sides; None for real footage.
+
+    mask_THW: the hand's pixels, where there is one hand. uncovered_HT: how much of each hand the other leaves free.
+    """
 
     name: str
     frames: Sequence[Frame]
     camera: Camera
     truth_HT213: np.ndarray | None
     sides: tuple[str, ...]
+    mask_THW: np.ndarray | None = None
+    uncovered_HT: np.ndarray | None = None
 
 
 def closeup(folder: Path, seed: int, number: int) -> Footage:
@@ -51,34 +57,29 @@ def closeup(folder: Path, seed: int, number: int) -> Footage:
     clip = read_clip(folder / f"{name}.json")
     assert clip is not None
     frames = [replace(frame, mask=None) for frame in clip.frames(with_depth=True)]
-    return Footage(name, frames, clip.camera, clip.arrays["truth_joints"][None].astype(float), (clip.side,))
+    truth = clip.arrays["truth_joints"][None].astype(float)
+    return Footage(name, frames, clip.camera, truth, (clip.side,), clip.arrays["mask"])
 
 
-def two_hands(folder: Path, seed: int, act: str) -> Footage:
-    """A simulated pair of hands, left and right, 3 s at 25 Hz with sensor depth."""
-    import json
-
+def two_hands(folder: Path, seed: int, act: str, sides: tuple[str, str]) -> Footage:
+    """A simulated pair of hands of one person or of two, 3 s at 25 Hz with sensor depth."""
     from data.simulation.twohands import TwoHandsSettings, make_two_hands
     from data.simulation.write import DEPTH_UNIT_M, is_finished, write_episode
 
     name = f"two-{act}-{seed}"
     if not is_finished(folder, name):
-        settings = TwoHandsSettings(act=act)
-        write_episode(folder, name, *_episode(make_two_hands(seed, settings).episode(seed), settings.rate_hz))
+        settings = TwoHandsSettings(act=act, sides=sides)
+        images, arrays, sidecar = make_two_hands(seed, settings).episode(seed)
+        write_episode(folder, name, images, settings.rate_hz, arrays, sidecar, compress=True)
     sidecar = json.loads((folder / f"{name}.json").read_text())
     with np.load(folder / f"{name}.npz") as stored:
-        depth, truth = stored["depth"], stored["truth_joints"].astype(float)
+        depth, truth, uncovered = (stored[key] for key in ("depth", "truth_joints", "truth_uncovered"))
     camera = Camera(np.array(sidecar["intrinsics"]), (depth.shape[2], depth.shape[1]), "given")
     frames = [
         Frame(index, time, image, depth[index] * np.float32(DEPTH_UNIT_M))
         for index, time, image in read_frames(folder / f"{name}.mp4", None, None)
     ]
-    return Footage(name, frames, camera, truth, tuple(sidecar["truth_sides"]))
-
-
-def _episode(episode: tuple, rate_hz: int) -> tuple:
-    images, arrays, sidecar = episode
-    return images, rate_hz, arrays, sidecar
+    return Footage(name, frames, camera, truth.astype(float), tuple(sidecar["truth_sides"]), None, uncovered)
 
 
 def real(path: Path, starts_s: Sequence[float], rate_hz: float = 25.0) -> list[Footage]:
