@@ -37,7 +37,7 @@ class Weights:
     along: tuple[float, ...]
 
 
-IMAGE_ONLY = Weights(across=(-4.97, 0.33, 0.13, 0.55, 0.36, 0.0), along=(-2.65, 0.02, 0.18, 0.13, 1.45, 0.0))
+IMAGE_ONLY = Weights(across=(-4.97, 0.33, 0.13, 0.55, 0.36, 0.0, 0.0), along=(-2.65, 0.02, 0.18, 0.13, 1.45, 0.0, 0.0))
 WITH_SENSOR = Weights(across=(-5.25, 0.3, 0.0, 0.5, 0.0, 0.3, 0.5), along=(-5.0, 0.2, 0.0, 0.5, 0.0, 0.6, 0.5))
 
 
