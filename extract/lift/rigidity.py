@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-REACH = 0.35  # of the shape's size: how far a point's neighbourhood goes
+REACH = 0.6  # of the shape's size: how far a point's neighbourhood goes
 EVERYWHERE = 0.02  # weight of far points, so that thin parts know how they are turned
 ROUNDS = 3
 

@@ -5,12 +5,14 @@
    that nothing measured, and takes the noise of single pixels out of those that were measured: these come to lie
    between their neighbours' motion and their own measurement, by how sure both are.
 3. A measurement that contradicts its neighbours' motion is not visible.
-4. Smoothing over time, as much as the clip's own noise asks for, never by more than one sigma (``calm``).
+4. Where depth is as good as a sensor's, the points settle on the measured surface (``settle``).
+5. Smoothing over time, as much as the clip's own noise asks for, never by more than one sigma (``calm``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from pydantic import Field
@@ -20,10 +22,13 @@ from extract.lift.calm import calmed
 from extract.lift.gaps import bridged, off_line
 from extract.lift.rigidity import affinity, placed
 from extract.lift.sample import depth_under
+from extract.lift.settle import Settler
+from extract.mask.surface import Surface, measured_surface
 from extract.steps import DepthMaps, Shot, Tracks
 from pipeline.config import Settings
 from pipeline.errors import UserError
 
+SCENE_POINTS = 1600
 FEWEST = 6  # measured points that a frame needs to be measured
 OUTLYING = 4.0  # sigmas between a measurement and its neighbours' motion
 # Calibrated: the placed cloud is off by this share of what one track, one depth is off by.
@@ -35,6 +40,9 @@ class UnprojectConfig(Settings):
 
     give_m: float = Field(
         default=0.001, ge=0, description="How far a point may move against its neighbours' rigid motion, one sigma."
+    )
+    settle_below: float = Field(
+        default=0.01, ge=0, description="Metric depth with a smaller relative error is a surface that points settle on."
     )
     smooth: bool = Field(default=True, description="Smooth over time, by at most one sigma.")
 
@@ -61,7 +69,9 @@ class Unproject:
         distance_T = _distance(measured_TN3[..., 2], known_TN, measured_T, shot.times_T)
         pixel_m_T = distance_T / shot.camera.focal_px
         sigma_TN = np.hypot(tracks.error_TN * pixel_m_T[:, None], depth.sigma * distance_T[:, None])
-        raw_TN3, visible_TN, residual_m = self._solid(measured_TN3, known_TN, measured_T, sigma_TN, reference)
+        raw_TN3, visible_TN, residual_m = self._solid(
+            shot, masks, depth, measured_TN3, known_TN, measured_T, sigma_TN, reference
+        )
         raw_TN3 = bridged(raw_TN3, shot.times_T, measured_T)
         sigma_T2 = _sigma(shot, tracks, depth, visible_TN, pixel_m_T, measured_T)
         points_TN3 = calmed(raw_TN3, shot.times_T, sigma_T2) if self.config.smooth else raw_TN3
@@ -97,6 +107,9 @@ class Unproject:
 
     def _solid(
         self,
+        shot: Shot,
+        masks: Sequence[np.ndarray | None],
+        depth: DepthMaps,
         measured_TN3: np.ndarray,
         known_TN: np.ndarray,
         measured_T: np.ndarray,
@@ -108,20 +121,43 @@ class Unproject:
         weight_TN = known_TN * has_shape_N
         typical = float(np.median(sigma_TN[known_TN]))
         affinity_NN = affinity(shape_N3, measured_TN3, weight_TN, typical)
+        settler = None
+        if depth.scale == "metric" and depth.sigma <= self.config.settle_below:
+            settler = Settler(_coloured(shot, masks, shape_N3, reference), affinity_NN)
+        turned_TN33 = np.zeros((*known_TN.shape, 3, 3))
         points_TN3, visible_TN = np.full(measured_TN3.shape, np.nan), np.zeros(known_TN.shape, bool)
         gaps = []
-        for slot in np.flatnonzero(measured_T):
+        for slot in map(int, np.flatnonzero(measured_T)):
             sigma_N = sigma_TN[slot]
-            moved_N3, _, _ = placed(
+            moved_N3, rotation_N33, _ = placed(
                 shape_N3, measured_TN3[slot], weight_TN[slot] * (typical / sigma_N) ** 2, affinity_NN, sigma_N
             )
             gap_N3 = np.nan_to_num(measured_TN3[slot] - moved_N3)
             off_N = np.linalg.norm(gap_N3, axis=1)
             visible_TN[slot] = known_TN[slot] & (off_N < OUTLYING * np.hypot(sigma_N, self.config.give_m))
+            gaps.append(off_N[visible_TN[slot]])
+            if settler is not None:
+                frame = replace(shot.frames[slot], mask=masks[slot], depth=depth.maps[slot])
+                surface = measured_surface(frame, shot.camera, SCENE_POINTS, 2)
+                points_TN3[slot], turned_TN33[slot] = settler(
+                    moved_N3, rotation_N33, surface, measured_TN3[slot], 1.0 * visible_TN[slot], sigma_N
+                )
+                continue
             give_N = visible_TN[slot] * self.config.give_m**2 / (self.config.give_m**2 + sigma_N**2)
             points_TN3[slot] = moved_N3 + give_N[:, None] * gap_N3
-            gaps.append(off_N[visible_TN[slot]])
+        if settler is not None:
+            points_TN3 += np.einsum("tnij,nj->tni", turned_TN33, settler.correction())
         return points_TN3, visible_TN, float(np.median(np.concatenate(gaps)))
+
+
+def _coloured(shot: Shot, masks: Sequence[np.ndarray | None], shape_N3: np.ndarray, reference: int) -> Surface:
+    frame, mask = shot.frames[reference], masks[reference]
+    assert mask is not None
+    height, width = mask.shape
+    column, row = np.floor(shot.camera.project(shape_N3)).astype(int).T
+    colours_N3 = frame.image[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)] / 255.0
+    pixel_m = float(np.median(shape_N3[:, 2])) / shot.camera.focal_px
+    return Surface(shape_N3, colours_N3, pixel_m * float(np.sqrt(max(mask.sum() / len(shape_N3), 1.0))))
 
 
 def filled_shape(measured_TN3: np.ndarray, known_TN: np.ndarray, reference: int) -> tuple[np.ndarray, np.ndarray]:

@@ -126,10 +126,8 @@ class SurfaceTracker:
             gap_M3 = self._wanted(rigid, targets) - pose.bend_M3
             total_M += targets.mass_M * (gap_M3 * ray_M3).sum(1)
             mass_M += targets.mass_M
-        deeper_M = total_M / mass_M
-        # Soft correspondences round edges a little: corrections no larger than that are left out.
-        believed = (deeper_M**2).mean() / ((deeper_M**2).mean() + (AVERAGE_PITCHES * self._template.pitch_m) ** 2)
-        shape_M3 = self._template.points_N3 + believed * deeper_M[:, None] * ray_M3
+        deeper_M = averaged(total_M / mass_M, self._template.pitch_m)
+        shape_M3 = self._template.points_N3 + deeper_M[:, None] * ray_M3
         self._template = replace(self._template, points_N3=shape_M3)
         self._blur_offsets.clear()
 
@@ -185,3 +183,9 @@ class SurfaceTracker:
         gap = targets.points_M3[supported] - self._placed(rigid, bend_M3)[supported]
         residual = float(np.sqrt((gap**2).sum(1).mean())) if supported.any() else float(self._template.pitch_m)
         return Pose(rigid, bend_M3, residual, float(1 - supported.mean()))
+
+
+def averaged(deeper_M: np.ndarray, pitch_m: float) -> np.ndarray:
+    """Depth corrections as far as they are believed: soft correspondences round edges, a little, in every frame."""
+    size = float((deeper_M**2).mean())
+    return deeper_M * size / (size + (AVERAGE_PITCHES * pitch_m) ** 2)
