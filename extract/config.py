@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from extract.camera.config import CameraMotionConfig
 from extract.hand.config import HandConfig
 from extract.mask.config import MaskConfig
 from extract.stretches import ClipSettings
@@ -26,5 +27,6 @@ class ExtractConfig(Settings):
         default=600, gt=0, description="A video that makes no progress for so long is given up; its worker is replaced."
     )
     clips: ClipSettings = ClipSettings()
+    camera_motion: CameraMotionConfig = CameraMotionConfig()
     hand: HandConfig = HandConfig()
     mask: MaskConfig = MaskConfig()

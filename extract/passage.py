@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -20,6 +20,9 @@ from data.overlay import strip_image
 from data.reader import EpisodeReader
 from data.schema import ClipMeta
 from data.video import intrinsics_from_35mm, intrinsics_from_fov
+from extract.camera.motion import estimate_camera_motion
+from extract.camera.observations import Row
+from extract.camera.tracks import BackgroundTracks
 from extract.config import ExtractConfig
 from extract.effector import Camera, EffectorTrack, Extractor, Sight
 from extract.gates import faults
@@ -34,11 +37,15 @@ ALIVE_EVERY = 100  # frames between signs of life
 
 @dataclass(frozen=True)
 class Record:
-    """What is kept of one frame: its place in the video, a small picture, and what the extractor keeps."""
+    """What is kept of one frame: its place in the video, a small picture, what the extractor keeps, the background.
+
+    background: None where the camera's path is given.
+    """
 
     index: int
     image: np.ndarray
     sight: Sight
+    background: Row | None
 
     @property
     def time(self) -> float:
@@ -51,6 +58,15 @@ class Record:
     @property
     def boxes(self) -> np.ndarray:
         return self.sight.boxes
+
+
+@dataclass(frozen=True)
+class Path:
+    """The camera's path during a clip. kind: as in ClipMeta.camera_motion. scores: of quality, by name."""
+
+    world_from_camera_T44: np.ndarray
+    kind: Literal["static", "given", "estimated", "unknown"]
+    scores: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -77,6 +93,8 @@ class Passage:
         self._camera = camera_of(episode, config.assumed_fov_deg)
         scale = min(1.0, config.image_side / max(episode.width, episode.height))
         self._size = max(1, round(episode.width * scale)), max(1, round(episode.height * scale))
+        path_given = "world_from_camera" in self._reader.arrays
+        self._tracks = None if path_given else BackgroundTracks(config.camera_motion)
         self._made = 0
 
     def clips(self) -> Iterator[Clip]:
@@ -88,16 +106,21 @@ class Passage:
             self.rejections.append(Rejected(self._extractor.nothing, detail, self._middle))
 
     def _records(self) -> Iterator[Record]:
-        waiting: deque[tuple[int, np.ndarray]] = deque()
+        waiting: deque[Frame] = deque()
 
         def noted(frames: Iterable[Frame]) -> Iterator[Frame]:
             for frame in frames:
-                waiting.append((frame.index, cv2.resize(frame.image, self._size, interpolation=cv2.INTER_AREA)))
+                waiting.append(frame)
                 yield frame
 
         frames = ahead(self._reader.frames(self._config.rate_hz), FRAMES_AHEAD)
         for sight in self._extractor.look(noted(frames), self._camera):
-            yield Record(*waiting.popleft(), sight)
+            frame = waiting.popleft()
+            small = cv2.resize(frame.image, self._size, interpolation=cv2.INTER_AREA)
+            row = None
+            if self._tracks is not None:
+                row = self._tracks.rows.pop(self._tracks.add(frame.image, frame.depth, sight.boxes))
+            yield Record(frame.index, small, sight, row)
 
     def _counted(self, records: Iterable[Record]) -> Iterator[Record]:
         self._middle: bytes | None = None
@@ -148,7 +171,7 @@ class Passage:
         indices = np.array([record.index for record in shown])
         image_from_video = np.diag([self._size[0] / episode.width, self._size[1] / episode.height, 1.0])
         opening = self._reader.per_frame("opening", indices)
-        poses, motion = self._poses(track, indices)
+        path = self._path(track, shown, camera)
         arrays: dict[str, np.ndarray] = {
             "points": track.points.astype(np.float32),
             "visible": track.visible.astype(bool),
@@ -156,7 +179,7 @@ class Passage:
             "confidence": track.confidence.astype(np.float32),
             "timestamps": np.array([record.time for record in shown]),
             "intrinsics": (image_from_video @ camera.intrinsics_33).astype(np.float32),
-            "world_from_camera": poses,
+            "world_from_camera": path.world_from_camera_T44,
             "opening": (track.opening if opening is None else opening).astype(np.float32),
         }
         if track.raw_points is not None:
@@ -177,26 +200,36 @@ class Passage:
             scale=_scale(track.scale, camera.origin),
             depth_source=track.depth_source,
             camera_origin=camera.origin,
-            camera_motion=motion,
+            camera_motion=path.kind,
             image_size=self._size,
             source_frames=indices.tolist(),
             extractor=self._extractor.name,
             weights_sha256=self._extractor.weights_sha256,
-            quality={name: round(value, 6) for name, value in track.quality.items()},
+            quality={name: round(value, 6) for name, value in (track.quality | path.scores).items()},
             simulated=episode.sidecar.simulated,
             action_spec=episode.sidecar.action_spec if episode.sidecar.labelled else None,
         )
         key = f"{episode.episode_id}-{self._made:04d}"
         return Clip(key, arrays, [encode_image(record.image) for record in shown], meta)
 
-    def _poses(self, track: EffectorTrack, indices: np.ndarray) -> tuple[np.ndarray, Any]:
-        """world_from_camera f32 [T,4,4], and where it comes from."""
-        given = self._reader.per_frame("world_from_camera", indices)
+    def _path(self, track: EffectorTrack, shown: list[Record], camera: Camera) -> Path:
+        """How the camera moved during a track: as given, as the extractor found, or as the background tells."""
+        given = self._reader.per_frame("world_from_camera", np.array([record.index for record in shown]))
         if given is not None:
-            return given, "given"
+            return Path(given, "given", {})
         if track.world_from_camera_T44 is not None:
-            return track.world_from_camera_T44.astype(np.float32), "estimated"
-        return np.tile(np.eye(4, dtype=np.float32), (len(indices), 1, 1)), "unknown"
+            return Path(track.world_from_camera_T44.astype(np.float32), "estimated", {})
+        assert self._tracks is not None
+        rows = [record.background for record in shown if record.background is not None]
+        zoom = float(self._tracks.scale_2.mean())
+        moved = estimate_camera_motion(rows, camera, self._config.camera_motion, zoom, "metric", None)
+        scores = {"background_points": moved.points, "background_agreement": moved.inliers}
+        if moved.kind != "unknown":
+            scores["background_residual_px"] = moved.residual_px
+        # A path in units that nobody knows cannot be joined to points in metres.
+        kind = "unknown" if moved.scale == "relative" else moved.kind
+        poses = moved.world_from_camera_T44 if kind == "estimated" else np.tile(np.eye(4), (len(rows), 1, 1))
+        return Path(poses.astype(np.float32), kind, scores)
 
 
 def camera_of(episode: Episode, assumed_fov_deg: float) -> Camera:
