@@ -59,3 +59,23 @@ def test_motion_has_the_asked_speed_and_time_base(clip):
 def test_impossible_speed_is_refused_with_a_remedy():
     with pytest.raises(RuntimeError, match="lower step_mm"):
         make_closeup(0, CloseupSettings(width=64, height=64, seconds=0.2, step_mm=5000))
+
+
+@pytest.mark.parametrize(
+    ("side", "viewpoint"), [("right", (25.0, 90.0)), ("left", (130.0, 0.0)), ("right", (180.0, 0.0))]
+)
+def test_a_hand_is_seen_from_where_it_was_asked_in_the_asked_size(side, viewpoint):
+    settings = CloseupSettings(
+        width=160, height=120, seconds=0.4, step_mm=4, side=side, hand_scale=1.1, viewpoint=viewpoint
+    )
+    joints = make_closeup(4, settings)[1]["truth_joints"].astype(float)
+    chords = joints[:, [0, 0, 0, 0, 5, 9, 13, 5]] - joints[:, [5, 9, 13, 17, 9, 13, 17, 17]]
+    assert np.median(np.linalg.norm(chords, axis=-1).mean(1)) == pytest.approx(1.1 * 0.061, rel=0.03)
+    # Out of the palm's front, from its joints; the motion turns the hand by up to 25 degrees.
+    front = np.cross(joints[:, 5] - joints[:, 17], joints[:, 9] - joints[:, 0]) * (1 if side == "right" else -1)
+    to_camera = -joints[:, (0, 5, 9, 13, 17)].mean(1)
+    cosine = np.sum(front * to_camera, -1) / np.linalg.norm(front, axis=-1) / np.linalg.norm(to_camera, axis=-1)
+    assert abs(np.degrees(np.arccos(cosine)).mean() - viewpoint[0]) < 30
+    if viewpoint[0] != 180:
+        near, far = (5, 17) if viewpoint[1] == 0 else (9, 0)  # thumb's side, or knuckles against wrist
+        assert np.mean(joints[:, near, 2] < joints[:, far, 2]) > 0.9

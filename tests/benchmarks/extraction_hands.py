@@ -7,6 +7,7 @@ every source of depth, and how often they lie within the stored uncertainty. Ren
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from extract.hand.extractor import HandExtractor, LiftedHand, Sighting
 from extract.hand.skeleton import PALM_SIZE, palm_size
 from pipeline.atomic import write_json
 from tests.benchmarks.hand_clips import HandClip
+from tests.benchmarks.hand_real import against_stereo
 from tests.benchmarks.hand_report import views_section
 from tests.benchmarks.hand_scores import Coverage, Scores, Truth, point_errors, point_step_errors
 from tests.benchmarks.hand_views import SIZES, VIEWS, read_views, render_views, with_noisy_depth
@@ -41,6 +43,12 @@ def true_palm(clip: HandClip) -> float:
     return float(np.median(palm_size(clip.arrays["truth_joints"])))
 
 
+def true_points(hand: LiftedHand, clip: HandClip, extractor: HandExtractor) -> np.ndarray:
+    """The track's skin points on the true joints of a hand of the true size, f64 [T,N,3] metres."""
+    surface = replace(extractor.surface, scale=true_palm(clip) / PALM_SIZE)
+    return surface.points(clip.arrays["truth_joints"][hand.slots].astype(float), hand.side)[0]
+
+
 SOURCES = (
     Source("sensor", lambda sighting, clip: sighting, lambda clip: HandConfig()),
     Source("noisy sensor", with_noisy_depth, lambda clip: HandConfig()),
@@ -48,19 +56,24 @@ SOURCES = (
     Source(
         "size given",
         lambda sighting, clip: sighting.without_depth(),
-        lambda clip: HandConfig(palm_size_m=true_palm(clip)),
+        lambda clip: HandConfig(palm_size_m=true_palm(clip), palm_size_sigma=0.02),
     ),
 )
 
 
 def measure(folder: Path, clips: Callable[[Path], Iterator[HandClip]] = read_views) -> dict[str, Any]:
-    """All figures; renders what is missing in ``folder`` first."""
+    """All figures; renders what is missing in ``folder`` first. With KINECLOUD_FOOTAGE set, real stills are measured
+    too."""
     folder.mkdir(parents=True, exist_ok=True)
     render_views(folder)
     bench = ViewBench()
     for clip in clips(folder):
         bench.add(clip)
-    return bench.figures()
+    figures = bench.figures()
+    footage = os.environ.get("KINECLOUD_FOOTAGE")
+    if footage:
+        figures["stereo"] = against_stereo(Path(footage), HandConfig())
+    return figures
 
 
 class ViewBench:
@@ -100,9 +113,9 @@ class ViewBench:
         self, source: str, hand: LiftedHand, track: EffectorTrack, clip: HandClip, extractor: HandExtractor
     ) -> None:
         joints = clip.arrays["truth_joints"][hand.slots].astype(float)
-        true_surface = replace(extractor.surface, scale=true_palm(clip) / PALM_SIZE)
-        true_points, _ = true_surface.points(joints, hand.side)
-        self.coverage.setdefault(source, Coverage()).add(track.points, true_points, track.sigma, hand.measured_T)
+        true = true_points(hand, clip, extractor)
+        coverage = self.coverage.setdefault(source, Coverage())
+        coverage.add(track.points, true, track.sigma, hand.measured_T, track.visible)
         rows = hand.measured_T
         truth = Truth(hand.time_T[rows], joints[rows], clip.arrays["truth_surface"][hand.slots][rows])
         size = SIZES[int(np.argmin([abs(true_palm(clip) / HandConfig().palm_size_m - size) for size in SIZES]))]
@@ -110,8 +123,8 @@ class ViewBench:
             scores = self.scores.setdefault(name, Scores())
             cloud = (track.points[rows].astype(float), track.visible[rows])
             scores.add(hand.joints_T213[rows], truth, extractor.surface, hand.side, cloud)
-            scores.append("points_mm", point_errors(track.points[rows], true_points[rows]))
-            scores.append("point_step_mm", point_step_errors(track.points[rows], true_points[rows], truth))
+            scores.append("points_mm", point_errors(track.points[rows], true[rows]))
+            scores.append("point_step_mm", point_step_errors(track.points[rows], true[rows], truth))
 
     def figures(self) -> dict[str, Any]:
         """JSON-able."""

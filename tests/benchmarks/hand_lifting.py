@@ -97,7 +97,7 @@ class _Bench:
         joints = clip.arrays["truth_joints"][hand.slots].astype(float)
         track = extractor.track(hand, clip.camera)
         true_points, _ = extractor.surface.points(joints, hand.side)
-        self.coverage[name].add(track.points, true_points, track.sigma, hand.measured_T)
+        self.coverage[name].add(track.points, true_points, track.sigma, hand.measured_T, track.visible)
         rows = hand.measured_T
         self.opening.setdefault(name, []).append(np.abs(track.opening - clip.arrays["opening"][hand.slots])[rows])
         truth = Truth(hand.time_T[rows], joints[rows], clip.arrays["truth_surface"][hand.slots][rows])

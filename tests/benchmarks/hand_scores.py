@@ -126,6 +126,16 @@ def _cloud_error(cloud: tuple[np.ndarray, np.ndarray], truth: Truth) -> np.ndarr
     return errors
 
 
+def along_and_across(points_TN3: np.ndarray, true_TN3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Signed errors in metres, across the viewing ray in two directions f64 [2,T,N] and along it [1,T,N]."""
+    ray = true_TN3 / np.linalg.norm(true_TN3, axis=-1, keepdims=True)
+    first = np.cross(ray, [0.0, 1.0, 0.0])
+    first /= np.linalg.norm(first, axis=-1, keepdims=True)
+    error = points_TN3 - true_TN3
+    across = np.stack([np.sum(error * axis, -1) for axis in (first, np.cross(ray, first))])
+    return across, np.sum(error * ray, -1)[None]
+
+
 @dataclass
 class Coverage:
     """How often errors stay within one or two sigma. Errors are those of identified points: the same spots of skin,
@@ -133,16 +143,22 @@ class Coverage:
 
     in_sigmas: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
-    def add(self, points_TN3: np.ndarray, true_TN3: np.ndarray, sigma_T2: np.ndarray, measured_T: np.ndarray) -> None:
-        """sigma_T2: across and along. Across is scored in its two components."""
-        ray = true_TN3 / np.linalg.norm(true_TN3, axis=-1, keepdims=True)
-        first = np.cross(ray, [0.0, 1.0, 0.0])
-        first /= np.linalg.norm(first, axis=-1, keepdims=True)
-        error = points_TN3 - true_TN3
-        in_sigmas = np.stack([np.abs(np.sum(error * axis, -1)) for axis in (first, np.cross(ray, first), ray)])
+    def add(
+        self,
+        points_TN3: np.ndarray,
+        true_TN3: np.ndarray,
+        sigma_T2: np.ndarray,
+        measured_T: np.ndarray,
+        visible_TN: np.ndarray,
+    ) -> None:
+        """sigma_T2: across and along. Across is scored in its two components. visible_TN: points that were measured."""
+        across, along = along_and_across(points_TN3, true_TN3)
+        in_sigmas = np.abs(np.concatenate([across, along]))
         in_sigmas /= sigma_T2.T[[0, 0, 1], :, None]
-        for kind, rows in (("measured", measured_T), ("filled", ~measured_T)):
-            for direction, parts in (("across", in_sigmas[:2, rows]), ("along", in_sigmas[2:, rows])):
+        every = np.ones_like(visible_TN)
+        kinds = {"visible": visible_TN, "measured": every & measured_T[:, None], "filled": every & ~measured_T[:, None]}
+        for kind, chosen in kinds.items():
+            for direction, parts in (("across", in_sigmas[:2, chosen]), ("along", in_sigmas[2:, chosen])):
                 self.in_sigmas.setdefault(f"{kind}_{direction}", []).append(parts.ravel().astype(np.float32))
 
     def summary(self) -> dict[str, float]:

@@ -30,13 +30,13 @@ EDGE_M = 0.02  # steps in depth beyond this leave a hole ...
 EDGE_PX = 2  # ... this wide on each side
 
 
-def render_views(folder: Path, tuning: bool = False, seconds: float = 1.2) -> None:
+def render_views(folder: Path, first_seed: int = FIRST_SEED, tuning: bool = False, seconds: float = 1.2) -> None:
     """Renders what is missing in ``folder``: every viewpoint with every size; every fourth is a left hand.
 
-    tuning: other seeds, with viewpoints and sizes beside those of the list.
+    tuning: viewpoints and sizes beside those of the list; with seeds from FIRST_TUNING_SEED on.
     """
     for number in range(len(VIEWS) * len(SIZES)):
-        seed = (FIRST_TUNING_SEED if tuning else FIRST_SEED) + number
+        seed = first_seed + number
         name = f"view-{seed}"
         if is_finished(folder, name):
             continue
