@@ -199,6 +199,11 @@ def place_cameras(scene: Scene, seen: Observations, k: np.ndarray, noise: Noise,
     return scene
 
 
+def disagreement(scene: Scene, seen: Observations, k: np.ndarray, noise: Noise) -> float:
+    """The robust sum that ``adjust`` minimises."""
+    return _linearise(scene, seen.where(_placed(scene, seen)), k, noise).cost
+
+
 def triangulate(camera_from_world_F44: np.ndarray, seen: Observations, k: np.ndarray, least_deg: float) -> np.ndarray:
     """Points f64 [P,3] nearest to all their rays; NaN where the rays differ by less than about ``least_deg`` degrees.
 

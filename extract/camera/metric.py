@@ -9,7 +9,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
 from data.geometry import invert_rigid, transform
-from extract.camera.bundle import Noise, Scene, adjust, place_cameras, reprojection, triangulate
+from extract.camera.bundle import Noise, Scene, adjust, disagreement, place_cameras, reprojection, triangulate
 from extract.camera.observations import Observations
 
 STRAY = 4.0  # sigmas of a pixel beyond which a point disagrees with the background
@@ -33,7 +33,7 @@ class Limits:
 def solve_metric(seen: Observations, keyframes: np.ndarray, k: np.ndarray, noise: Noise, limits: Limits) -> Scene:
     """Poses of all frames and points, metres, world = camera of the first frame. Raises Unsolved."""
     keys = seen.in_frames(keyframes)
-    scene = _chain(keys, k, limits)
+    scene = _chain(keys, k, noise, limits)
     scene = refine(scene, keys, k, noise, limits)
     return place_all(scene, keyframes, seen, k, noise)
 
@@ -75,7 +75,7 @@ def _between(poses_K44: np.ndarray, keyframes: np.ndarray, frames: int) -> np.nd
     return poses
 
 
-def _chain(keys: Observations, k: np.ndarray, limits: Limits) -> Scene:
+def _chain(keys: Observations, k: np.ndarray, noise: Noise, limits: Limits) -> Scene:
     poses = np.tile(np.eye(4), (keys.frames, 1, 1))
     points = np.full((keys.points, 3), np.nan)
     for frame in range(keys.frames):
@@ -83,11 +83,23 @@ def _chain(keys: Observations, k: np.ndarray, limits: Limits) -> Scene:
         which, pixels, depth = keys.point_O[part], keys.pixels_O2[part], keys.depth_O[part]
         if frame:
             known = np.isfinite(points[which]).all(1)
-            poses[frame] = place_one(points[which[known]], pixels[known], k, poses[frame - 1], limits)
+            by_sample = place_one(points[which[known]], pixels[known], k, poses[frame - 1], limits)
+            poses[frame] = _better([poses[frame - 1], by_sample], points, keys.in_frames(np.array([frame])), k, noise)
         new = np.isnan(points[which, 0]) & (depth > 0)
         camera = np.column_stack([(pixels - k[:2, 2]) / [k[0, 0], k[1, 1]] * depth[:, None], depth])
         points[which[new]] = transform(invert_rigid(poses[frame]), camera[new])
     return Scene(poses, points)
+
+
+def _better(
+    starts: list[np.ndarray], points_P3: np.ndarray, seen: Observations, k: np.ndarray, noise: Noise
+) -> np.ndarray:
+    """The pose of one frame that agrees best with pixels and depth, sought from several starts.
+
+    On a distant wall a turn looks much like a shift: a random sample alone may take one for the other.
+    """
+    placed = [place_cameras(Scene(start[None], points_P3), seen, k, noise) for start in starts]
+    return min(placed, key=lambda scene: disagreement(scene, seen, k, noise)).camera_from_world_F44[0]
 
 
 def place_one(

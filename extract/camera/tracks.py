@@ -24,6 +24,7 @@ LEVELS = 3
 FULL = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.01)
 QUICK = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 8, 0.02)
 STRAY_PX = 1.0  # at rest, a point further than this from where it was is hidden or moves by itself
+AGREE = 0.75  # share of points that must rest for the camera to rest
 REFRESH = 4  # frames of a moving camera between two searches for new points
 WEAKEST = 1e-4  # eigenvalue of OpenCV's gradients of an 8 bit picture; below, it is noise of the video
 BORDER = 6
@@ -139,7 +140,7 @@ class BackgroundTracks:
             return False
         shift = np.median(moved[seen], axis=0)
         near = seen & (np.linalg.norm(moved - shift, axis=1) < STRAY_PX)
-        if _length(shift) > self.config.still_px or near.sum() < 0.5 * seen.sum():
+        if _length(shift) > self.config.still_px or near.sum() < AGREE * seen.sum():
             return False
         self._seen = near
         self._now = np.where(near[:, None], flow[0], self._home + shift).astype(np.float32)
