@@ -18,7 +18,7 @@ GATES = {
     "swell": Gate(at_most=0.25),
     "sensed": Gate(at_least=0.7),
     "depth_jump": Gate(at_most=0.09),
-    "depth_by_size": Gate(at_least=-0.3, at_most=0.18),
+    "depth_by_size": Gate(at_least=-0.3, at_most=0.13),
 }
 
 

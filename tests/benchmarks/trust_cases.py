@@ -256,7 +256,9 @@ def _scaled(share: float, longest: int) -> Sights:
 
 def _mirrored(hand: Detection) -> Detection:
     """Taken for the other hand: another label, and depth turned round."""
-    return replace(hand, side="left" if hand.side == "right" else "right", world_m=hand.world_m * [1, 1, -1])
+    depth = None if hand.depth_px is None else -hand.depth_px
+    side = "left" if hand.side == "right" else "right"
+    return replace(hand, side=side, world_m=hand.world_m * [1, 1, -1], depth_px=depth)
 
 
 def _mistaken(share: float) -> Sights:
