@@ -37,8 +37,10 @@ class Weights:
     along: tuple[float, ...]
 
 
-IMAGE_ONLY = Weights(across=(-4.97, 0.33, 0.13, 0.55, 0.36, 0.0, 0.0), along=(-2.65, 0.02, 0.18, 0.13, 1.45, 0.0, 0.0))
-WITH_SENSOR = Weights(across=(-5.25, 0.3, 0.0, 0.5, 0.0, 0.3, 0.5), along=(-5.0, 0.2, 0.0, 0.5, 0.0, 0.6, 0.5))
+IMAGE_ONLY = Weights(across=(-5.13, 0.45, 0.1, 0.6, 0.36, 0.0, 0.0), along=(-2.65, 0.09, 0.13, 0.32, 0.37, 0.0, 0.0))
+WITH_SENSOR = Weights(
+    across=(-5.48, 0.26, 0.14, 0.37, 0.16, 0.24, 0.6), along=(-5.33, 0.2, 0.15, 0.47, 0.2, 0.55, 0.84)
+)
 
 
 def doubts(observed: HandObservations, joints_T213: np.ndarray, palm_m: float) -> np.ndarray:
