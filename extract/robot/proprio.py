@@ -55,9 +55,9 @@ def ridden_boxes(solved: Solved, ridden: Ridden) -> list[BoxDetection | None]:
     width, height = solved.camera.image_size
     x, y = pixels_TK2[..., 0], pixels_TK2[..., 1]
     inside = np.asarray((x >= 0) & (x < width) & (y >= 0) & (y < height) & (points_TK3[..., 2] > 0))
-    measured = ridden.agrees_TK.any(1)
+    measured = np.logical_or.reduce(ridden.agrees_TK, axis=1)
     boxes: list[BoxDetection | None] = []
-    shown_T = inside.sum(1)
+    shown_T = np.count_nonzero(inside, axis=1)
     for slot in range(len(pixels_TK2)):
         if shown_T[slot] < 4:
             boxes.append(None)
