@@ -7,10 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from extract.detect.grounding_dino import GroundingDino, GroundingDinoSettings
 from extract.models import INDEX, WEIGHTS, exact_inference, find_checkpoint
+from extract.preprocess import pixel_values
+from extract.segment.sam2 import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.errors import UserError
 from tests.tiny_models import make_shot, rewrite_json, tiny_grounding_dino
 
@@ -23,6 +27,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def checkpoint(whole: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "copy"))
+
+
+def _torchvision_works() -> bool:
+    try:
+        import torchvision  # pyright: ignore # noqa: F401
+    except (ImportError, RuntimeError):  # a build for another torch fails while it registers its operators
+        return False
+    return True
 
 
 def settings(checkpoint: Path | str, **values: Any) -> GroundingDinoSettings:
@@ -130,6 +142,30 @@ def test_networks_run_on_one_thread_without_gradients_and_leave_the_setting_as_i
         assert torch.get_num_threads() == 2 and not torch.is_inference_mode_enabled()
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.skipif(not _torchvision_works(), reason="torchvision is not installed, or not for this torch")
+def test_pictures_are_prepared_as_by_the_networks_own_processors() -> None:
+    import torch
+    from transformers import DepthProImageProcessor, Sam2ImageProcessor
+
+    image = cv2.resize(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8), (640, 480))
+    half = (0.5, 0.5, 0.5)
+    cases = (
+        (
+            Sam2ImageProcessor(),
+            IMAGENET_MEAN,
+            IMAGENET_STD,
+            1024,
+            True,
+            1.02 / 255 / min(IMAGENET_STD),
+        ),  # one grey level
+        (DepthProImageProcessor(), half, half, 1536, False, 1e-5),
+    )
+    for processor, mean, std, side, antialias, tolerance in cases:
+        theirs = processor(images=image, return_tensors="pt")["pixel_values"]
+        ours = pixel_values([image], (side, side), {}, mean, std, torch.zeros(1), antialias)
+        assert (theirs - ours).abs().max() < tolerance
 
 
 def test_half_precision_runs(checkpoint: Path) -> None:
