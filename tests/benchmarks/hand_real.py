@@ -50,13 +50,15 @@ def against_references(footage: Path, extractor: HandExtractor) -> dict[str, dic
         row = {"frames": float(count), "hand_pct": 100 * sum(h.measured_T.sum() for h in hands) / count}
         row["right"] = float(all(h.side == "right" for h in hands))
         if (path.parent / "landmarks_px.json").exists():
-            pixels = np.array(json.loads((path.parent / "landmarks_px.json").read_text()))[hand.slots, :, :2]
-            world = np.array(json.loads((path.parent / "landmarks_world_m.json").read_text()))[hand.slots]
-            projected = video_camera(path).project(hand.joints_T213)
-            row["detector_px"] = float(np.linalg.norm(hand.landmarks_T212 - pixels, axis=-1).mean())
+            rows = hand.measured_T
+            slots, joints = hand.slots[rows], hand.joints_T213[rows]
+            pixels = np.array(json.loads((path.parent / "landmarks_px.json").read_text()))[slots, :, :2]
+            world = np.array(json.loads((path.parent / "landmarks_world_m.json").read_text()))[slots]
+            projected = video_camera(path).project(joints)
+            row["detector_px"] = float(np.linalg.norm(hand.landmarks_T212[rows] - pixels, axis=-1).mean())
             row["fit_px"] = float(np.linalg.norm(projected - pixels, axis=-1).mean())
-            row["detector_root_mm"] = _root_mm(hand.world_T213, world)
-            row["fit_root_mm"] = _root_mm(hand.joints_T213, world)
+            row["detector_root_mm"] = _root_mm(hand.world_T213[rows], world)
+            row["fit_root_mm"] = _root_mm(joints, world)
         results[name] = row
     return results
 
