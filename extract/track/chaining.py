@@ -64,7 +64,7 @@ def seen_frames(masks: Sequence[np.ndarray | None]) -> list[int]:
 def query_frame(masks: Sequence[np.ndarray | None]) -> int:
     """The frame that shows most of the effector; of equals the one nearest to the middle, of these the first."""
     seen, middle = seen_frames(masks), (len(masks) - 1) / 2
-    return max(seen, key=lambda slot: (int(_shown(masks, slot).sum()), -abs(slot - middle), -slot))
+    return max(seen, key=lambda slot: (int(shown(masks, slot).sum()), -abs(slot - middle), -slot))
 
 
 def query_points(mask_HW: np.ndarray, count: int) -> np.ndarray:
@@ -94,9 +94,9 @@ def chain(
         last = np.zeros(2)
         for here, there in pairwise(way):
             before = pixels_TN2[here]
-            shift = _middle(_shown(masks, there)) - _middle(_shown(masks, here))
+            shift = _middle(shown(masks, there)) - _middle(shown(masks, here))
             best: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
-            for guess in _guesses(before, last, shift, _shown(masks, here).sum() / _shown(masks, there).sum()):
+            for guess in _guesses(before, last, shift, shown(masks, here).sum() / shown(masks, there).sum()):
                 after, error_N = flow(here, there, before, guess)
                 followed = (error_N <= max_px) & inside(masks[there], after, BESIDE_PX)
                 followed &= ~_jumped(shot, masks, here, there, before, after, followed)
@@ -189,7 +189,8 @@ def _jumped(
     return known & (np.abs(np.nan_to_num(change) - typical) > DEPTH_JUMP * np.nan_to_num(second))
 
 
-def _shown(masks: Sequence[np.ndarray | None], slot: int) -> np.ndarray:
+def shown(masks: Sequence[np.ndarray | None], slot: int) -> np.ndarray:
+    """The mask of a frame that has one."""
     mask = masks[slot]
     assert mask is not None
     return mask

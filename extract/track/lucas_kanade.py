@@ -18,7 +18,7 @@ from scipy.ndimage import binary_dilation
 
 from extract.steps import Shot, Tracks
 from extract.track.anchoring import joined, view_change
-from extract.track.chaining import BESIDE_PX, Chain, chain, inside, query_frame, query_points, sensor_depth
+from extract.track.chaining import BESIDE_PX, Chain, chain, inside, query_frame, query_points, sensor_depth, shown
 from pipeline.config import Settings
 
 SMALLEST_PX, LARGEST_PX = 48.0, 128.0  # the effector's size in the scaled pictures; at most twice as large as given
@@ -55,11 +55,11 @@ class LucasKanade:
 
     def __call__(self, shot: Shot, masks: Sequence[np.ndarray | None], count: int) -> Tracks:
         query = query_frame(masks)
-        return self.follow(shot, masks, query_points(_shown(masks, query), count), query)
+        return self.follow(shot, masks, query_points(shown(masks, query), count), query)
 
     def follow(self, shot: Shot, masks: Sequence[np.ndarray | None], pixels_N2: np.ndarray, query: int) -> Tracks:
         """Tracks of the given pixels [N,2] of the ``query`` frame."""
-        size = float(np.sqrt(_shown(masks, query).sum()))
+        size = float(np.sqrt(shown(masks, query).sum()))
         flow = _Flow(shot, masks, query, size, self.config)
         chained = chain(flow, shot, masks, pixels_N2, query, self.config.max_error_px / flow.scale)
         pixels_TN2, visible_TN = chained.pixels_TN2, chained.visible_TN
@@ -100,7 +100,7 @@ class _Flow:
         self.scale = float(np.clip(SMALLEST_PX / size, 1, 2) if size < LARGEST_PX else LARGEST_PX / size)
         side = int(np.clip(config.patch * size * self.scale, *PATCH_PX)) | 1
         self.window, self.levels, self.query, self.size = (side, side), config.levels, query, size
-        colour = np.round(shot.frames[query].image[_shown(masks, query)].mean(0)).astype(np.uint8)
+        colour = np.round(shot.frames[query].image[shown(masks, query)].mean(0)).astype(np.uint8)
         self._pictures = [
             None if mask is None else self._picture(frame.image, mask, colour)
             for frame, mask in zip(shot.frames, masks, strict=True)
@@ -160,12 +160,6 @@ class _Flow:
         height, width = mask_HW.shape
         size = (round(width * self.scale), round(height * self.scale))
         return cv2.resize(painted, size, interpolation=cv2.INTER_CUBIC if self.scale > 1 else cv2.INTER_AREA)
-
-
-def _shown(masks: Sequence[np.ndarray | None], slot: int) -> np.ndarray:
-    mask = masks[slot]
-    assert mask is not None
-    return mask
 
 
 def _other_surface(depth_N: np.ndarray, pixels_N2: np.ndarray, good_N: np.ndarray) -> np.ndarray:

@@ -1,0 +1,216 @@
+"""Trackers that run networks or dense flow, through real runtimes: OpenCV's dense flow, ONNX Runtime, torchvision.
+
+The networks are tiny. The ONNX tracker of these tests follows the brightest thing in the picture, so that every
+coordinate, window and batch must be right for its tracks to be.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import pickle
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from data.episode import Frame
+from extract.effector import Camera
+from extract.steps import Shot, Tracks
+from extract.track.dense import DenseChain
+from extract.track.raft import RaftChain, RaftConfig, read_weights
+from extract.track.tapir import Tapir, TapirConfig
+from pipeline.errors import UserError
+
+CAMERA = Camera(np.array([[200.0, 0, 80], [0, 200, 60], [0, 0, 1]]), (160, 120), "given")
+COUNT, FRAMES = 40, 21
+# The middle of what is bright, m_t; a point asked for at (f, y, x) is at m_t + (x, y) - m_f in frame t.
+TAPIR = """
+<ir_version: 8, opset_import: ["" : 18]>
+tiny (float[1,{T},{H},{W},3] video, float[1,{N},3] query_points)
+    => (float[1,N,T,2] tracks, float[1,N,T] occlusion, float[1,N,T] expected_dist)
+<float one = {{1}}, float half = {{0.5}}, int64 i0 = {{0}}, int64 i1 = {{1}}, float eight = {{8}}, float four = {{4}},
+ int64[1] a0 = {{0}}, int64[1] a1 = {{1}}, int64[1] a2 = {{2}}, int64[1] a3 = {{3}}, int64[1] end = {{-1}},
+ int64[2] plane = {{2, 3}}, int64 rows_at = {{2}}, int64 columns_at = {{3}}>
+{{
+    mean = ReduceMean <keepdims = 0> (video, end)
+    positive = Add (mean, one)
+    weight = Pow (positive, eight)
+    total = ReduceSum <keepdims = 0> (weight, plane)
+    shape = Shape (video)
+    height = Gather (shape, rows_at)
+    width = Gather (shape, columns_at)
+    row_i = Range (i0, height, i1)
+    column_i = Range (i0, width, i1)
+    row = Cast <to = 1> (row_i)
+    column = Cast <to = 1> (column_i)
+    y = Add (row, half)
+    x = Add (column, half)
+    y_down = Unsqueeze (y, end)
+    by_x = Mul (weight, x)
+    by_y = Mul (weight, y_down)
+    sum_x = ReduceSum <keepdims = 0> (by_x, plane)
+    sum_y = ReduceSum <keepdims = 0> (by_y, plane)
+    sums_x = Unsqueeze (sum_x, end)
+    sums_y = Unsqueeze (sum_y, end)
+    sums = Concat <axis = 2> (sums_x, sums_y)
+    totals = Unsqueeze (total, end)
+    middle = Div (sums, totals)
+    when_f = Slice (query_points, a0, a1, a2)
+    when_3 = Cast <to = 7> (when_f)
+    when = Squeeze (when_3)
+    middle_t = Squeeze (middle, a0)
+    then = Gather <axis = 0> (middle_t, when)
+    asked_y = Slice (query_points, a1, a2, a2)
+    asked_x = Slice (query_points, a2, a3, a2)
+    asked = Concat <axis = 2> (asked_x, asked_y)
+    beside = Sub (asked, then)
+    beside_t = Unsqueeze (beside, a2)
+    middle_n = Unsqueeze (middle, a1)
+    tracks = Add (beside_t, middle_n)
+    dark = Less (total, four)
+    dark_f = Cast <to = 1> (dark)
+    twice = Mul (dark_f, eight)
+    logit = Sub (twice, four)
+    logit_n = Unsqueeze (logit, a1)
+    like = ReduceMean <keepdims = 0> (tracks, end)
+    zero = Sub (like, like)
+    occlusion = Add (zero, logit_n)
+    expected_dist = Sub (zero, four)
+}}
+"""
+
+
+def tiny_tapir(path: Path, size: dict[str, str]) -> Path:
+    """Follows the brightest thing; occluded where nothing is bright. size: T, N, H, W as numbers or names."""
+    import onnx
+    import onnx.parser
+
+    model = onnx.parser.parse_model(TAPIR.format(**size))
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
+def blob(covered: range = range(0)) -> tuple[Shot, list[np.ndarray | None], np.ndarray]:
+    """A bright textured disc on a dark table, wandering 3 pixels a frame and back; its middle f64 [T,2] pixels."""
+    row, column = np.meshgrid(np.arange(120) + 0.5, np.arange(160) + 0.5, indexing="ij")
+    turn = np.linspace(0, 1.5 * np.pi, FRAMES)
+    middle = np.stack([80 + 40 * np.sin(turn), 60 + 20 * np.cos(turn)], -1)
+    frames, masks = [], []
+    for number, (x, y) in enumerate(middle):
+        mask = (column - x) ** 2 + (row - y) ** 2 < (16 if number == FRAMES // 2 else 15) ** 2
+        texture = 200 + 30 * np.sin(0.7 * (column - x)) * np.cos(0.5 * (row - y))
+        image = np.where(mask & (number not in covered), texture, 10).astype(np.uint8)[..., None].repeat(3, -1)
+        frames.append(Frame(number, number / 20, image))
+        masks.append(None if number in covered else mask)
+    return Shot(frames, CAMERA), masks, middle
+
+
+def off(tracks: Tracks, middle_T2: np.ndarray) -> np.ndarray:
+    """f64 [T,N] pixels."""
+    relative = tracks.pixels_TN2[tracks.query] - middle_T2[tracks.query]
+    return np.linalg.norm(tracks.pixels_TN2 - (middle_T2[:, None] + relative), axis=-1)
+
+
+def inverse_search(first_BHW3: np.ndarray, second_BHW3: np.ndarray) -> np.ndarray:
+    """OpenCV's dense inverse search as a dense flow."""
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    gray = [[cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in batch] for batch in (first_BHW3, second_BHW3)]
+    return np.stack([flow.calc(a, b, np.zeros((*a.shape, 2), np.float32)) for a, b in zip(*gray, strict=True)])
+
+
+def test_dense_flow_is_chained_both_ways_from_the_query_frame() -> None:
+    shot, masks, middle = blob()
+    chained = DenseChain(inverse_search, 128, 1.0, 4)(shot, masks, COUNT)
+    assert 0 < chained.query < FRAMES - 1 and chained.visible_TN.mean() > 0.8
+    assert np.median(off(chained, middle)) < 0.5 and np.percentile(off(chained, middle)[chained.visible_TN], 90) < 1.5
+    one = DenseChain(inverse_search, 128, 1.0, 1)(shot, masks, COUNT)
+    assert one.pixels_TN2.tobytes() == chained.pixels_TN2.tobytes()
+
+
+@pytest.mark.parametrize("size", [dict(T="T", N="N", H="H", W="W"), dict(T="8", N="16", H="64", W="96")])
+def test_an_onnx_tracker_is_run_in_windows_and_batches_both_ways(tmp_path: Path, size: dict[str, str]) -> None:
+    shot, masks, middle = blob()
+    tracker = Tapir(TapirConfig(checkpoint=tiny_tapir(tmp_path / "tiny.onnx", size), window=6, batch=7, side_px=128))
+    tracks = tracker(shot, masks, COUNT)
+    assert 0 < tracks.query < FRAMES - 1 and tracks.visible_TN.mean() > 0.8
+    assert off(tracks, middle).max() < 1.5 and np.median(off(tracks, middle)) < 0.5
+    assert list(tracker.weights_sha256) == ["tiny.onnx"]
+    again = tracker(shot, masks, COUNT)
+    assert again.pixels_TN2.tobytes() == tracks.pixels_TN2.tobytes()
+
+
+def test_points_that_the_network_calls_hidden_are_not_visible_and_found_again(tmp_path: Path) -> None:
+    shot, masks, middle = blob(range(13, 16))
+    path = tiny_tapir(tmp_path / "tiny.onnx", dict(T="T", N="N", H="H", W="W"))
+    tracks = Tapir(TapirConfig(checkpoint=path, window=10, side_px=128))(shot, masks, COUNT)
+    assert tracks.query < 13 and not tracks.visible_TN[13:16].any()
+    assert tracks.visible_TN[17:].mean() > 0.8 and np.median(off(tracks, middle)[17:]) < 1
+    assert tracks.error_TN[14].min() > tracks.error_TN[[11, 18]].max()
+    # A window that ends in the gap hands nothing on: what comes later is not the same points for sure.
+    lost = Tapir(TapirConfig(checkpoint=path, window=4, side_px=128))(shot, masks, COUNT)
+    assert not lost.visible_TN[13:].any()
+
+
+def test_a_file_that_is_no_tracker_is_refused_by_name(tmp_path: Path) -> None:
+    import onnx
+    import onnx.parser
+
+    with pytest.raises(UserError, match=r"missing.onnx: no such file"):
+        Tapir(TapirConfig(checkpoint=tmp_path / "missing.onnx"))
+    (tmp_path / "broken.onnx").write_bytes(b"no graph")
+    with pytest.raises(UserError, match=r"broken.onnx: ONNX Runtime cannot load it"):
+        Tapir(TapirConfig(checkpoint=tmp_path / "broken.onnx"))
+    other = '<ir_version: 8, opset_import: ["" : 17]> other (float[1] a) => (float[1] b) { b = Neg (a) }'
+    onnx.save(onnx.parser.parse_model(other), tmp_path / "other.onnx")
+    with pytest.raises(UserError, match=r"takes \['a'\] and gives \['b'\]"):
+        Tapir(TapirConfig(checkpoint=tmp_path / "other.onnx"))
+
+
+def test_weights_are_read_as_tensors_only(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    weights = {"a": torch.arange(3.0)}
+    save_file(weights, tmp_path / "a.safetensors")
+    torch.save(weights, tmp_path / "a.pth")
+    for name in ("a.safetensors", "a.pth"):
+        assert torch.equal(read_weights(tmp_path / name)["a"], weights["a"])
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps(Path("/")))
+    torch.save({"a": Path("/")}, tmp_path / "object.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    for name, said in (
+        ("evil.pth", "more than tensors"),
+        ("object.pth", "more than tensors"),
+        ("list.pth", "state dict"),
+    ):
+        with pytest.raises(UserError, match=said):
+            read_weights(tmp_path / name)
+    with pytest.raises(UserError, match="cannot be read"):
+        RaftChain(RaftConfig(checkpoint=tmp_path / "none.pth"))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torchvision") is not None, reason="torchvision is installed")
+def test_without_torchvision_raft_says_what_to_install(tmp_path: Path) -> None:
+    import torch
+
+    torch.save({"a": torch.zeros(1)}, tmp_path / "raft.pth")
+    with pytest.raises(UserError, match=r"pip install torchvision==0\.28\.0"):
+        RaftChain(RaftConfig(checkpoint=tmp_path / "raft.pth"))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torchvision") is None, reason="torchvision is not installed")
+def test_raft_with_random_weights_runs_and_is_deterministic(tmp_path: Path) -> None:
+    import torch
+    from torchvision.models.optical_flow import raft_small  # pyright: ignore[reportMissingImports]
+
+    torch.manual_seed(0)
+    torch.save(raft_small().state_dict(), tmp_path / "raft.pth")
+    config = RaftConfig(checkpoint=tmp_path / "raft.pth", size="small", side_px=128, updates=2)
+    shot, masks, _ = blob()
+    shot, masks = Shot(shot.frames[:4], CAMERA), masks[:4]
+    first, second = (RaftChain(config)(shot, masks, COUNT) for _ in range(2))
+    assert np.isfinite(first.pixels_TN2).all() and first.pixels_TN2.tobytes() == second.pixels_TN2.tobytes()
+    with pytest.raises(UserError, match="no weights of torchvision's raft_large"):
+        RaftChain(RaftConfig(checkpoint=tmp_path / "raft.pth"))
