@@ -32,10 +32,11 @@ def main() -> int:
     _shards(upgrade)
     upgrade.add_argument("--out", type=Path, required=True, help="folder for the new shards")
     _shards(add("stats", "what the shards hold", _stats))
-    peek = add("peek", "one clip as a picture: its frames with the points on them", _peek)
+    peek = add("peek", "one clip as a picture and a video: its frames with the points on them", _peek)
     peek.add_argument("shard", type=Path)
     peek.add_argument("--key", help="the clip (default: the first)")
-    peek.add_argument("--out", type=Path, default=Path("peek.png"), help="picture to write")
+    peek.add_argument("--out", type=Path, default=Path("peek.png"), help="picture to write; the video goes beside it")
+    peek.add_argument("--rerun", type=Path, metavar="FILE.rrd", help="also write a recording for the Rerun viewer")
     samples = add("samples", "which windows a training step reads", _samples)
     _shards(samples)
     for name, default in (("--seed", 0), ("--step", 0), ("--batch-size", 8), ("--rank", 0), ("--world", 1)):
@@ -142,20 +143,9 @@ def _stats(arguments: argparse.Namespace) -> None:
 
 
 def _peek(arguments: argparse.Namespace) -> None:
-    from PIL import Image
+    from data.peek import peek
 
-    from data.clips import Shard
-    from data.overlay import strip_image
-
-    shard = Shard(arguments.shard)
-    if not shard.keys:
-        raise UserError(f"{arguments.shard}: the shard is empty")
-    key = arguments.key or shard.keys[0]
-    if key not in shard.keys:
-        raise UserError(f"{arguments.shard}: no clip {key}; it holds: {', '.join(shard.keys[:20])}")
-    clip = shard.clip(key)
-    Image.fromarray(strip_image(clip)).save(arguments.out)
-    print(f"{key}: {clip.frames} frames, {clip.meta.embodiment}, '{clip.meta.instruction}' -> {arguments.out}")
+    print(peek(arguments.shard, arguments.key, arguments.out, arguments.rerun))
 
 
 def _samples(arguments: argparse.Namespace) -> None:
