@@ -24,7 +24,7 @@ from extract.hand.trust import Seen, rightness, scores, second_look, sides, trus
 from extract.hand.uncertainty import Assumptions, smoothed_away
 from extract.segments import Segment, split_at_gaps
 
-NAME = "mediapipe-hands-fit/1"
+NAME = "mediapipe-hands-fit/2"
 SIDE_KNOWN = 0.1  # certainty, 0..1, below which the side is told as unknown
 OFF = 0.025  # share of the distance
 TOGETHER = 0.5  # two hands are seen at once when they share this part of the shorter track's frames

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from data.episode import Frame
 from data.simulation.closeup import CloseupSettings, write_closeup
 from data.simulation.write import is_finished
 from extract.hand.extractor import Sighting
@@ -81,3 +82,20 @@ def noisy(depth_HW: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     steps = cv2.dilate(depth_HW, kernel) - cv2.erode(depth_HW, kernel) > EDGE_M
     measured = np.where(steps, 0, depth_HW + SENSOR_NOISE_M * (depth_HW / 0.5) ** 2 * grain)
     return np.maximum(measured, 0).astype(np.float32)
+
+
+def behind_a_bar(clip: HandClip) -> Iterator[Frame]:
+    """The clip's frames without depth, with a bar painted before part of the hand that moves along with it, as a thing
+    does that is held: landmarks of hidden fingers shrink towards what is still to be seen."""
+    rng = np.random.default_rng([int(clip.path.stem.split("-")[-1]), 0xBA2])
+    angle, offset, width = rng.uniform([0, -0.6, 0.2], [np.pi, 0.6, 0.5])
+    colour = rng.uniform(30, 220, 3)
+    for frame in clip.frames(with_depth=False):
+        rows, columns = np.nonzero(clip.arrays["mask"][frame.index])
+        size = np.sqrt(len(rows))
+        y, x = np.mgrid[: frame.image.shape[0], : frame.image.shape[1]] + 0.5
+        x, y = (x - columns.mean()) / size, (y - rows.mean()) / size
+        along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle) - offset
+        bar = (np.abs(along) < 1.5) & (np.abs(across) < width)
+        shade = np.sqrt(np.maximum(1 - (across / width) ** 2, 0.1))  # round, lit from the front
+        yield replace(frame, image=np.where(bar[..., None], colour * shade[..., None], frame.image).astype(np.uint8))
