@@ -47,3 +47,33 @@ def test_one_hand_reported_twice_counts_once():
     assert without_duplicates([doubtful, sure]) == [sure]
     assert len(without_duplicates([sure, detection_at(400, 300, "left")])) == 2
     assert np.linalg.norm(palm_centre(sure) - palm_centre(doubtful)) < 10
+
+
+def test_a_hand_that_passes_in_front_does_not_take_the_hidden_one_with_it():
+    """For six frames only the nearer hand is found, right where the other one was, and at first on the wrong side."""
+    frames = []
+    for t in range(40):
+        near, far = 150 + 9 * t, 500 - 9 * t
+        front = detection_at(near, 300, "left" if 18 <= t < 21 else "right", size=150.0)
+        frames.append([front] if 17 <= t < 23 else [front, detection_at(far, 290, "left", size=110.0)])
+    tracks = link(TIMES, frames, max_gap_s=0.5)
+    by_size = {
+        len(track.slots): {round(float(np.ptp(d.landmarks_px, axis=0).max())) for d in track.detections}
+        for track in tracks
+    }
+    assert by_size == {40: {150}, 34: {110}}
+
+
+def test_two_people_of_the_same_side_stay_apart():
+    frames = [
+        [
+            detection_at(200 + 6 * t, 200 + 5 * t, "right", size=100.0),
+            detection_at(440 - 6 * t, 270 + 5 * t, "right", size=140.0),
+        ][:: 1 if t % 3 else -1]
+        for t in range(40)
+    ]
+    tracks = link(TIMES, frames, max_gap_s=0.25)
+    assert len(tracks) == 2
+    for track in tracks:
+        assert len(track.slots) == 40
+        assert len({round(float(np.ptp(d.landmarks_px, axis=0).max())) for d in track.detections}) == 1

@@ -249,7 +249,7 @@ def _steps(seen: Seen, rate: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     for row in range(len(elapsed)):
         near = [k for k in range(row - 3, row + 4) if 0 <= k < len(elapsed) and k != row]
         jump.append(np.linalg.norm(velocity[row] - np.median(velocity[near], 0)) * min(elapsed[row], 2 * rate))
-        swell.append(abs(growth[row] - np.median(growth[near])) * min(elapsed[row], 2 * rate))
+        swell.append(abs(growth[row] - np.median(growth[near])) * min(elapsed[row], 6 * rate))
     middle = 0.5 * (seen.landmarks_K212[2:] + seen.landmarks_K212[:-2])
     jitter = np.linalg.norm(seen.landmarks_K212[1:-1] - middle, axis=-1).mean(1) / seen.size_K[1:-1]
     return np.array(jump), np.array(swell), jitter
