@@ -11,7 +11,7 @@ import os
 import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +80,7 @@ def measure(
     identities: list[dict[str, Any]] = []
     masks: dict[str, list[float]] = {}
     for clip in _clips(folder, footage, seeds, pairs, starts):
-        for sensor in (True, False) if clip.frames[0].depth is not None else (False,):
-            rows += _rows(clip, sensor)
+        rows += _rows(clip)
         if len(clip.sides) == 2:
             identities.append(identity(clip))
         if clip.mask_THW is not None:
@@ -103,21 +102,33 @@ def _clips(
         yield from real(footage / name, times)
 
 
-def _rows(clip: Footage, sensor: bool) -> Iterator[dict[str, Any]]:
-    extractor = HandExtractor(HandConfig(use_sensor_depth=sensor))
+def _rows(clip: Footage) -> Iterator[dict[str, Any]]:
+    """Every clip is looked at once; without the sensor means without the depth that was read."""
+    extractor = HandExtractor(HandConfig())
     frames = list(clip.frames)
     sights = list(extractor.look(frames))
-    clean, tracks = outcome(extractor, sights, clip, np.arange(len(frames)), None)
-    yield _row(clip, sensor, "none", clean, clean)
+    has_depth = frames[0].depth is not None
+    clean = {
+        sensor: outcome(extractor, _with(sights, sensor), clip, np.arange(len(frames)), None)
+        for sensor in ((True, False) if has_depth else (False,))
+    }
+    for sensor, (result, _) in clean.items():
+        yield _row(clip, sensor, "none", result, result)
     for corruption in CORRUPTIONS:
-        if (corruption.sensor and not sensor) or corruption.hands > max(len(clip.sides), 1):
-            continue
-        if corruption.hands == 1 and len(clip.sides) == 2:
+        if (corruption.sensor and not has_depth) or (corruption.hands == 2) != (len(clip.sides) == 2):
             continue
         rng = np.random.default_rng(zlib.crc32(f"{clip.name} {corruption.name}".encode()))
         bad, shown = _corrupted(corruption, extractor, clip, frames, sights, rng)
-        result, _ = outcome(extractor, bad, clip, shown, tracks)
-        yield _row(clip, sensor, corruption.name, clean, result)
+        for sensor, (before, tracks) in clean.items():
+            if sensor or not corruption.sensor:
+                result, _ = outcome(extractor, _with(bad, sensor), clip, shown, tracks)
+                yield _row(clip, sensor, corruption.name, before, result)
+
+
+def _with(sights: list[HandSight], sensor: bool) -> list[HandSight]:
+    if sensor:
+        return sights
+    return [replace(sight, surface_z=[None] * len(sight.detections)) for sight in sights]
 
 
 def _corrupted(
