@@ -72,18 +72,18 @@ def find_checkpoint(settings: ModelSettings) -> Checkpoint:
 
     Raises UserError when it is neither there nor to be had, or has no safetensors weights.
     """
-    source = settings.checkpoint
+    source, field = settings.checkpoint, f"{getattr(settings, 'name', 'model')}: checkpoint"
     folder = Path(source).expanduser()
     if not folder.is_dir():
         if not HUB_ID.fullmatch(source):
             raise UserError(
-                f"checkpoint: {source} is neither a folder nor an id on the hub (owner/name). Name a folder with "
+                f"{field}: {source} is neither a folder nor an id on the hub (owner/name). Name a folder with "
                 f"config.json and {WEIGHTS}."
             )
-        folder = _downloaded(source, settings.revision)
+        folder = _downloaded(source, settings.revision, field)
     if not (folder / "config.json").exists():
-        raise UserError(f"checkpoint: {folder} has no config.json. Name a folder written by save_pretrained.")
-    return Checkpoint(folder, _weight_files(folder))
+        raise UserError(f"{field}: {folder} has no config.json. Name a folder written by save_pretrained.")
+    return Checkpoint(folder, _weight_files(folder, field))
 
 
 def load_model(model_class: Any, checkpoint: Checkpoint, settings: ModelSettings) -> Any:
@@ -95,11 +95,12 @@ def load_model(model_class: Any, checkpoint: Checkpoint, settings: ModelSettings
     import torch
     from safetensors import SafetensorError
 
+    field = f"{getattr(settings, 'name', 'model')}: checkpoint"
     device = _device(settings.device)
     found, wanted = checkpoint.model_type, model_class.config_class.model_type
     if found != wanted:
         raise UserError(
-            f"checkpoint: {checkpoint.folder / 'config.json'}: model_type is {found!r}, this step needs {wanted!r}. "
+            f"{field}: {checkpoint.folder / 'config.json'}: model_type is {found!r}, this step needs {wanted!r}. "
             "Name a checkpoint of that kind."
         )
     try:
@@ -113,13 +114,13 @@ def load_model(model_class: Any, checkpoint: Checkpoint, settings: ModelSettings
             )
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"checkpoint: {checkpoint.folder} cannot be loaded as {model_class.__name__}: {error}. "
+            f"{field}: {checkpoint.folder} cannot be loaded as {model_class.__name__}: {error}. "
             "Download it again, or name another."
         ) from None
     lacking = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if lacking:
         raise UserError(
-            f"checkpoint: {checkpoint.folder}: {len(lacking)} parameters of {model_class.__name__} are not in its "
+            f"{field}: {checkpoint.folder}: {len(lacking)} parameters of {model_class.__name__} are not in its "
             f"weights or have another shape (first: {lacking[0]}). Name a checkpoint of this very architecture."
         )
     return model.eval().to(device)
@@ -145,7 +146,7 @@ def exact_inference() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _downloaded(source: str, revision: str | None) -> Path:
+def _downloaded(source: str, revision: str | None, field: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
@@ -153,26 +154,26 @@ def _downloaded(source: str, revision: str | None) -> Path:
     except Exception as error:  # the hub, the proxy, the network, the disk: whatever it is, the remedy is the same
         reason = (str(error).strip().splitlines() or [""])[0]
         raise UserError(
-            f"checkpoint: {source} (revision {revision or 'main'}) is not in the hub's cache and could not be "
+            f"{field}: {source} (revision {revision or 'main'}) is not in the hub's cache and could not be "
             f"downloaded ({type(error).__name__}: {reason}). On a connected machine run `hf download {source}"
             f"{' --revision ' + revision if revision else ''} --local-dir FOLDER`, copy FOLDER here and set "
             "checkpoint to its path."
         ) from None
 
 
-def _weight_files(folder: Path) -> tuple[Path, ...]:
+def _weight_files(folder: Path, field: str) -> tuple[Path, ...]:
     index = folder / INDEX
     if index.exists():
         files = tuple(folder / name for name in sorted(set(_json(index).get("weight_map", {}).values())))
         absent = [path.name for path in files if not path.exists()]
         if absent:
-            raise UserError(f"checkpoint: {index} names {absent[0]}, which is not there. Download the folder again.")
+            raise UserError(f"{field}: {index} names {absent[0]}, which is not there. Download the folder again.")
         return files
     if (folder / WEIGHTS).exists():
         return (folder / WEIGHTS,)
     others = sorted(path.name for path in folder.iterdir() if path.suffix in {".bin", ".pt", ".pth", ".ckpt"})
     raise UserError(
-        f"checkpoint: {folder} has no {WEIGHTS}"
+        f"{field}: {folder} has no {WEIGHTS}"
         + (f", only {', '.join(others)}. Pickled weights can run code and are never read: " if others else ". ")
         + "convert it with save_pretrained, or name a revision that has safetensors."
     )

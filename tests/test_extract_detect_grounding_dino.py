@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from extract.detect.grounding_dino import GroundingDino, GroundingDinoSettings, overlap, prompt_spans
 from extract.steps import BoxDetection
+from pipeline.errors import UserError
 from tests.tiny_models import make_shot, tiny_grounding_dino
 
 
@@ -63,7 +64,7 @@ def test_best_box_and_score_are_those_of_the_models_own_processing(checkpoint: P
     best = int(theirs["scores"].argmax())
     ours = detect(checkpoint, 1, prompts=("robot gripper",))[0][0]
     assert ours.score == pytest.approx(float(theirs["scores"][best]), abs=1e-5)
-    np.testing.assert_allclose(ours.box_4, np.clip(theirs["boxes"][best], 0, [64, 48, 64, 48]), atol=1e-3)
+    np.testing.assert_allclose(ours.box_4, np.clip(theirs["boxes"][best].numpy(), 0, [64, 48, 64, 48]), atol=1e-3)
 
 
 def test_frames_between_are_passed_on_without_boxes_and_few_are_held_back(checkpoint: Path) -> None:
@@ -129,7 +130,14 @@ def test_prompts_that_cannot_be_told_apart_are_refused(prompts: tuple[str, ...])
         GroundingDinoSettings(prompts=prompts)
 
 
+def test_more_words_than_the_network_reads_are_refused(checkpoint: Path) -> None:
+    prompts = tuple(f"hand {'a ' * 60}{'robot ' * i}" for i in range(5))
+    with pytest.raises(UserError, match=r"prompts: 3[0-9]{2} tokens, the network reads 256"):
+        detect(checkpoint, 1, prompts=prompts)
+
+
 def test_importing_the_steps_loads_no_network_library() -> None:
-    modules = "extract.models, extract.detect.grounding_dino"
+    modules = "extract.models, extract.detect.grounding_dino, extract.segment.sam2, extract.segment.box, "
+    modules += "extract.depth.learned, extract.depth.sensor"
     code = f"import sys, {modules}; assert not {{'torch', 'transformers'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

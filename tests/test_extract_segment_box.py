@@ -101,6 +101,22 @@ def test_boxes_at_and_beyond_the_border_do_no_harm() -> None:
     assert all(mask is None or mask.shape == (HEIGHT, WIDTH) for mask in masks)
 
 
+def test_large_frames_are_looked_at_small_and_masked_at_their_own_size() -> None:
+    shot, seen = case(depth=True)
+    large = []
+    for frame in shot.frames:
+        assert frame.depth is not None
+        image, depth = (np.repeat(np.repeat(values, 6, 0), 6, 1) for values in (frame.image, frame.depth))
+        large.append(replace(frame, image=image, depth=depth))
+    boxes = [BoxDetection("gripper", 0.9, found.box_4 * 6) for found in seen if found is not None]
+    for frame, mask in zip(shot.frames, Box(BoxSettings())(Shot(large, shot.camera), boxes), strict=True):
+        truth = np.zeros((HEIGHT, WIDTH), bool)
+        truth[block(frame.index, HEIGHT, WIDTH)] = True
+        truth = np.repeat(np.repeat(truth, 6, 0), 6, 1)
+        assert mask is not None and mask.shape == truth.shape
+        assert (mask & truth).sum() / (mask | truth).sum() > 0.9
+
+
 def test_same_bytes_every_time() -> None:
     shot, seen = case(depth=False)
     first, second = (Box(BoxSettings())(shot, seen) for _ in range(2))

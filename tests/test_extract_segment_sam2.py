@@ -116,6 +116,12 @@ def test_pictures_are_normalised_as_the_checkpoint_says(checkpoint: Path, tmp_pa
     assert masks[0] is not None and masks[1] is not None and (masks[0] != masks[1]).any()
 
 
+def test_half_precision_runs(checkpoint: Path) -> None:
+    half = Sam2(Sam2Settings(checkpoint=str(checkpoint), device="cpu", dtype="bfloat16"))
+    masks = half(make_shot(9, 48, 64), seen_at(9, f0=0.5))
+    assert len(masks) == 9 and any(mask is not None for mask in masks)
+
+
 def test_the_checkpoint_of_another_model_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     import shutil
 

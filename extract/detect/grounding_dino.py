@@ -13,6 +13,7 @@ from data.episode import Frame
 from extract.effector import Camera
 from extract.models import ModelSettings, exact_inference, find_checkpoint, load_model
 from extract.steps import BoxDetection, Detection
+from pipeline.errors import UserError
 
 SAME_OBJECT_IOU = 0.7  # the network has no suppression of its own: two queries may find one thing
 
@@ -86,6 +87,11 @@ class GroundingDino:
         tokenizer = AutoTokenizer.from_pretrained(self._checkpoint.folder, local_files_only=True)
         text = ". ".join(self.settings.prompts) + "."  # the form that the network was trained with
         tokens = dict(tokenizer(text, return_tensors="pt", return_token_type_ids=True))
+        if tokens["input_ids"].shape[1] > model.config.max_text_len:
+            raise UserError(
+                f"grounding-dino: prompts: {tokens['input_ids'].shape[1]} tokens, the network reads "
+                f"{model.config.max_text_len}. Name fewer or shorter prompts."
+            )
         spans = prompt_spans(tokens["input_ids"][0].tolist(), tokenizer.convert_tokens_to_ids("."))
         return model, processor, tokens, spans
 

@@ -10,8 +10,8 @@ picture to compare with (a moving camera without depth) gets no mask.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -21,7 +21,8 @@ from data.episode import Frame
 from extract.steps import Detection, Shot
 from pipeline.config import Settings
 
-SAMPLES = 25  # frames of a shot that the empty picture is made of
+SAMPLES = 15  # frames of a shot that the empty picture is made of
+BAND = 64  # rows that are held at once while the empty picture is made
 GROWN = 0.3  # ring around a box that may still show the effector and its arm, in boxes
 FAR = 0.85  # quantile of a pixel's depths over time that is the scene behind what passes
 NEARER = 0.015  # relative difference in depth from which something stands before the background
@@ -35,7 +36,9 @@ class BoxSettings(Settings):
     """Segmentation of detected boxes by depth, motion and colour."""
 
     name: Literal["box"] = "box"
-    side_px: int = Field(default=96, ge=16, description="Longest side at which colours are compared; more is slower.")
+    side_px: int = Field(
+        default=160, ge=16, description="Longest side of a box with its surroundings that is looked at; more is slower."
+    )
     rounds: int = Field(default=2, ge=0, description="Rounds of GrabCut; 0 = depth and motion alone decide.")
     min_mask_px: int = Field(default=30, ge=1, description="Masks with fewer pixels count as not seen.")
 
@@ -64,20 +67,27 @@ class Box:
 
     def __call__(self, shot: Shot, seen: Sequence[Detection | None]) -> list[np.ndarray | None]:
         """bool [H,W] for every frame with a detection, None for the others and where nothing stands out."""
-        boxes = [None if detection is None else detection.box_4 for detection in seen]
-        plate = empty_plate(shot.frames, boxes)
-        return [
-            None if box_4 is None else self._mask(frame, box_4, plate)
-            for frame, box_4 in zip(shot.frames, boxes, strict=True)
-        ]
+        boxes = [None if detection is None else np.asarray(detection.box_4, float) for detection in seen]
+        sides = [float((box[2:] - box[:2]).max()) * (1 + 2 * GROWN) for box in boxes if box is not None]
+        if not sides:
+            return [None] * len(boxes)
+        shrink = min(1.0, self.settings.side_px / max(float(np.median(sides)), 1.0))
+        frames = _Shrunk(shot.frames, shrink)
+        boxes = [None if box is None else box * shrink for box in boxes]
+        plate = empty_plate(frames, boxes)
+        masks = []
+        for slot, box_4 in enumerate(boxes):
+            mask = None if box_4 is None else self._mask(frames[slot], box_4, plate)
+            masks.append(self._full(mask, shot.frames[slot].image.shape[:2]))
+        return masks
 
     def _mask(self, frame: Frame, box_4: np.ndarray, plate: Plate | None) -> np.ndarray | None:
-        height, width = frame.image.shape[:2]
-        rows, columns = _grown(box_4, GROWN, (height, width))
+        shape = frame.image.shape[:2]
+        rows, columns = _grown(box_4, GROWN, shape)
         if rows.stop - rows.start < 4 or columns.stop - columns.start < 4:
             return None
         image = frame.image[rows, columns]
-        inside = _inside((height, width), box_4)[rows, columns]
+        inside = _inside(shape, box_4)[rows, columns]
         odds = np.zeros(inside.shape)
         if frame.depth is not None:
             behind = None if plate is None or plate.depth_HW is None else plate.depth_HW[rows, columns]
@@ -87,30 +97,49 @@ class Box:
         if not inside.any() or (odds[inside] != 0).mean() < ENOUGH:
             return None
         odds += _centre_odds(inside)
-        found = _without_specks(self._cut(image, odds, inside) & inside)
-        if found.sum() < self.settings.min_mask_px:
-            return None
-        mask = np.zeros((height, width), bool)
-        mask[rows, columns] = found
+        mask = np.zeros(shape, bool)
+        mask[rows, columns] = _without_specks(self._cut(image, odds) & inside)
         return mask
 
-    def _cut(self, image_HW3: np.ndarray, odds_HW: np.ndarray, inside_HW: np.ndarray) -> np.ndarray:
-        """bool [H,W]: GrabCut at a small size, started from the log odds."""
-        height, width = inside_HW.shape
-        shrink = min(1.0, self.settings.side_px / max(height, width))
-        size = max(4, round(width * shrink)), max(4, round(height * shrink))
-        odds = cv2.resize(odds_HW.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-        labels = np.where(odds > 0, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-        labels[odds > CERTAIN], labels[odds < -CERTAIN] = cv2.GC_FGD, cv2.GC_BGD
+    def _cut(self, image_HW3: np.ndarray, odds_HW: np.ndarray) -> np.ndarray:
+        """bool [H,W]: GrabCut, started from the log odds and bound by them where they are clear."""
+        labels = np.where(odds_HW > 0, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+        labels[odds_HW > CERTAIN], labels[odds_HW < -CERTAIN] = cv2.GC_FGD, cv2.GC_BGD
         foreground = labels % 2 == 1
         if self.settings.rounds == 0 or foreground.sum() < 10 or (~foreground).sum() < 10:
             return odds_HW > 0
-        small = cv2.cvtColor(cv2.resize(image_HW3, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
         cv2.setRNGSeed(0)  # GrabCut starts its colour clusters at random
         models = np.zeros((1, 65)), np.zeros((1, 65))
-        cv2.grabCut(small, labels, None, *models, self.settings.rounds, cv2.GC_INIT_WITH_MASK)  # pyright: ignore
-        cut = (labels % 2 == 1).astype(np.float32)
-        return cv2.resize(cut, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
+        bgr = np.ascontiguousarray(image_HW3[..., ::-1])
+        cv2.grabCut(bgr, labels, None, *models, self.settings.rounds, cv2.GC_INIT_WITH_MASK)  # pyright: ignore
+        return labels % 2 == 1
+
+    def _full(self, mask_HW: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:
+        """The mask at the frame's size, None when it has too few pixels there."""
+        if mask_HW is None:
+            return None
+        if mask_HW.shape != shape:
+            mask_HW = cv2.resize(mask_HW.astype(np.float32), (shape[1], shape[0])) > 0.5
+        return mask_HW if mask_HW.sum() >= self.settings.min_mask_px else None
+
+
+class _Shrunk(Sequence[Frame]):
+    """Frames at a smaller size, made on access. Depth keeps single measured values: mixed ones lie in empty space."""
+
+    def __init__(self, frames: Sequence[Frame], shrink: float):
+        self._frames, self._shrink = frames, shrink
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __getitem__(self, slot: Any) -> Any:
+        frame = self._frames[slot]
+        if self._shrink == 1:
+            return frame
+        height, width = frame.image.shape[:2]
+        size = max(1, round(width * self._shrink)), max(1, round(height * self._shrink))
+        depth = None if frame.depth is None else cv2.resize(frame.depth, size, interpolation=cv2.INTER_NEAREST)
+        return replace(frame, image=cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA), depth=depth)
 
 
 def empty_plate(frames: Sequence[Frame], boxes: Sequence[np.ndarray | None]) -> Plate | None:
@@ -122,27 +151,37 @@ def empty_plate(frames: Sequence[Frame], boxes: Sequence[np.ndarray | None]) -> 
     slots = [slots[int(i)] for i in np.linspace(0, len(slots) - 1, min(SAMPLES, len(slots)))] if slots else []
     if len(slots) < 3:
         return None
-    height, width = frames[0].image.shape[:2]
-    free = np.ones((len(slots), height, width), bool)
+    sampled = [frames[slot] for slot in slots]
+    shape = sampled[0].image.shape[:2]
+    rings = [_grown(box, GROWN, shape) for box in boxes if box is not None]  # nothing else is ever looked at
+    rows, columns = (slice(min(ring[i].start for ring in rings), max(ring[i].stop for ring in rings)) for i in (0, 1))
+    free = np.ones((len(slots), *shape), bool)
     for position, slot in enumerate(slots):
         box = boxes[slot]
         assert box is not None
-        free[position][_grown(box, GROWN, (height, width))] = False
-    with np.errstate(all="ignore"):
-        stack = np.stack([frames[slot].image for slot in slots])
-        colour = _quantile(stack, free, 0.5)
-        off = np.abs(stack - colour).max(-1)
-    if np.nanmedian(np.where(free, off, np.nan)) > STILL_GREY:
+        free[position][_grown(box, GROWN, shape)] = False
+    has_depth = all(frame.depth is not None for frame in sampled)
+    colour = np.full((*shape, 3), np.nan, np.float32)
+    depth = np.full(shape, np.nan, np.float32)
+    off = [np.zeros(0)]
+    for top in range(rows.start, rows.stop, BAND):
+        band = slice(top, min(top + BAND, rows.stop)), columns
+        here = free[:, *band]
+        stack = np.stack([frame.image[band] for frame in sampled])
+        colour[band] = _quantile(stack, here, 0.5)
+        off.append(np.abs(stack[:, ::2, ::2] - colour[band][::2, ::2]).max(-1)[here[:, ::2, ::2]])
+        if has_depth:  # an arm may hide a place for most of the clip; the scene is what is farthest, not usual
+            depth_FHW = np.stack([np.asarray(frame.depth)[band] for frame in sampled])
+            measured = here & (depth_FHW > 0)
+            depth[band] = _quantile(depth_FHW[..., None], measured, FAR)[..., 0]
+            of_scene = measured & (depth_FHW > depth[band] * (1 - NEARER))
+            known = np.isfinite(depth[band])[..., None]
+            colour[band] = np.where(known, _quantile(stack, of_scene, 0.5), colour[band])
+    differences = np.concatenate(off)
+    differences = differences[np.isfinite(differences)]
+    if not len(differences) or np.median(differences) > STILL_GREY:
         return None
-    depths = [frames[slot].depth for slot in slots]
-    if any(values is None for values in depths):
-        return Plate(colour, None)
-    # An arm may hide a place for most of the clip, and would be the median there; the scene is what is farthest.
-    depth_FHW = np.stack([values for values in depths if values is not None])
-    measured = free & (depth_FHW > 0)
-    depth = _quantile(depth_FHW[..., None], measured, FAR)[..., 0]
-    of_scene = measured & (depth_FHW > depth * (1 - NEARER))
-    return Plate(np.where(np.isfinite(depth)[..., None], _quantile(stack, of_scene, 0.5), colour), depth)
+    return Plate(colour, depth if has_depth else None)
 
 
 def _quantile(values_FHWC: np.ndarray, which_FHW: np.ndarray, share: float) -> np.ndarray:
