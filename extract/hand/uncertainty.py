@@ -16,6 +16,7 @@ from extract.hand.equations import skin_before_joint
 from extract.hand.observe import HandObservations, palm_distances
 from extract.hand.skeleton import PALM, PALM_SIZE, RADII
 
+ROOM = 1.5
 GAP_ACCELERATION = 4.0  # m/s^2, of a hand that nobody looks at
 
 
@@ -101,12 +102,14 @@ def point_sigma(observed: HandObservations, joints_T213: np.ndarray, palm_m: flo
 
 def smoothed_away(points_TN3: np.ndarray, raw_TN3: np.ndarray, sigma_T2: np.ndarray) -> np.ndarray:
     """bool [T,N]: smoothing over time moved the point further from where it was measured than one sigma, across or
-    along the ray. What is shown there is the motion around it, not a measurement."""
+    along the ray. What is shown there is the motion around it, not a measurement. A frame whose sigma is large because
+    it does not fit the others gets no more room than ROOM times the usual."""
+    room_T2 = np.minimum(sigma_T2, ROOM * np.median(sigma_T2, axis=0))
     ray = raw_TN3 / np.maximum(np.linalg.norm(raw_TN3, axis=-1, keepdims=True), 1e-9)
     moved = points_TN3 - raw_TN3
     along = np.sum(moved * ray, -1)
     across = np.linalg.norm(moved - along[..., None] * ray, axis=-1)
-    return (across > sigma_T2[:, :1]) | (np.abs(along) > sigma_T2[:, 1:])
+    return (across > room_T2[:, :1]) | (np.abs(along) > room_T2[:, 1:])
 
 
 def _time_to_measured(time_T: np.ndarray, measured_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
