@@ -129,7 +129,15 @@ def _outliers(seen: Seen, usable_K: np.ndarray) -> np.ndarray:
 
 
 def scores(seen: Seen, camera: Camera, assumed_palm_m: float) -> dict[str, float]:
-    """Named scores of the frames that are used."""
+    """Named scores of the frames that are used.
+
+    inside: share of the joints within the picture. sharpness: median, see signals.py. score: mean of the label's.
+    bone_stability: standard deviation of the detector's palm size over its mean. jump: the largest step of the palm
+    that the steps around it do not explain, hand sizes. swell: the same for the logarithm of its size. jitter: median
+    distance of the landmarks from the middle of those one frame before and after, hand sizes. sensed: share of frames
+    with sensor depth. depth_by_size: logarithm of the sensor's depth over the depth by the hand's size. depth_jump: the
+    largest unexplained step of the logarithm of the sensor's depth.
+    """
     result = {
         "inside": float(inside(seen, camera.image_size).mean()),
         "sharpness": float(np.median(seen.sharpness_K)),
