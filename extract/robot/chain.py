@@ -91,10 +91,10 @@ def _region_ends(region: np.ndarray, entrance_HW: np.ndarray, share: float) -> l
     weighed = _distances(region, start, cost)
     reach = float(np.clip(REACH[0] * 2 * half, REACH[1] * side, REACH[2] * side))
     farthest = float(weighed.max())
-    rows, columns = np.indices(region.shape)
+    rows, columns = np.meshgrid(*(np.arange(side) for side in region.shape), indexing="ij")
     open_, ends = region.copy(), []
     while len(ends) < ENDS and open_.any():
-        value = np.where(open_, weighed, -1)
+        value = np.where(open_, weighed, -1.0)
         peak = float(value.max())
         if peak <= 3 or peak < RIVAL * farthest:
             break

@@ -18,12 +18,12 @@ MAX_DEVIATION = 6.0  # working pixels from where the motion says
 
 
 def follow_templates(
-    pictures: Sequence[np.ndarray], template_K: np.ndarray, expected_TK2: np.ndarray
+    pictures: Sequence[np.ndarray], template_K: np.ndarray, expected_TK2: np.ndarray, stride: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where the patch around ``expected_TK2[template_K[k], k]`` is in every picture.
 
     pictures: uint8 [h,w] each. template_K: int, the frame that shows the patch. expected_TK2: working pixels, integer
-    centres. Returns f32 [T,K,2] and bool [T,K].
+    centres. stride: only every so many pictures are looked at. Returns f32 [T,K,2] and bool [T,K].
     """
     frames, count = expected_TK2.shape[:2]
     found = np.full((frames, count, 2), np.nan, np.float32)
@@ -31,7 +31,7 @@ def follow_templates(
     for origin in np.unique(template_K):
         which = np.flatnonzero(template_K == origin)
         start = expected_TK2[origin, which].astype(np.float32)
-        for frame in range(frames):
+        for frame in range(0, frames, stride):
             if frame == origin:
                 continue
             guess = expected_TK2[frame, which].astype(np.float32)

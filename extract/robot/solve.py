@@ -29,6 +29,7 @@ MOVES = 4.0  # working pixels: tracks that travel less tell nothing
 MOST_TRACKS = 300  # per episode
 JUDGED = 8  # observations per track that a guess is judged by
 CANDIDATES = 5
+TEMPLATE_FRAMES = 24  # frames of an episode that templates are taken from, where possible: few are followed faster
 TEMPLATES = 3  # pictures of an episode in which more points are looked for
 SIGMA_SCALE = 1.6  # errors of tracks are not independent: what the adjustment's covariance is too small by
 IN_FRONT = 0.6  # share of a point's frames
@@ -192,9 +193,12 @@ def _moving(found: PictureTracks, episode: int, middle: np.ndarray) -> list[_Tra
     worth = found.seen_TK.sum(0) * np.minimum(travel, 60)
     chosen = [k for k in np.argsort(-worth, kind="stable")[:MOST_TRACKS] if travel[k] > MOVES]
     tracks = []
+    shared = np.unique(np.linspace(0, len(found.seen_TK) - 1, TEMPLATE_FRAMES).round().astype(int))
     for k in chosen:
         slots = np.flatnonzero(found.seen_TK[:, k])
-        tracks.append(_Track(episode, int(slots[len(slots) // 2]), found.pixels_TK2[:, k].astype(np.float64) - middle))
+        wanted = np.intersect1d(slots, shared) if np.isin(slots, shared).any() else slots
+        template = int(wanted[len(wanted) // 2])
+        tracks.append(_Track(episode, template, found.pixels_TK2[:, k].astype(np.float64) - middle))
     return tracks
 
 
@@ -272,10 +276,15 @@ def _thinned(sights: Sights, most: int) -> Sights:
 
 
 def _guided(
-    tracks: Sequence[_Track], episodes: Sequence[_Episode], rig: Rig, scale: float, middle: np.ndarray
+    tracks: Sequence[_Track],
+    episodes: Sequence[_Episode],
+    rig: Rig,
+    scale: float,
+    middle: np.ndarray,
+    every: bool = False,
 ) -> list[_Track]:
     """The tracks again, from templates, where ``rig`` (whose offsets are theirs) wants them."""
-    renewed: list[_Track] = []
+    renewed = list(tracks)
     for number, episode in enumerate(episodes):
         own = [k for k, track in enumerate(tracks) if track.episode == number]
         if not own:
@@ -285,16 +294,27 @@ def _guided(
         template = np.array([tracks[k].template for k in own])
         seen = np.stack([tracks[k].pixels_T2[tracks[k].template] for k in own])
         expected += seen - expected[template, np.arange(len(own))]
-        renewed += _followed([tracks[k] for k in own], episode, expected, scale, middle)
+        followed = _followed([tracks[k] for k in own], episode, expected, scale, middle, every)
+        for k, track in zip(own, followed, strict=True):
+            renewed[k] = track
     return renewed
 
 
 def _followed(
-    tracks: Sequence[_Track], episode: _Episode, expected_TK2: np.ndarray, scale: float, middle: np.ndarray
+    tracks: Sequence[_Track],
+    episode: _Episode,
+    expected_TK2: np.ndarray,
+    scale: float,
+    middle: np.ndarray,
+    every: bool = False,
 ) -> list[_Track]:
-    """``tracks`` of one episode from their templates; as they were where a template is hardly found again."""
+    """``tracks`` of one episode from their templates; as they were where a template is hardly found again.
+
+    every: in all frames, not only in those that are adjusted.
+    """
     template = np.array([track.template for track in tracks])
-    found, ok = follow_templates(episode.pictures, template, (expected_TK2 + middle) * scale - 0.5)
+    stride = 1 if every else episode.stride
+    found, ok = follow_templates(episode.pictures, template, (expected_TK2 + middle) * scale - 0.5, stride)
     pixels = np.where(ok[..., None], (found.astype(np.float64) + 0.5) / scale - middle, np.nan)
     return [replace(track, pixels_T2=pixels[:, k]) if ok[:, k].sum() >= 4 else track for k, track in enumerate(tracks)]
 
@@ -348,6 +368,9 @@ def _judge(
     chosen = sights.of_tracks(riding)
     rig, _ = adjust(chosen, replace(rig, offsets_K3=rig.offsets_K3[riding]), priors)
     tracks = [track for track, kept in zip(tracks, riding, strict=True) if kept]
+    if any(episode.stride > 1 for episode in episodes):
+        scale = settings.tracks.work_side / max(camera.image_size)
+        tracks = _guided(tracks, episodes, rig, scale, np.array(camera.image_size) / 2, every=True)
     equations = normal_equations(chosen, rig, priors)
     try:
         covariance = equations.covariance()

@@ -19,6 +19,7 @@ from extract.steps import Shot
 
 NOISE, TAIL_S = 0.3, 0.5
 FOV_DEG = (30.0, 60.0)
+SLACK = 0.012
 ASSUMED_FOV_DEG = 60.0  # what extraction assumes when nothing tells
 
 
@@ -49,17 +50,33 @@ class RobotCase:
     def follow(self, pixels_K2: np.ndarray, slots_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Where the material seen at ``pixels_K2`` in frames ``slots_K`` is in every frame.
 
-        Returns f64 [F,K,3] metres in the camera frame, and bool [K]: it belongs to the gripper.
+        Corners of an outline may lie a little outside: within 1.2 % of the picture (1.5 of 128 pixels) they are taken
+        to the nearest pixel of the gripper. Returns f64 [F,K,3] metres in the camera frame, and bool [K]: it belongs
+        to the gripper.
         """
         height, width = self.mask.shape[1:]
         column = np.clip(np.floor(pixels_K2[:, 0]).astype(int), 0, width - 1)
         row = np.clip(np.floor(pixels_K2[:, 1]).astype(int), 0, height - 1)
+        for k, slot in enumerate(slots_K):
+            rows, columns = np.nonzero(self.mask[slot])
+            away = np.hypot(columns + 0.5 - pixels_K2[k, 0], rows + 0.5 - pixels_K2[k, 1])
+            if len(away) and away.min() <= SLACK * max(height, width):
+                row[k], column[k] = rows[away.argmin()], columns[away.argmin()]
         points = self.true_camera.unproject(pixels_K2, self.depth[slots_K, row, column].astype(float))
         owner = self.geom[slots_K, row, column]
         homogeneous = np.concatenate([points, np.ones((len(points), 1))], 1)
         local = np.einsum("kij,kj->ki", np.linalg.inv(self.camera_from_geom[slots_K, owner]), homogeneous)
         followed = np.einsum("fkij,kj->fki", self.camera_from_geom[:, owner], local)[..., :3]
         return followed, self.mask[slots_K, row, column]
+
+    @property
+    def shown_moving_F(self) -> np.ndarray:
+        """bool [F]: at least 30 pixels (of 128 x 128) of the gripper are seen, and its pose moves half a pixel."""
+        side = self.mask.shape[1]
+        poses = np.stack([pose for frame in self.frames if (pose := frame.base_from_effector) is not None])
+        path = poses[:, :3, 3] @ self.camera_from_base[:3, :3].T + self.camera_from_base[:3, 3]
+        speed = np.linalg.norm(np.gradient(self.true_camera.project(path), axis=0), axis=1)
+        return (self.mask.sum((1, 2)) >= 30 * (side / 128) ** 2) & (speed > 0.5 * side / 128)
 
 
 def robot_case(folder: Path, task: str, index: int, seed: int, side: int, camera_seed: int | None = None) -> RobotCase:
