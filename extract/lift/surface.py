@@ -58,12 +58,13 @@ class Surface:
             visible_TN[slot] = visible_points(points_TN3[slot], frames[slot], shot.camera)
         points_TN3 = bridged(points_TN3, shot.times_T, measured_T)
         followed = [poses[slot] for slot in slots]
-        footprint_T = points_TN3[..., 2].mean(1) / shot.camera.focal_px
+        distance_T = points_TN3[..., 2].mean(1)
+        footprint_T = distance_T / shot.camera.focal_px
         return EffectorTrack(
             frame_slots=np.arange(len(frames)),
             points=points_TN3.astype(np.float32),
             visible=visible_TN,
-            sigma=uncertainty(followed, footprint_T, shot.times_T, measured_T),
+            sigma=uncertainty(followed, footprint_T, shot.times_T, measured_T, depth.sigma * distance_T),
             confidence=measured_T.astype(np.float32),
             opening=np.full(len(frames), np.nan, np.float32),
             side=None,
