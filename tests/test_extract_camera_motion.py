@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from data.geometry import invert_rigid
 from data.simulation.handheld import CameraPath, HandheldSettings, make_handheld
@@ -149,12 +150,35 @@ def test_a_cut_in_the_stretch_is_unknown(walk: Filmed) -> None:
     tracks = BackgroundTracks()
     for image, depth in [*zip(walk.images[:10], walk.depth[:10]), *zip(other.images, other.depth)]:  # noqa: B905
         tracks.add(image, depth, [])
-    assert tracks.solve(walk.camera, range(20)).kind == "unknown"
+    found = tracks.solve(walk.camera, range(20))
+    assert found.kind == "unknown" and "cannot be followed from frame 9 to 10" in found.reason
     assert tracks.solve(walk.camera, range(0, 10)).kind == "estimated"
     assert tracks.solve(walk.camera, range(10, 20)).kind == "estimated"
 
 
-def test_a_jump_is_found_again_by_appearance(walk: Filmed) -> None:
+def test_a_jump_is_found_again_by_appearance() -> None:
+    """A camera before a great wall with a picture on it turns by 14 degrees, and rolls, from frame to frame."""
+    rng = np.random.default_rng(1)
+    wall = sum(
+        cv2.resize(rng.uniform(0, 255, (side, side, 3)).astype(np.float32), (1400, 1400), interpolation=cv2.INTER_CUBIC)
+        for side in (40, 90, 200)
+    )
+    wall = np.clip(np.asarray(wall) / 3, 0, 255).astype(np.uint8)
+    k = np.array([[300.0, 0, 160], [0, 300, 120], [0, 0, 1]])
+    k_wall = np.array([[300.0, 0, 700], [0, 300, 700], [0, 0, 1]])
+    tracks, truth = BackgroundTracks(), []
+    for frame in range(4):
+        turn = Rotation.from_euler("yz", [14.0 * frame - 20, 6.0 * frame], degrees=True).as_matrix()
+        view = cv2.warpPerspective(wall, k @ turn.T @ np.linalg.inv(k_wall), (320, 240))
+        tracks.add(view, None, [])
+        truth.append(turn)
+    found = tracks.solve(Camera(k, (320, 240), "given"), range(4))
+    assert (found.kind, found.scale) == ("estimated", "turn"), found.reason
+    off = np.array(truth[0]).T @ np.array(truth) @ found.world_from_camera_T44[:, :3, :3].transpose(0, 2, 1)
+    assert Rotation.from_matrix(off).magnitude().max() < np.radians(0.3)
+
+
+def test_a_slow_frame_rate_is_enough(walk: Filmed) -> None:
     """Every seventh frame only: about 3 Hz."""
     slow = replace(walk, images=walk.images[::7], depth=walk.depth[::7], boxes=walk.boxes[::7], truth=walk.truth[::7])
     found = motion(slow, depth=True)

@@ -66,27 +66,34 @@ def estimate_camera_motion(
         few = int(np.sort(counts)[len(counts) // 20])
         return _unknown(len(rows), f"too few background points: {few} in a frame, {config.min_points} needed", counts)
     seen = collect(rows)
+    if (lost := _lost(seen, config.min_points // 2)) is not None:
+        reason = f"the background cannot be followed from frame {lost - 1} to {lost} of the stretch"
+        return _unknown(len(rows), f"{reason} (a cut, or too fast)", counts)
     resting = _rest(seen, np.array([row.drift for row in rows]), config.still_px * zoom, config.still_px)
     if resting is not None:
         return CameraMotion(_identity(len(rows)), "static", "metric", resting[0], resting[1], float(np.median(counts)))
+    if (spread := _spread(seen.pixels_O2, camera.image_size)) < LEAST_SPREAD:
+        return _unknown(len(rows), f"background is seen in only {spread:.0%} of the picture", counts)
     noise = Noise(config.pixel_sigma * zoom, depth_sigma or config.depth_sigma)
     limits = Limits(4 * noise.pixel, config.min_points, config.min_inliers)
     try:
         poses, scale, residual = _solve(seen, camera, noise, limits, depth_scale)
     except Unsolved as error:
         return _unknown(len(rows), str(error), counts)
+    seen_once = np.bincount(seen.point_O, minlength=seen.points)[seen.point_O] < 2
+    residual[seen_once] = np.nan  # it fits anywhere
     agree = residual <= limits.stray_px
     share, middle = (
         float(agree.sum() / max(np.count_nonzero(~np.isnan(residual)), 1)),
         float(np.median(residual[agree])) if agree.any() else float("inf"),
     )
     per_frame = np.bincount(seen.frame_O, agree, seen.frames)
-    needed = config.min_inliers_relative if scale == "relative" else config.min_inliers
+    needed = config.min_inliers if scale == depth_scale else config.min_inliers_relative
     if np.mean(per_frame >= config.min_points // 2) < 0.95 or share < needed:
         reason = f"only {share:.0%} of the background agrees with one path; {needed:.0%} needed"
         return _unknown(len(rows), reason, counts)
     if (spread := _spread(seen.pixels_O2[agree], camera.image_size)) < LEAST_SPREAD:
-        return _unknown(len(rows), f"the background is seen in only {spread:.0%} of the picture", counts)
+        return _unknown(len(rows), f"what agrees with the path covers only {spread:.0%} of the picture", counts)
     if middle > config.max_residual_px * zoom:
         reason = f"the background lies {middle:.1f} pixels off the path; at most {config.max_residual_px * zoom:.1f}"
         return _unknown(len(rows), reason, counts)
@@ -99,6 +106,11 @@ def _identity(frames: int) -> np.ndarray:
 
 def _unknown(frames: int, reason: str, counts: np.ndarray) -> CameraMotion:
     return CameraMotion(_identity(frames), "unknown", None, float("nan"), 0.0, float(np.median(counts)), reason)
+
+
+def _lost(seen: Observations, least: int) -> int | None:
+    """The first frame that shares fewer than ``least`` points with the one before."""
+    return next((f for f in range(1, seen.frames) if len(seen.common(f - 1, f)[0]) < least), None)
 
 
 def _spread(pixels_O2: np.ndarray, image_size: tuple[int, int]) -> float:
@@ -132,7 +144,7 @@ def _solve(
     k = camera.intrinsics_33
     keyframes = choose_keyframes(seen, FAR * max(camera.image_size))
     turns, residual = solve_turning(seen, k, noise.pixel)
-    per_frame = np.array([np.median(residual[seen.of(frame)]) for frame in range(seen.frames)])
+    per_frame = np.array([np.nanmedian(residual[seen.of(frame)]) for frame in range(seen.frames)])
     if np.quantile(per_frame, 0.95) < TURN_FACTOR * noise.pixel:
         poses = _identity(seen.frames)
         poses[:, :3, :3] = turns[0].T @ turns

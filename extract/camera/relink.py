@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 RATIO = 0.75  # a match is believed when the second best is this much worse (Lowe, 2004)
-NEIGHBOURS = 5
-MIN_MATCHES = 12
+EPIPOLAR_PX = 2.0
+MIN_MATCHES = 15
 
 
 class Relinker:
@@ -18,26 +18,29 @@ class Relinker:
     def __init__(self) -> None:
         self._sift: Any = None
 
-    def displacement(self, first: np.ndarray, second: np.ndarray, points: np.ndarray) -> np.ndarray | None:
-        """By how much each point of the first picture has moved, roughly: f32 [n,2] pixels; None when nothing matches.
+    def matches(
+        self, first: np.ndarray, second: np.ndarray, hidden_first: np.ndarray, hidden_second: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Places of the same things in both pictures: f32 [n,2] and [n,2], the most alike first; none when in doubt.
 
-        The median over the nearest matches around the point, after a robust epipolar check of all matches.
+        hidden: bool [h,w], where nothing is background. Matches have passed an epipolar check (RANSAC).
         """
         if self._sift is None:
-            self._sift = cv2.SIFT_create(nfeatures=500)  # pyright: ignore[reportAttributeAccessIssue]
-        (keys_a, what_a), (keys_b, what_b) = (self._sift.detectAndCompute(image, None) for image in (first, second))
-        if what_a is None or what_b is None or len(what_b) < 2 or len(points) == 0:
-            return None
+            self._sift = cv2.SIFT_create(nfeatures=600)  # pyright: ignore[reportAttributeAccessIssue]
+        nothing = np.zeros((0, 2), np.float32)
+        keys_a, what_a = self._sift.detectAndCompute(first, np.where(hidden_first, 0, 255).astype(np.uint8))
+        keys_b, what_b = self._sift.detectAndCompute(second, np.where(hidden_second, 0, 255).astype(np.uint8))
+        if what_a is None or what_b is None or len(what_b) < 2:
+            return nothing, nothing
         pairs = cv2.BFMatcher(cv2.NORM_L2).knnMatch(what_a, what_b, k=2)
-        good = [best for best, second_best in pairs if best.distance < RATIO * second_best.distance]
+        good = sorted((a for a, b in pairs if a.distance < RATIO * b.distance), key=lambda match: match.distance)
+        one_each = {match.trainIdx: match for match in reversed(good)}.values()
+        good = [match for match in good if match in one_each]
         if len(good) < MIN_MATCHES:
-            return None
+            return nothing, nothing
         start = np.array([keys_a[match.queryIdx].pt for match in good], np.float32)
         end = np.array([keys_b[match.trainIdx].pt for match in good], np.float32)
-        _, agree = cv2.findFundamentalMat(start, end, cv2.FM_RANSAC, 2.0, 0.999)
+        _, agree = cv2.findFundamentalMat(start, end, cv2.FM_RANSAC, EPIPOLAR_PX, 0.999)
         if agree is None or (kept := agree.ravel() == 1).sum() < MIN_MATCHES:
-            return None
-        start, moved = start[kept], (end - start)[kept]
-        apart = np.linalg.norm(points[:, None] - start[None], axis=-1)
-        nearest = np.argsort(apart, axis=1, kind="stable")[:, :NEIGHBOURS]
-        return np.median(moved[nearest], axis=1).astype(np.float32)
+            return nothing, nothing
+        return start[kept], end[kept]

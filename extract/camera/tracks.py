@@ -24,11 +24,12 @@ LEVELS = 3
 FULL = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.01)
 QUICK = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 8, 0.02)
 STRAY_PX = 1.0  # at rest, a point further than this from where it was is hidden or moves by itself
-AGREE = 0.75  # share of points that must rest for the camera to rest
+AGREE = 0.75  # share of points that must rest, more or less, for the camera to rest,
+FIXED_PX, FIXED = 0.3, 0.45  # or this share within so much, while things and people move in front of it
 REFRESH = 4  # frames of a moving camera between two searches for new points
 WEAKEST = 1e-4  # eigenvalue of OpenCV's gradients of an 8 bit picture; below, it is noise of the video
 BORDER = 6
-LOST = 0.3  # below this share of surviving points the frame is looked up by appearance
+LOST = 0.3  # below this share of surviving points the background is looked for by its appearance
 
 
 class BackgroundTracks:
@@ -39,7 +40,10 @@ class BackgroundTracks:
         self.rows: dict[int, Row] = {}
         self.next_slot = 0
         self.scale_2 = np.ones(2)  # full picture / small picture, along x and y
-        self._grey: np.ndarray | None = None
+        self._grey: np.ndarray | None = None  # of the last frame, like the next three
+        self._hidden_before = np.zeros((0, 0), bool)
+        self._depth: np.ndarray | None = None
+        self._size = (1, 1)
         self._anchor: np.ndarray | None = None
         self._ids = np.zeros(0, np.int32)  # of the anchor's points
         self._home = np.zeros((0, 2), np.float32)  # where they were in the anchor
@@ -63,16 +67,13 @@ class BackgroundTracks:
             self._reanchor(grey, hidden)
         elif not self._rests(grey, hidden):
             self._follow(grey, hidden)
-        self._grey = grey
+        self._grey, self._hidden_before = grey, hidden
+        self._depth, self._size = depth_HW, image_HW3.shape[1::-1]
         inside = ~hidden[self._cells(self._now, grey.shape)] & self._seen
         pixels = ((self._now + 0.5) * self.scale_2)[inside].astype(np.float32)
         moved = np.median((self._now - self._home)[inside], axis=0) if inside.any() else np.zeros(2)
-        depth = np.zeros(len(pixels), np.float32)
-        if depth_HW is not None:
-            zoom = np.array(depth_HW.shape[1::-1]) / np.array(image_HW3.shape[1::-1])
-            depth = depth_at(depth_HW, pixels * zoom)
         slot = self.next_slot
-        self.rows[slot] = Row(self._ids[inside].copy(), pixels, depth, self._base + moved)
+        self.rows[slot] = Row(self._ids[inside].copy(), pixels, self._depth_of(pixels), self._base + moved)
         self.next_slot += 1
         return slot
 
@@ -141,7 +142,10 @@ class BackgroundTracks:
         shift = np.median(moved[seen], axis=0)
         near = seen & (np.linalg.norm(moved - shift, axis=1) < STRAY_PX)
         if _length(shift) > self.config.still_px or near.sum() < AGREE * seen.sum():
-            return False
+            fixed = seen & (np.linalg.norm(moved, axis=1) < FIXED_PX)
+            if fixed.sum() < FIXED * seen.sum():
+                return False
+            shift, near = np.median(moved[fixed], axis=0), seen & (np.linalg.norm(moved, axis=1) < STRAY_PX)
         self._seen = near
         self._now = np.where(near[:, None], flow[0], self._home + shift).astype(np.float32)
         self._velocity = np.zeros(2, np.float32)
@@ -153,24 +157,53 @@ class BackgroundTracks:
         before = self._now[self._seen]
         self._ids = self._ids[self._seen]
         after, kept = self._klt(self._grey, grey, before)
-        if kept.sum() < LOST * max(len(before), 1):
-            jump = self._relinker.displacement(self._grey, grey, before)
-            if jump is not None:
-                after, kept = self._klt(self._grey, grey, before, jump)
         kept &= ~hidden[self._cells(after, grey.shape)]
         if kept.any():
             self._velocity = np.median((after - before)[kept], axis=0).astype(np.float32)
             self._base = self._base + np.median((after - self._home[self._seen])[kept], axis=0)
         self._ids, self._now = self._ids[kept], after[kept]
+        if kept.sum() < LOST * max(len(before), 1):
+            self._relink(grey, hidden)
         self._reanchor(grey, hidden)
 
-    def _klt(
-        self, first: np.ndarray, second: np.ndarray, points: np.ndarray, jump: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _relink(self, grey: np.ndarray, hidden: np.ndarray) -> None:
+        """After a jump: new points that are seen in the frame before and in this one."""
+        assert self._grey is not None
+        start, end = self._relinker.matches(self._grey, grey, self._hidden_before, hidden)
+        if len(start) == 0:
+            return
+        start, end = start[: self.config.points], end[: self.config.points]
+        if len(self._now) == 0:
+            self._base = self._base + np.median(end - start, axis=0)
+        self._velocity = np.zeros(2, np.float32)
+        ids = self._new_ids(len(start))
+        before = self.rows.get(self.next_slot - 1)
+        if before is not None:
+            pixels = ((start + 0.5) * self.scale_2).astype(np.float32)
+            self.rows[self.next_slot - 1] = Row(
+                np.concatenate([before.ids, ids]),
+                np.concatenate([before.pixels, pixels]),
+                np.concatenate([before.depth, self._depth_of(pixels)]),
+                before.drift,
+            )
+        self._ids, self._now = np.concatenate([self._ids, ids]), np.concatenate([self._now, end])
+
+    def _new_ids(self, count: int) -> np.ndarray:
+        self._fresh_id += count
+        return np.arange(self._fresh_id - count, self._fresh_id, dtype=np.int32)
+
+    def _depth_of(self, pixels_N2: np.ndarray) -> np.ndarray:
+        """Depth in the last frame that was taken in, f32 [N] metres, 0 = unknown."""
+        if self._depth is None:
+            return np.zeros(len(pixels_N2), np.float32)
+        zoom = np.array(self._depth.shape[1::-1]) / np.array(self._size)
+        return depth_at(self._depth, pixels_N2 * zoom)
+
+    def _klt(self, first: np.ndarray, second: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Places in the second picture f32 [n,2], and bool [n]: came back to where it started."""
         if len(points) == 0:
             return points, np.zeros(0, bool)
-        guess = points + (self._velocity if jump is None else jump)
+        guess = points + self._velocity
         flags = cv2.OPTFLOW_USE_INITIAL_FLOW
         after, found, _ = cv2.calcOpticalFlowPyrLK(
             first, second, points, guess.astype(np.float32), None, None, WINDOW, LEVELS, FULL, flags
@@ -190,9 +223,7 @@ class BackgroundTracks:
         if len(self._now) < 0.75 * self.config.points or self._since_search >= REFRESH:
             self._since_search = 0
             fresh = corners(grey, hidden, self._now, self.config.points)
-            ids = np.arange(self._fresh_id, self._fresh_id + len(fresh), dtype=np.int32)
-            self._fresh_id += len(fresh)
-            self._ids = np.concatenate([self._ids, ids])
+            self._ids = np.concatenate([self._ids, self._new_ids(len(fresh))])
             self._now = np.concatenate([self._now, fresh])
         self._home = self._now.copy()
         self._seen = np.ones(len(self._now), bool)

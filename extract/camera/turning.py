@@ -12,7 +12,7 @@ CAUCHY_SIGMAS = 2.0
 
 
 def solve_turning(seen: Observations, k: np.ndarray, pixel_sigma: float) -> tuple[np.ndarray, np.ndarray]:
-    """world_from_camera rotations f64 [F,3,3] and the residual of every observation f64 [O] pixels.
+    """world_from_camera rotations f64 [F,3,3] and the residual of every observation f64 [O] pixels (NaN: seen once).
 
     Alternates between each frame's robust rotation (Kabsch, 1976, with Cauchy weights) against the directions of its
     points, and each point's direction as the mean over its frames. Frame 0 is the world. The residual tells whether the
@@ -33,7 +33,7 @@ def solve_turning(seen: Observations, k: np.ndarray, pixel_sigma: float) -> tupl
         world[new] = ray[part][~known] @ turns[frame].T
     residual = _residual(seen, ray, turns, world, focal)
     for _ in range(ROUNDS):
-        weight = 1 / (1 + (residual / (CAUCHY_SIGMAS * pixel_sigma)) ** 2)
+        weight = 1 / (1 + (np.nan_to_num(residual) / (CAUCHY_SIGMAS * pixel_sigma)) ** 2)
         turned = np.einsum("oij,oj->oi", turns[seen.frame_O], ray) * weight[:, None]
         world = np.stack([np.bincount(seen.point_O, axis, seen.points) for axis in turned.T], axis=1)
         world /= np.linalg.norm(world, axis=1, keepdims=True)
@@ -45,8 +45,11 @@ def solve_turning(seen: Observations, k: np.ndarray, pixel_sigma: float) -> tupl
 
 
 def _residual(seen: Observations, ray_O3: np.ndarray, turns: np.ndarray, world: np.ndarray, focal: float) -> np.ndarray:
+    """f64 [O] pixels, NaN where a point was seen once and tells nothing."""
+    count = np.bincount(seen.point_O, minlength=seen.points)[seen.point_O]
+    freedom = np.where(count > 1, count / np.maximum(count - 1, 1), np.nan)  # the mean lies nearer than the truth
     turned = np.einsum("oij,oj->oi", turns[seen.frame_O], ray_O3)
-    return np.linalg.norm(turned - world[seen.point_O], axis=1) * focal
+    return np.linalg.norm(turned - world[seen.point_O], axis=1) * focal * np.sqrt(freedom)
 
 
 def _turn(ray_N3: np.ndarray, world_N3: np.ndarray, guess_33: np.ndarray, sigma: float) -> np.ndarray:
