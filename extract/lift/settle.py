@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from data.episode import Frame
+from extract.effector import Camera
 from extract.lift.rigidity import local_motions
 from extract.mask.correspond import soft_targets
 from extract.mask.surface import Surface
-from extract.mask.tracker import AVERAGE_PRIOR, averaged
+from extract.mask.tracker import AVERAGE_PRIOR, averaged, depth_gap
 
 PITCHES = np.geomspace(1.0, 0.3, 12)
 OUTLIERS = 0.1
@@ -28,7 +30,7 @@ class Settler:
         self.shape, self.affinity_NN = shape, affinity_NN
         self._offsets = [self._pull(pitches * shape.pitch_m) for pitches in PITCHES]
         self._rays_N3 = shape.points_N3 / np.linalg.norm(shape.points_N3, axis=1, keepdims=True)
-        self._deeper_N, self._mass_N = np.zeros(len(shape.points_N3)), np.full(len(shape.points_N3), AVERAGE_PRIOR)
+        self._deeper_N, self._seen_N = np.zeros(len(shape.points_N3)), np.full(len(shape.points_N3), AVERAGE_PRIOR)
 
     def _pull(self, sigma_m: float) -> np.ndarray:
         """What blurring alone moves the points by, even where all fits: subtracted everywhere."""
@@ -62,14 +64,18 @@ class Settler:
             goal_N3 = (pulled_N[:, None] * surface_N3 + held_N[:, None] * tracked_N3) / total_N[:, None]
             rotation_N33, shift_N3 = local_motions(self.shape.points_N3, goal_N3, total_N, self.affinity_NN)
             points_N3 = np.einsum("nij,nj->ni", rotation_N33, self.shape.points_N3) + shift_N3
-        gap_N3 = np.einsum("nji,nj->ni", rotation_N33, surface_N3 - points_N3)
-        self._deeper_N += targets.mass_M * (gap_N3 * self._rays_N3).sum(1)
-        self._mass_N += targets.mass_M
         return points_N3, rotation_N33
 
-    def correction(self) -> np.ndarray:
+    def compare(self, points_N3: np.ndarray, rotation_N33: np.ndarray, frame: Frame, camera: Camera) -> None:
+        """Take note of how far along its ray each settled point is from the surface that ``frame`` measured."""
+        gap_N3 = depth_gap(points_N3, frame, camera)
+        self._seen_N += np.isfinite(gap_N3[:, 0])
+        self._deeper_N += (np.nan_to_num(np.einsum("nji,nj->ni", rotation_N33, gap_N3)) * self._rays_N3).sum(1)
+
+    def correction(self, depth_m: float) -> np.ndarray:
         """f64 [N,3] metres, in the reference frame: where all frames together see the shape's points along their rays.
 
         The reference knows a point's distance no better than one pixel's depth; every other frame says it once more.
+        depth_m: one sigma of single depth values, metres.
         """
-        return averaged(self._deeper_N / self._mass_N, self.shape.pitch_m)[:, None] * self._rays_N3
+        return averaged(self._deeper_N / self._seen_N, self.shape.pitch_m, depth_m)[:, None] * self._rays_N3

@@ -1,14 +1,15 @@
 """Masks with sensor depth to points in space, without tracks: the measured surface itself is followed.
 
-The surface of the frame that shows most is registered to every other frame (``extract/mask/tracker.py``) in three
-passes: freely bent from neighbour to neighbour, bent only as the whole clip has shown, and once more after the depth
-of the template's points has been averaged over all frames.
+The surface of the frame that shows most is registered to every other frame (``extract/mask/tracker.py``) in two passes:
+freely bent from neighbour to neighbour, then sharper, bent only as the whole clip has shown. At last the depth of its
+points is averaged over all frames, as far as the depth is noisy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -27,6 +28,7 @@ from pipeline.errors import UserError
 class SurfaceConfig(Settings):
     """Lifting of whole masks by sensor depth."""
 
+    name: Literal["surface"] = "surface"
     points: int = Field(default=200, ge=8, description="Points per clip.")
     min_mask_px: int = Field(default=30, ge=4, description="Frames with fewer effector pixels are not measured.")
 
@@ -50,7 +52,7 @@ class Surface:
                 f"from {depth.source}. Look at the masks and the depth source, or lower min_mask_px."
             )
         slots = [int(slot) for slot in np.flatnonzero(measured_T)]
-        tracker, poses = self._registered(shot, frames, reference_slot(pixels, slots), slots)
+        tracker, poses = self._registered(shot, frames, depth, reference_slot(pixels, slots), slots)
         count = self.config.points
         points_TN3, visible_TN = np.full((len(frames), count, 3), np.nan), np.zeros((len(frames), count), bool)
         for slot in slots:
@@ -79,7 +81,7 @@ class Surface:
         )
 
     def _registered(
-        self, shot: Shot, frames: Sequence[Frame], reference: int, slots: Sequence[int]
+        self, shot: Shot, frames: Sequence[Frame], depth: DepthMaps, reference: int, slots: Sequence[int]
     ) -> tuple[SurfaceTracker, dict[int, Pose]]:
         tracker = SurfaceTracker(frames[reference], shot.camera, self.config.points)
         poses: dict[int, Pose] = {reference: tracker.start}
@@ -90,5 +92,6 @@ class Surface:
                 near, before = poses[slot], near
         tracker.learn([poses[slot] for slot in slots])
         poses |= {slot: tracker.polish(frames[slot], poses[slot]) for slot in slots if slot != reference}
-        tracker.average([frames[slot] for slot in slots], [poses[slot] for slot in slots])
+        depth_m = depth.sigma * float(tracker.start.camera_from_template[2, 3])
+        tracker.average([frames[slot] for slot in slots], [poses[slot] for slot in slots], depth_m)
         return tracker, poses

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -33,12 +34,13 @@ FEWEST = 6  # measured points that a frame needs to be measured
 OUTLYING = 4.0  # sigmas between a measurement and its neighbours' motion
 # Calibrated on simulated clips that no reported figure uses (tests/benchmarks/extraction_masks.py): what is left of a
 # track's error across the ray, of that along it, and of a single depth's error across and along it.
-SETTLED, PLACED = (0.34, 0.79, 0.25, 0.75), (0.8, 0.9, 0.0, 1.0)
+SETTLED, PLACED = (0.34, 0.79, 0.25, 0.65), (0.8, 0.9, 0.0, 1.0)
 
 
 class UnprojectConfig(Settings):
     """Lifting of image tracks by depth."""
 
+    name: Literal["unproject"] = "unproject"
     give_m: float = Field(
         default=0.001, ge=0, description="How far a point may move against its neighbours' rigid motion, one sigma."
     )
@@ -130,6 +132,7 @@ class Unproject:
         settler = None
         if self._settles(depth):
             settler = Settler(_coloured(shot, masks, shape_N3, reference), affinity_NN)
+        depth_m = depth.sigma * float(np.median(shape_N3[:, 2]))
         turned_TN33 = np.zeros((*known_TN.shape, 3, 3))
         points_TN3, visible_TN = np.full(measured_TN3.shape, np.nan), np.zeros(known_TN.shape, bool)
         gaps = []
@@ -148,11 +151,12 @@ class Unproject:
                 points_TN3[slot], turned_TN33[slot] = settler(
                     moved_N3, rotation_N33, surface, measured_TN3[slot], 1.0 * visible_TN[slot], sigma_N
                 )
+                settler.compare(points_TN3[slot], turned_TN33[slot], frame, shot.camera)
                 continue
             give_N = visible_TN[slot] * self.config.give_m**2 / (self.config.give_m**2 + sigma_N**2)
             points_TN3[slot] = moved_N3 + give_N[:, None] * gap_N3
         if settler is not None:
-            points_TN3 += np.einsum("tnij,nj->tni", turned_TN33, settler.correction())
+            points_TN3 += np.einsum("tnij,nj->tni", turned_TN33, settler.correction(depth_m))
         return points_TN3, visible_TN, float(np.median(np.concatenate(gaps)))
 
 

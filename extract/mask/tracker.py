@@ -20,6 +20,7 @@ import numpy as np
 from data.episode import Frame
 from data.geometry import rigid_fit, transform
 from extract.effector import Camera
+from extract.lift.sample import depth_under
 from extract.mask.bending import fit_free, fit_learnt, free_modes, learnt_modes, split_rigid
 from extract.mask.correspond import COLOUR_SIGMA, Targets, soft_targets
 from extract.mask.surface import Surface, distance_along, measured_surface, spread
@@ -32,8 +33,9 @@ FOLLOW_PITCHES = np.geomspace(2.0, 0.6, 10)
 POLISH_PITCHES = np.geomspace(1.0, 0.3, 12)
 POLISH_FINE, POLISH_SCENE = 2, 1600
 POLISH_COLOUR = 0.12
-AVERAGE_PRIOR = 4.0  # measured points that the template's own depth counts for
+AVERAGE_PRIOR = 1.0  # frames that the template's own depth counts for, beyond its own frame
 AVERAGE_PITCHES = 0.15
+SAME_SURFACE_M = 0.012  # a measurement further from a placed point shows something else
 # Neighbouring residuals err alike (view, occlusion): so many of them count for one. With less caution a hand that
 # closes is taken for one that turns and bends, with more a jaw is lost.
 CAUTION = 15.0
@@ -109,24 +111,22 @@ class SurfaceTracker:
             bend = fit_learnt(self._learnt_DK, self._wanted(rigid, targets), targets.mass_M / (CAUTION * sigma**2))
         return self._pose(rigid, bend, targets)
 
-    def average(self, frames: Sequence[Frame], poses: Sequence[Pose]) -> None:
+    def average(self, frames: Sequence[Frame], poses: Sequence[Pose], depth_m: float) -> None:
         """Correct the template's depth by what all frames measured, each at its polished pose.
 
         A template point lies on the ray of the reference pixel that it was taken from; how far along is known no
-        better than that one pixel's depth. Every frame in which it is supported says it once more.
+        better than that one pixel's depth. Every frame in which it is seen says it once more. depth_m: one sigma of
+        single depth values, metres.
         """
         ray_M3 = self._template.points_N3 + self.start.camera_from_template[:3, 3]
         ray_M3 = ray_M3 / np.linalg.norm(ray_M3, axis=1, keepdims=True)
-        sigma = POLISH_PITCHES[-1] * self._template.pitch_m
-        total_M, mass_M = np.zeros(len(ray_M3)), np.full(len(ray_M3), AVERAGE_PRIOR)
+        total_M, seen_M = np.zeros(len(ray_M3)), np.full(len(ray_M3), AVERAGE_PRIOR)
         for frame, pose in zip(frames, poses, strict=True):
-            measured = measured_surface(frame, self.camera, POLISH_SCENE, POLISH_FINE)
-            rigid = pose.camera_from_template
-            targets = self._targets(rigid, pose.bend_M3, measured, sigma, POLISH_OUTLIERS, POLISH_COLOUR)
-            gap_M3 = self._wanted(rigid, targets) - pose.bend_M3
-            total_M += targets.mass_M * (gap_M3 * ray_M3).sum(1)
-            mass_M += targets.mass_M
-        deeper_M = averaged(total_M / mass_M, self._template.pitch_m)
+            placed_M3 = self._placed(pose.camera_from_template, pose.bend_M3)
+            gap_M3 = depth_gap(placed_M3, frame, self.camera)
+            seen_M += np.isfinite(gap_M3[:, 0])
+            total_M += (np.nan_to_num(gap_M3 @ pose.camera_from_template[:3, :3]) * ray_M3).sum(1)
+        deeper_M = averaged(total_M / seen_M, self._template.pitch_m, depth_m)
         shape_M3 = self._template.points_N3 + deeper_M[:, None] * ray_M3
         self._template = replace(self._template, points_N3=shape_M3)
         self._blur_offsets.clear()
@@ -185,7 +185,15 @@ class SurfaceTracker:
         return Pose(rigid, bend_M3, residual, float(1 - supported.mean()))
 
 
-def averaged(deeper_M: np.ndarray, pitch_m: float) -> np.ndarray:
-    """Depth corrections as far as they are believed: soft correspondences round edges, a little, in every frame."""
-    size = float((deeper_M**2).mean())
-    return deeper_M * size / (size + (AVERAGE_PITCHES * pitch_m) ** 2)
+def depth_gap(points_N3: np.ndarray, frame: Frame, camera: Camera) -> np.ndarray:
+    """f64 [N,3] metres: from each point along its ray to the measured surface; NaN where that is another one."""
+    assert frame.mask is not None and frame.depth is not None
+    depth_N = depth_under(frame.depth, frame.mask, camera.project(points_N3))
+    gap_N3 = points_N3 * (depth_N / points_N3[:, 2] - 1)[:, None]
+    gap_N3[~(np.linalg.norm(gap_N3, axis=1) < SAME_SURFACE_M)] = np.nan
+    return gap_N3
+
+
+def averaged(deeper_M: np.ndarray, pitch_m: float, depth_m: float) -> np.ndarray:
+    """Depth corrections as far as they are believed: poses that are off by a share of a pixel make some too."""
+    return deeper_M * depth_m**2 / (depth_m**2 + (AVERAGE_PITCHES * pitch_m) ** 2)

@@ -17,7 +17,7 @@ from extract.mask.tracker import Pose
 # the template's side turns away or is covered, and a bent template is less sure than a rigid one.
 ACROSS = (0.063, 3.2, 0.10)
 ALONG = (0.052, 3.7, 0.117)
-DEPTH_LEFT = (0.2, 0.85)  # what is left of a single depth value's error, across and along the ray
+DEPTH_LEFT = (0.2, 0.72)  # what is left of a single depth value's error, across and along the ray
 
 
 def uncertainty(
