@@ -17,7 +17,7 @@ GATES = {
     "jump": Gate(at_most=0.7),
     "swell": Gate(at_most=0.25),
     "sensed": Gate(at_least=0.7),
-    "depth_jump": Gate(at_most=0.09),
+    "depth_jump": Gate(at_most=0.1),
     "depth_by_size": Gate(at_least=-0.3, at_most=0.13),
 }
 

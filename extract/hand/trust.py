@@ -189,8 +189,18 @@ def _depth_scores(seen: Seen, camera: Camera, assumed_palm_m: float) -> dict[str
     by_size = depth_of_least_foreshortened_chord(rays, assumed_palm_m)
     result = {"sensed": len(known) / len(depth), "depth_by_size": float(np.median(log_depth - np.log(by_size)))}
     if np.median(np.diff(time)) <= SLOWEST_S:
-        steps = np.diff(log_depth)
+        steps = _depth_steps(seen.surface_z_K21[known])
         result["depth_jump"] = float(np.abs(steps - _usual(steps / np.diff(time)) * np.diff(time)).max())
+    return result
+
+
+def _depth_steps(surface_z_K21: np.ndarray) -> np.ndarray:
+    """f64 [K-1]: the step of the logarithm of the depth of most landmarks; single ones slip off the hand's edges."""
+    log_z = np.log(surface_z_K21)
+    steps = np.diff(log_z, axis=0)
+    common = np.isfinite(steps).sum(1) >= SENSED
+    result = np.diff(np.nanmedian(log_z, axis=1))
+    result[common] = np.nanmedian(steps[common], axis=1)
     return result
 
 
