@@ -9,7 +9,7 @@ from extract.hand.observe import HandObservations, observe
 from extract.hand.place import PlacedHand, place_hand
 from extract.hand.skeleton import LANDMARK_SPAN, palm_size
 from extract.hand.surface import make_surface
-from extract.hand.uncertainty import Assumptions, smoothed_away
+from extract.hand.uncertainty import Assumptions, shrinkage, smoothed_away
 from tests.hand_cases import CAMERA, hand_213, moving_hand, seen_surface
 
 PALM = float(palm_size(hand_213())) / LANDMARK_SPAN
@@ -56,6 +56,14 @@ def test_restless_landmarks_widen_sigma():
     for sensor in (False, True):
         calm, restless = (sigma(seen(sensor, noise_px=noise)) for noise in (0.0, 6.0))
         assert np.median(restless[:, 0]) > 1.2 * np.median(calm[:, 0])
+
+
+def test_a_hand_whose_landmarks_misfit_is_taken_to_be_nearer_but_not_by_much():
+    observed, restless = seen(), seen(noise_px=8.0)
+    joints = moving_hand(24)[1]
+    calm, shrunk = (shrinkage(each, joints, PALM * LANDMARK_SPAN) for each in (observed, restless))
+    assert (shrunk < calm).all() and (shrunk > 0.85).all() and (calm < 1.06).all()
+    assert np.abs(np.diff(np.log(shrunk))).max() < 0.01, "slow in time"
 
 
 def test_a_sensor_that_saw_the_hand_now_and_then_is_not_used():

@@ -9,7 +9,7 @@ import numpy as np
 from extract.hand.fit import FitModel, fit_hand
 from extract.hand.observe import HandObservations, level
 from extract.hand.trust import SENSED
-from extract.hand.uncertainty import Assumptions, point_sigma
+from extract.hand.uncertainty import Assumptions, point_sigma, shrinkage
 
 MOSTLY = 0.5  # share of measured frames that make a clip's distance measured
 
@@ -48,6 +48,8 @@ def place_hand(
     if sensed:
         joints, raw, palm = fit.joints_T213, fit.raw_joints_T213, assumed_palm_m * fit.size
     else:
+        palm = assumed_palm_m
         scale = level(fit.joints_T213, observed)
-        joints, raw, palm = fit.joints_T213 * scale, fit.raw_joints_T213 * scale, assumed_palm_m
+        scale = scale * shrinkage(observed, fit.joints_T213 * scale, palm)[:, None, None]
+        joints, raw = fit.joints_T213 * scale, fit.raw_joints_T213 * scale
     return PlacedHand(joints, raw, palm, point_sigma(observed, joints, palm, assumed), sensed)

@@ -106,7 +106,9 @@ def against_stereo(footage: Path, config: HandConfig) -> dict[str, float]:
             in_sigmas[name] += list(away / placed.sigma_T2[seen_T, 1])
     row = {"stills": float(len(sighting.times)), "hands": float(len(errors["image"]))}
     for name, values in errors.items():
-        row[f"{name}_within_1"], row[f"{name}_within_2"] = (sum(x <= k for x in in_sigmas[name]) for k in (1, 2))
+        row[f"{name}_within_1"], row[f"{name}_within_2"] = (
+            float(np.sum(np.array(in_sigmas[name]) <= k)) for k in (1, 2)
+        )
         row[f"{name}_p50"], row[f"{name}_p90"] = map(float, np.percentile(values, [50, 90]))
     return row
 
