@@ -23,13 +23,16 @@ ROUNDS = 60
 @dataclass(frozen=True)
 class Sights:
     """M measured image points. pixels_M2: f64, relative to the picture's middle, pixels. pose_M, track_M: int, sorted
-    by track. poses: f64 [P,4,4] base_from_effector, metres. tracks: K."""
+    by track. poses: f64 [P,4,4] base_from_effector, metres. tracks: K. sharp_K22: f64, how sharply a point is located
+    in every direction: residuals are multiplied by it; 1 across an edge, less along it.
+    """
 
     pixels_M2: np.ndarray
     pose_M: np.ndarray
     track_M: np.ndarray
     poses: np.ndarray
     tracks: int
+    sharp_K22: np.ndarray
 
     def of_tracks(self, which_K: np.ndarray) -> Sights:
         """Only those of some tracks (bool [K]), which are renumbered."""
@@ -41,6 +44,7 @@ class Sights:
             pose_M=self.pose_M[keep],
             track_M=number[self.track_M[keep]],
             tracks=int(which_K.sum()),
+            sharp_K22=self.sharp_K22[which_K],
         )
 
 
@@ -75,6 +79,10 @@ class Rig:
         ahead = points[:, 2:] > 1e-3
         expected = self.focal * points[:, :2] / np.where(ahead, points[:, 2:], 1)
         return np.where(ahead, sights.pixels_M2 - expected, 1e4)
+
+    def weighed(self, sights: Sights) -> np.ndarray:
+        """f64 [M,2]: the residuals where they are sharp, less along edges."""
+        return (sights.sharp_K22[sights.track_M] @ self.residuals(sights)[..., None])[..., 0]
 
 
 @dataclass(frozen=True)
@@ -155,9 +163,10 @@ def normal_equations(sights: Sights, rig: Rig, priors: Priors) -> Normal:
     jacobian[:, :, 1:4] = -by_point @ _cross_matrix(turned)
     jacobian[:, :, 4:7] = by_point
     own = by_point @ (rotation @ poses[:, :3, :3])
-    residual = rig.residuals(sights) / priors.noise
+    residual = rig.weighed(sights) / priors.noise
     weight = 1 / (1 + (residual**2).sum(1)) ** 2
-    jacobian, own = jacobian / priors.noise, own / priors.noise
+    sharp = sights.sharp_K22[sights.track_M] / priors.noise
+    jacobian, own = sharp @ jacobian, sharp @ own
 
     heads = np.searchsorted(sights.track_M, np.arange(sights.tracks))
     weighted = own * weight[:, None, None]
@@ -185,13 +194,18 @@ def offset_equations(sights: Sights, rig: Rig, priors: Priors) -> tuple[np.ndarr
     poses = sights.poses[sights.pose_M]
     points = rig.in_camera(poses, rig.offsets_K3[sights.track_M])
     x, y, z = points[:, 0], points[:, 1], np.maximum(points[:, 2], 1e-2)
-    residual = (sights.pixels_M2 - rig.focal * points[:, :2] / z[:, None]) / priors.noise
+    sharp = sights.sharp_K22[sights.track_M] / priors.noise
+    residual = (sharp @ (sights.pixels_M2 - rig.focal * points[:, :2] / z[:, None])[..., None])[..., 0]
     weight = 1 / (1 + (residual**2).sum(1)) ** 2
     turn = rig.camera_from_base[:3, :3] @ poses[:, :3, :3]
-    scale = (rig.focal / priors.noise / z)[:, None]
+    scale = (rig.focal / z)[:, None]
     first, second = (
         scale * (turn[:, 0] - (x / z)[:, None] * turn[:, 2]),
         scale * (turn[:, 1] - (y / z)[:, None] * turn[:, 2]),
+    )
+    first, second = (
+        sharp[:, 0, :1] * first + sharp[:, 0, 1:] * second,
+        sharp[:, 1, :1] * first + sharp[:, 1, 1:] * second,
     )
     heads = np.searchsorted(sights.track_M, np.arange(sights.tracks))
     products = first[:, :, None] * first[:, None] + second[:, :, None] * second[:, None]
@@ -203,7 +217,7 @@ def offset_equations(sights: Sights, rig: Rig, priors: Priors) -> tuple[np.ndarr
 
 
 def _cost(sights: Sights, rig: Rig, priors: Priors) -> float:
-    squared = (rig.residuals(sights) ** 2).sum(1) / priors.noise**2
+    squared = (rig.weighed(sights) ** 2).sum(1) / priors.noise**2
     total = robust_cost(squared).sum()
     total += ((rig.offsets_K3 - rig.middle_3) ** 2).sum() / priors.size**2
     total += (rig.middle_3**2).sum() / priors.reach**2 + (np.log(rig.focal / priors.focal) / priors.focal_spread) ** 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from extract.robot.tracks import TrackSettings
@@ -11,6 +13,7 @@ from pipeline.config import Settings
 class ProprioSettings(Settings):
     """The camera from recorded end-effector poses, and the gripper's points from the camera."""
 
+    name: Literal["proprio"] = "proprio"
     tracks: TrackSettings = TrackSettings()
     fov_deg: tuple[float, float] = Field(
         default=(25.0, 85.0), description="Usual fields of view along the longer side, where the camera is not known."

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from extract.robot.tracks import both_ways
+from extract.robot.tracks import WINDOW, both_ways
 
 MAX_RETURN_ERROR = 0.5  # working pixels
+CORNER = 0.5  # ratio of gradients from which on a patch is as sharp in all directions
 MAX_DEVIATION = 6.0  # working pixels from where the motion says
 
 
@@ -52,3 +53,21 @@ def faint_corners(around_K2: np.ndarray, picture: np.ndarray, spacing: float) ->
     inside = cv2.dilate(inside, np.ones((7, 7), np.uint8))
     found = cv2.goodFeaturesToTrack(picture, 400, 0.002, spacing, mask=inside, blockSize=5)
     return np.zeros((0, 2)) if found is None else found.reshape(-1, 2).astype(np.float64)
+
+
+def sharpness(picture: np.ndarray, point_2: np.ndarray) -> np.ndarray:
+    """f64 [2,2], symmetric: how sharply the patch around a point (working pixels) is located, by direction.
+
+    Lucas-Kanade's error goes with the inverse of the gradients' covariance. Eigenvalues: 1 across an edge; along it the
+    root of the ratio of both gradients, 1 from ``CORNER`` on.
+    """
+    x, y = np.rint(point_2).astype(int)
+    half = WINDOW[0] // 2 + 1
+    patch = picture[max(0, y - half) : y + half + 1, max(0, x - half) : x + half + 1].astype(np.float64)
+    if min(patch.shape) < 3:
+        return np.eye(2)
+    down, right = np.gradient(patch)
+    covariance = np.array([[(right**2).sum(), (right * down).sum()], [(right * down).sum(), (down**2).sum()]])
+    values, axes = np.linalg.eigh(covariance)
+    along = np.sqrt(min(1.0, values[0] / (CORNER * values[1] + 1e-9)))
+    return axes @ np.diag([along, 1.0]) @ axes.T

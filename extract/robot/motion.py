@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -36,6 +37,7 @@ LARGE = 0.07  # of the picture: the end of an arm that takes more is probably no
 class MotionSettings(Settings):
     """The far end of the moving chain, in videos of a static camera."""
 
+    name: Literal["motion"] = "motion"
     tracks: TrackSettings = TrackSettings(work_side=256, max_new=120)
     max_frames: int = Field(default=600, ge=10, description="Longest shot, frames; so many are held back at most.")
     min_score: float = Field(default=0.0, ge=0, le=1, description="Boxes below this score are not handed on.")

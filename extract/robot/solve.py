@@ -18,7 +18,7 @@ from extract.effector import Camera
 from extract.robot.background import background, foreground_share, stands_out
 from extract.robot.bundle import Priors, Rig, Sights, adjust, normal_equations
 from extract.robot.config import ProprioSettings
-from extract.robot.guided import faint_corners, follow_templates
+from extract.robot.guided import faint_corners, follow_templates, sharpness
 from extract.robot.starts import camera_guesses, place_tracks, seed_tracks
 from extract.robot.tracks import PictureTracks, picture_tracks, working_picture
 from extract.steps import Shot
@@ -31,7 +31,7 @@ JUDGED = 8  # observations per track that a guess is judged by
 CANDIDATES = 5
 TEMPLATE_FRAMES = 24  # frames of an episode that templates are taken from, where possible: few are followed faster
 TEMPLATES = 3  # pictures of an episode in which more points are looked for
-SIGMA_SCALE = 1.6  # errors of tracks are not independent: what the adjustment's covariance is too small by
+SIGMA_SCALE = 1.7  # errors of tracks are not independent: what the adjustment's covariance is too small by
 IN_FRONT = 0.6  # share of a point's frames
 DENSE_SPACING = 3.0  # working pixels
 FITS = 0.45  # share of a track's sights that must agree
@@ -83,11 +83,15 @@ class _Episode:
 
 @dataclass(frozen=True)
 class _Track:
-    """One image point of one episode. pixels_T2: original pixels from the picture's middle, NaN where not seen."""
+    """One image point of one episode. pixels_T2: original pixels from the picture's middle, NaN where not seen.
+
+    sharp_22: how sharply it is located, by direction (see ``guided.sharpness``).
+    """
 
     episode: int
     template: int
     pixels_T2: np.ndarray
+    sharp_22: np.ndarray
 
     @property
     def travel(self) -> float:
@@ -117,7 +121,9 @@ def solve(shots: Sequence[Shot], settings: ProprioSettings) -> Solved:
     tracks = [
         track
         for number, shot in enumerate(shots)
-        for track in _moving(picture_tracks([f.image for f in shot.frames], settings.tracks), number, middle)
+        for track in _moving(
+            picture_tracks([f.image for f in shot.frames], settings.tracks), number, middle, episodes[number].pictures
+        )
     ]
     if len(tracks) < settings.min_tracks:
         detail = f"{len(tracks)} moving image tracks; at least {settings.min_tracks} are needed"
@@ -187,7 +193,7 @@ def _priors(camera: Camera, settings: ProprioSettings, noise: float) -> Priors:
     return Priors(float(np.sqrt(narrowest * widest)), spread, settings.size_m, settings.reach_m, noise)
 
 
-def _moving(found: PictureTracks, episode: int, middle: np.ndarray) -> list[_Track]:
+def _moving(found: PictureTracks, episode: int, middle: np.ndarray, pictures: Sequence[np.ndarray]) -> list[_Track]:
     """The tracks that travel, those first that are long and travel far."""
     travel = found.travel_K * found.scale
     worth = found.seen_TK.sum(0) * np.minimum(travel, 60)
@@ -198,7 +204,9 @@ def _moving(found: PictureTracks, episode: int, middle: np.ndarray) -> list[_Tra
         slots = np.flatnonzero(found.seen_TK[:, k])
         wanted = np.intersect1d(slots, shared) if np.isin(slots, shared).any() else slots
         template = int(wanted[len(wanted) // 2])
-        tracks.append(_Track(episode, template, found.pixels_TK2[:, k].astype(np.float64) - middle))
+        pixels_T2 = found.pixels_TK2[:, k].astype(np.float64)
+        sharp = sharpness(pictures[template], pixels_T2[template] * found.scale - 0.5)
+        tracks.append(_Track(episode, template, pixels_T2 - middle, sharp))
     return tracks
 
 
@@ -222,7 +230,8 @@ def _sights(tracks: Sequence[_Track], episodes: Sequence[_Episode], most: int | 
         pose.append(slots + first[track.episode])
         owner.append(np.full(len(slots), number))
     poses = np.concatenate([episode.poses for episode in episodes])
-    return Sights(np.concatenate(pixels), np.concatenate(pose), np.concatenate(owner), poses, len(tracks))
+    sharp = np.stack([track.sharp_22 for track in tracks])
+    return Sights(np.concatenate(pixels), np.concatenate(pose), np.concatenate(owner), poses, len(tracks), sharp)
 
 
 def _riders(sights: Sights, rig: Rig, priors: Priors) -> tuple[np.ndarray, np.ndarray]:
@@ -232,7 +241,7 @@ def _riders(sights: Sights, rig: Rig, priors: Priors) -> tuple[np.ndarray, np.nd
 
 
 def _agreeing(sights: Sights, rig: Rig, priors: Priors) -> tuple[np.ndarray, np.ndarray]:
-    squared = (rig.residuals(sights) ** 2).sum(1) / priors.noise**2
+    squared = (rig.weighed(sights) ** 2).sum(1) / priors.noise**2
     agree = np.bincount(sights.track_M, 1 / (1 + squared) ** 2, minlength=sights.tracks)
     count = np.bincount(sights.track_M, minlength=sights.tracks)
     apart = np.linalg.norm(rig.offsets_K3 - rig.middle_3, axis=1)
@@ -340,7 +349,7 @@ def _denser(
             for corner in corners[: (most - len(own)) // TEMPLATES]:
                 pixels = np.full((len(seen), 2), np.nan)
                 pixels[slot] = (corner + 0.5) / scale - middle
-                fresh.append(_Track(number, slot, pixels))
+                fresh.append(_Track(number, slot, pixels, sharpness(episode.pictures[slot], corner)))
         if not fresh:
             continue
         # Followed as if they were as far away as the middle of those that are known.
@@ -376,7 +385,7 @@ def _judge(
         covariance = equations.covariance()
     except np.linalg.LinAlgError:
         return Solved(reason="ill_conditioned", detail="the motion does not determine the camera")
-    squared = (rig.residuals(chosen) ** 2).sum(1)
+    squared = (rig.weighed(chosen) ** 2).sum(1)
     agree = squared < (2 * priors.noise) ** 2
     ridden: list[Ridden] = []
     distances: list[np.ndarray] = []

@@ -114,15 +114,17 @@ def robot_case(folder: Path, task: str, index: int, seed: int, side: int, camera
 
 
 def _look(camera_seed: int) -> Look:
-    """A camera anywhere on the front side of the table, its field of view between 30 and 60 degrees."""
+    """A camera at either side of the table, 20 to 50 degrees above it; the field of view between 30 and 60 degrees.
+
+    Not behind the robot, where its own arm hides the gripper.
+    """
     rng = np.random.default_rng([camera_seed, 77])
     look = random_look(rng, 0.0)
-    azimuth, height = rng.uniform(-2.4, -0.1), rng.uniform(0.35, 0.9)  # radians from +x through -y, metres above
+    azimuth, height = rng.uniform(-0.7, 0.35), rng.uniform(0.35, 0.9)  # from +x to the front, and up
     fov = rng.uniform(*FOV_DEG)
     target = np.array([0.0, 0.62, 0.13]) + rng.uniform(-0.05, 0.05, 3)
     distance = 0.42 / np.tan(np.deg2rad(fov) / 2) * rng.uniform(0.9, 1.2)  # the work space fills the picture
-    away = np.array([np.cos(azimuth), -abs(np.sin(azimuth)) * 0.6, 0.0])
-    away /= np.linalg.norm(away)
+    away = np.array([rng.choice([-1, 1]) * np.cos(azimuth), np.sin(azimuth), 0.0])
     eye = target + distance * (np.cos(height) * away + np.array([0, 0, np.sin(height)]))
     view = View(tuple(eye.tolist()), tuple(target.tolist()), float(fov))
     return Look(view, look.table_rgb, look.floor_rgb, look.lamps, look.ambient)
