@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from extract.camera.config import CameraMotionConfig
+from extract.gripper.config import GripperConfig
 from extract.hand.config import HandConfig
 from extract.mask.config import MaskConfig
 from extract.stretches import ClipSettings
@@ -29,4 +30,5 @@ class ExtractConfig(Settings):
     clips: ClipSettings = ClipSettings()
     camera_motion: CameraMotionConfig = CameraMotionConfig()
     hand: HandConfig = HandConfig()
+    gripper: GripperConfig = GripperConfig()
     mask: MaskConfig = MaskConfig()

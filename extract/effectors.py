@@ -16,4 +16,14 @@ def build_extractor(kind: str, config: ExtractConfig) -> Extractor:
         from extract.mask.extractor import MaskExtractor
 
         return MaskExtractor(config.mask)
+    if kind == "gripper":
+        from extract.robot.config import ProprioSettings
+
+        if isinstance(config.gripper.detect, ProprioSettings):
+            from extract.gripper.proprio import ProprioExtractor
+
+            return ProprioExtractor(config.gripper, config.gripper.detect)
+        from extract.gripper.extractor import GripperExtractor
+
+        return GripperExtractor(config.gripper)
     raise ValueError(f"unknown effector '{kind}'")

@@ -10,6 +10,8 @@ from typing import Any
 from data.index import Episode, Rejection, read_index, read_rejected
 from data.schema import SCHEMA_VERSION
 from extract.config import ExtractConfig
+from extract.effectors import build_extractor
+from extract.hand.bundle import hand_bundle
 from extract.worker import ExtractTask, make_handler
 from pipeline.atomic import write_json, write_lines
 from pipeline.config import Config
@@ -63,13 +65,11 @@ def run_extract(config: Config, workers: int | None) -> None:
 
 
 def _made_from(settings: ExtractConfig, episodes: list[Episode]) -> dict[str, Any]:
-    kinds = {episode.sidecar.effector for episode in episodes}
     weights: dict[str, str] = {}
-    if "hand" in kinds:
-        from extract.hand.bundle import WEIGHTS_SHA256, hand_bundle
-
-        hand_bundle(settings.hand.bundle)  # fetched once, before the workers start
-        weights = {"hand_landmarker": WEIGHTS_SHA256}
+    for kind in sorted({episode.sidecar.effector or "hand" for episode in episodes}):
+        if kind == "hand":
+            hand_bundle(settings.hand.bundle)  # fetched once, before the workers start
+        weights |= build_extractor(kind, settings).weights_sha256
     return {
         "stage": STAGE,
         "stage_version": STAGE_VERSION,

@@ -16,6 +16,7 @@ import numpy as np
 
 from data.episode import Frame
 from extract.effector import Camera, EffectorTrack
+from pipeline.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,10 @@ class DepthAnchor:
     depth_K: np.ndarray
     sigma_K: np.ndarray
     scale: Literal["metric", "assumed"]
+
+
+class NoLift(UserError):
+    """A stretch lacks what its steps need, depth for example; other stretches and videos may have it."""
 
 
 class Lifter(Protocol):

@@ -133,26 +133,37 @@ def _explain(path: Path, section: str, model: type[BaseModel], error: Validation
         if item["type"] == "extra_forbidden":
             known = _known_names(model, item["loc"][:-1])
             lines.append(f"{path}: {where}: unknown key.{_nearest(str(item['loc'][-1]), known)}")
+        elif item["type"] == "union_tag_invalid":
+            context = item.get("ctx", {})
+            found, known = context["tag"], [tag.strip(" '") for tag in context["expected_tags"].split(",")]
+            lines.append(f"{path}: {where}.name: unknown value {found!r}.{_nearest(found, known)}")
+        elif item["type"] == "union_tag_not_found":
+            lines.append(f"{path}: {where}: needs a name (found {item['input']!r})")
         else:
             lines.append(f"{path}: {where}: {item['msg']} (found {item['input']!r})")
     return lines
 
 
 def _known_names(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """Field names of the settings at ``location`` inside ``model``; list positions and union tags are passed over."""
-    for step in location:
+    """Field names of the settings at ``location`` inside ``model``; list positions are passed over.
+
+    Where several settings are possible, the next part of the location is the ``name`` of the one that was chosen.
+    """
+    for place, step in enumerate(location):
         if isinstance(step, str) and step in model.model_fields:
             inner = _settings_in(model.model_fields[step].annotation)
-            if inner is not None:
-                model = inner
+            tag = location[place + 1] if place + 1 < len(location) else None
+            named = [
+                choice
+                for choice in inner
+                if "name" in choice.model_fields and choice.model_fields["name"].default == tag
+            ]
+            model = (named or inner or [model])[0]
     return list(model.model_fields)
 
 
-def _settings_in(annotation: Any) -> type[BaseModel] | None:
+def _settings_in(annotation: Any) -> list[type[BaseModel]]:
+    """All settings classes in a type."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        found = _settings_in(argument)
-        if found is not None:
-            return found
-    return None
+        return [annotation]
+    return [found for argument in getattr(annotation, "__args__", ()) for found in _settings_in(argument)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,29 @@ def test_shipped_configurations_are_valid() -> None:
         assert config.run.out
         for name, model in models.items():
             config.section(name, model)
+
+
+@pytest.mark.parametrize(
+    ("gripper", "message"),
+    [
+        ("{detect: {name: moton}}", "extract.gripper.detect.name: unknown value 'moton'. Did you mean 'motion'?"),
+        ("{segment: {size: 3}}", "extract.gripper.segment: needs a name"),
+        ("{depth: {name: depth-pro, chekpoint: x}}", "depth-pro.chekpoint: unknown key. Did you mean 'checkpoint'?"),
+    ],
+)
+def test_steps_are_chosen_by_name_and_mistakes_are_explained(tmp_path: Path, gripper: str, message: str) -> None:
+    from extract.config import ExtractConfig
+
+    config = load(written(tmp_path, f"extract: {{gripper: {gripper}}}"))
+    with pytest.raises(UserError, match=re.escape(message)):
+        config.section("extract", ExtractConfig)
+
+
+def test_a_step_may_be_named_alone(tmp_path: Path) -> None:
+    from extract.config import ExtractConfig
+
+    config = load(written(tmp_path, "extract: {gripper: {detect: proprio, track: lucas-kanade}}"))
+    assert config.section("extract", ExtractConfig).gripper.detect.name == "proprio"
 
 
 def test_overrides_reach_into_lists(tmp_path: Path) -> None:

@@ -8,9 +8,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from extract.steps import DepthAnchor, DepthMaps, Shot
+from extract.steps import DepthAnchor, DepthMaps, NoLift, Shot
 from pipeline.config import Settings
-from pipeline.errors import UserError
 
 
 class SensorDepthSettings(Settings):
@@ -34,12 +33,12 @@ class SensorDepth:
     def __call__(self, shot: Shot, anchors: Sequence[DepthAnchor]) -> DepthMaps:
         """Metric maps; values that are negative or no numbers count as not known.
 
-        Raises UserError when no frame has any depth.
+        Raises NoLift when no frame has any depth.
         """
         maps = [None if frame.depth is None else _clean(frame.depth) for frame in shot.frames]
         middles = [float(np.median(values[values > 0])) for values in maps if values is not None and values.any()]
         if not middles:
-            raise UserError(
+            raise NoLift(
                 "depth: the episode has no depth images, or they are empty. Name its depth file in the sidecar, or "
                 "choose another source of depth (depth-anything)."
             )

@@ -20,9 +20,8 @@ from extract.lift.gaps import bridged
 from extract.mask.surface import effector_pixels, reference_slot, visible_points
 from extract.mask.tracker import Pose, SurfaceTracker
 from extract.mask.uncertainty import uncertainty
-from extract.steps import DepthMaps, Shot, Tracks
+from extract.steps import DepthMaps, NoLift, Shot, Tracks
 from pipeline.config import Settings
-from pipeline.errors import UserError
 
 
 class SurfaceConfig(Settings):
@@ -34,7 +33,7 @@ class SurfaceConfig(Settings):
 
 
 class Surface:
-    """A ``Lifter`` that needs no tracks. Raises UserError when no frame shows enough."""
+    """A ``Lifter`` that needs no tracks. Raises NoLift when no frame shows enough."""
 
     def __init__(self, config: SurfaceConfig | None = None):
         self.config = config or SurfaceConfig()
@@ -47,7 +46,7 @@ class Surface:
         pixels = np.array([effector_pixels(frame) for frame in frames])
         measured_T = pixels >= self.config.min_mask_px
         if not measured_T.any():
-            raise UserError(
+            raise NoLift(
                 f"lift: surface: no frame of {len(frames)} shows {self.config.min_mask_px} effector pixels with depth "
                 f"from {depth.source}. Look at the masks and the depth source, or lower min_mask_px."
             )

@@ -25,7 +25,7 @@ from extract.lift.rigidity import affinity, placed
 from extract.lift.sample import depth_under
 from extract.lift.settle import Settler
 from extract.mask.surface import Surface, measured_surface
-from extract.steps import DepthMaps, Shot, Tracks
+from extract.steps import DepthMaps, NoLift, Shot, Tracks
 from pipeline.config import Settings
 from pipeline.errors import UserError
 
@@ -51,7 +51,7 @@ class UnprojectConfig(Settings):
 
 
 class Unproject:
-    """A ``Lifter`` of tracks. Raises UserError when no frame has both tracks and depth."""
+    """A ``Lifter`` of tracks. Raises NoLift when no frame has both tracks and depth."""
 
     def __init__(self, config: UnprojectConfig | None = None):
         self.config = config or UnprojectConfig()
@@ -64,7 +64,7 @@ class Unproject:
         measured_TN3, known_TN = self._measured(shot, masks, tracks, depth)
         measured_T = known_TN.sum(1) >= FEWEST
         if not measured_T.any():
-            raise UserError(
+            raise NoLift(
                 f"lift: unproject: no frame of {len(masks)} has depth from {depth.source} under {FEWEST} tracked "
                 "points. Look at the depth source, and whether masks and depth fit together."
             )

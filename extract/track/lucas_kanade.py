@@ -10,6 +10,7 @@ finds lost points again (``anchoring``). A point counts as visible where one of 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -36,6 +37,7 @@ FLOOR, CARRIED_FLOOR = 0.025, 0.06
 class LucasKanadeConfig(Settings):
     """Lucas-Kanade tracking of masked effectors."""
 
+    name: Literal["lucas-kanade"] = "lucas-kanade"
     patch: float = Field(default=0.5, gt=0, le=2, description="Side of a matched patch, of the effector's size.")
     levels: int = Field(default=1, ge=0, le=6, description="Pyramid levels; more follow faster motion.")
     max_error_px: float = Field(

@@ -25,6 +25,7 @@ from pipeline.errors import UserError
 class RaftConfig(Settings):
     """RAFT optical flow, chained."""
 
+    name: Literal["raft"] = "raft"
     checkpoint: Path = Field(description="State dict of torchvision's RAFT: .safetensors, or .pth (weights only).")
     size: Literal["large", "small"] = Field(default="large", description="Which of torchvision's two networks it is.")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto = cuda where there is one.")

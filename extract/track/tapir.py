@@ -48,6 +48,7 @@ CARRIED_PX = 12.0
 class TapirConfig(Settings):
     """Point tracking with an ONNX file of the TAPIR family."""
 
+    name: Literal["tapir"] = "tapir"
     checkpoint: Path = Field(description="ONNX file with TAPIR's inputs and outputs, see extract/track/tapir.py.")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto = cuda where there is one.")
     window: int = Field(default=48, ge=4, description="Frames at a time, where the file does not fix them.")
