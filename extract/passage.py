@@ -93,12 +93,13 @@ class Passage:
         self._camera = camera_of(episode, config.assumed_fov_deg)
         scale = min(1.0, config.image_side / max(episode.width, episode.height))
         self._size = max(1, round(episode.width * scale)), max(1, round(episode.height * scale))
-        path_given = "world_from_camera" in self._reader.arrays
-        self._tracks = None if path_given else BackgroundTracks(config.camera_motion)
+        self._tracks: BackgroundTracks | None = None
         self._made = 0
 
     def clips(self) -> Iterator[Clip]:
         """The episode's clips in order of time. Raises data.video.Unreadable."""
+        if "world_from_camera" not in self._reader.arrays:
+            self._tracks = BackgroundTracks(self._config.camera_motion)
         for stretch in stretches(self._counted(ahead(self._records(), FRAMES_AHEAD)), self._config.clips):
             yield from self._lifted(stretch)
         if not self.frames_with_effector:
