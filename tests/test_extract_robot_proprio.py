@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from extract.effector import EffectorTrack
 from extract.robot.config import ProprioSettings
 from extract.robot.proprio import ProprioDetector, gripper_track, gripper_tracks
 from extract.steps import Shot
@@ -34,16 +35,31 @@ def _depth_error(case: RobotCase, track) -> float:
     return float(np.median(np.linalg.norm(middle - expected, axis=1) / expected[:, 2]))
 
 
+@pytest.fixture(scope="module")
+def known(cases) -> EffectorTrack:
+    """The first case with its focal length given."""
+    return gripper_track(Shot(cases[0].frames, cases[0].true_camera), ProprioSettings()).tracks[0]
+
+
 def test_two_episodes_tell_the_camera(cases):
-    found = gripper_tracks([case.shot for case in cases], ProprioSettings(together=2))
+    shots = [case.shot for case in cases]
+    found = gripper_tracks(shots, ProprioSettings(together=2, max_sigma=0.05))
     for case, extraction in zip(cases, found, strict=True):
         (track,) = extraction.tracks
         assert track.camera is not None and track.camera.origin == "estimated"
-        assert track.camera.focal_px == pytest.approx(case.true_camera.focal_px, rel=0.04)
+        assert track.camera.focal_px == pytest.approx(case.true_camera.focal_px, rel=0.06)
         assert track.scale == "metric" and track.depth_source == "proprio"
-        assert _depth_error(case, track) < 0.04
+        assert _depth_error(case, track) < 0.06
         assert track.points.shape == (len(track.frame_slots), track.visible.shape[1], 3)
         assert np.isfinite(track.points).all() and (track.sigma > 0).all()
+
+
+def test_a_path_that_cannot_tell_the_distance_is_refused(cases):
+    half = Shot(cases[1].frames[:14], cases[1].camera)
+    extraction = gripper_track(half, ProprioSettings())
+    assert not extraction.tracks
+    reason, detail = extraction.rejections[0]
+    assert reason in ("ill_conditioned", "no_rigid_tracks") and "needed" in detail
 
 
 def test_boxes_lie_on_the_gripper(cases):
@@ -58,18 +74,15 @@ def test_boxes_lie_on_the_gripper(cases):
     assert len(hits) > 0.8 * len(case.frames) and np.mean(hits) > 0.9
 
 
-def test_same_input_same_bytes(cases):
-    shot = Shot(cases[0].frames, cases[0].true_camera)
-    first, again = (gripper_track(shot, ProprioSettings()).tracks[0] for _ in range(2))
-    assert first.points.tobytes() == again.points.tobytes() and first.sigma.tobytes() == again.sigma.tobytes()
+def test_same_input_same_bytes(cases, known):
+    again = gripper_track(Shot(cases[0].frames, cases[0].true_camera), ProprioSettings()).tracks[0]
+    assert known.points.tobytes() == again.points.tobytes() and known.sigma.tobytes() == again.sigma.tobytes()
 
 
-def test_known_focal_length_is_kept(cases):
-    case = cases[1]
-    (track,) = gripper_track(Shot(case.frames, case.true_camera), ProprioSettings()).tracks
-    assert track.camera is not None
-    assert track.camera.focal_px == pytest.approx(case.true_camera.focal_px, rel=0.01)
-    assert _depth_error(case, track) < 0.03
+def test_known_focal_length_is_kept(cases, known):
+    assert known.camera is not None and known.camera.origin == "given"
+    assert known.camera.focal_px == pytest.approx(cases[0].true_camera.focal_px, rel=0.01)
+    assert _depth_error(cases[0], known) < 0.03
 
 
 def test_resting_robot_and_foreign_poses_are_refused(cases):

@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from extract.robot.config import ProprioSettings
@@ -60,7 +61,7 @@ def measure(folder: Path, seed: int = SEED, tasks: Sequence[str] = TASKS) -> dic
             for number, (task, index) in enumerate(plan)
         ]
         groups = [cases[start : start + TOGETHER] for start in range(0, len(cases), TOGETHER)]
-        known = [[replace_camera(case)] for case in cases]
+        known = [[_given(case)] for case in cases]
         figures["sides"][str(side)] = {
             "alone": _proprio([[case] for case in cases]),
             "together": _proprio(groups),
@@ -70,7 +71,7 @@ def measure(folder: Path, seed: int = SEED, tasks: Sequence[str] = TASKS) -> dic
     return figures
 
 
-def replace_camera(case: RobotCase) -> RobotCase:
+def _given(case: RobotCase) -> RobotCase:
     """The same case with the true camera given."""
     return replace(case, camera=case.true_camera)
 
@@ -158,13 +159,11 @@ def _shaken(case: RobotCase) -> list[Any]:
 
 def _hits(case: RobotCase, boxes: Sequence[BoxDetection | None]) -> list[tuple[bool, float]]:
     """For every frame that shows a moving gripper: is the box's centre on it, and the box's score."""
-    import cv2
-
     side = case.mask.shape[1]
     radius = max(1, round(NEAR * side))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     found: list[tuple[bool, float]] = []
-    for slot in np.flatnonzero(case.shown_moving_F):
+    for slot in np.flatnonzero(case.shown_moving_F).tolist():
         box = boxes[slot]
         if box is None:
             found.append((False, 0.0))
@@ -193,10 +192,11 @@ def _interval(values: Sequence[float]) -> str:
 def section(figures: dict[str, Any]) -> str:
     """The figures in Markdown."""
     clips = 2 * figures["tasks"]
+    chosen = "that no constant was chosen on" if figures["published"] else "of tuning"
     lines = [
         "## Robots without weights",
         "",
-        f"Simulated: Meta-World's Sawyer, {figures['tasks']} tasks {'that no constant was chosen on' if figures['published'] else '(tuning)'}, {clips} expert "
+        f"Simulated: Meta-World's Sawyer, {figures['tasks']} tasks {chosen}, {clips} expert "
         f"episodes of 1 to 2 s at 20 Hz (seed {figures['seed']}), colours after H.264, cameras at both sides of "
         f"the table (not behind the robot, whose arm would hide the gripper), fields of view of 30 to 60 degrees; "
         f"{TOGETHER} episodes share a camera. The recorded pose is "
@@ -236,9 +236,9 @@ def section(figures: dict[str, Any]) -> str:
         "### The effector by motion alone (`extract/robot/motion.py`)",
         "",
         f"Right: the centre of the box is in the gripper's true mask grown by {100 * NEAR:.0f} % of the picture. "
-        "Frames that show at least 30 pixels (of 128x128) of a gripper that moves half a pixel. Score: chance that a right "
-        f"box has a higher one than a wrong one, and precision above {SURE:g}. Shaken: the same clips seen by a camera "
-        "that wanders; what is still sure of itself there.",
+        "Frames that show at least 30 pixels (of 128x128) of a gripper that moves half a pixel. Score: chance that a "
+        f"right box has a higher one than a wrong one, and precision above {SURE:g}. Shaken: the same clips seen by a "
+        "camera that wanders; what is still sure of itself there.",
         "",
         "| pixels | frames | right | right per clip: median (10th percentile) | score: AUC | sure | right when sure "
         "| sure when shaken | ms/frame |",
