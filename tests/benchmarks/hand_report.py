@@ -61,7 +61,8 @@ p0, the same with the palm rescaled to constant size; g4, template bones fitted 
 a2, p0 and g4; e2, g4 with sensor depth; RTS, Rauch-Tung-Striebel smoothing. The whole-clip fit (extract/hand/fit.py) is
 what extraction uses: one bone shape and one smooth motion for all frames at once; without sensor depth the clip is
 then placed at the mean of the fit's own distance, that of a2 and that of the palm's chords with their slant in the
-image landmarks' own depth, and nearer where misfit of the landmarks says that they shrank. All estimators take landmarks to span 0.95 of the joints, except naive, a2 and p0."""
+image landmarks' own depth, and nearer where misfit of the landmarks says that they shrank. All estimators take
+landmarks to span 0.95 of the joints, except naive, a2 and p0."""
 
 
 def _verdict(f: dict[str, Any]) -> str:
