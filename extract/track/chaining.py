@@ -105,8 +105,8 @@ def chain(
             assert best is not None
             after, error_N, followed = best
             measured = followed & visible_TN[here]
-            # Who a point is matters for what it measures, not for how the effector moved: all that were followed guide.
-            guides = followed
+            # With hardly a true survivor left, whatever could be followed says where the effector went.
+            guides = measured if measured.sum() >= FEWEST_FOR_AFFINE else followed
             pixels_TN2[there] = after
             pixels_TN2[there, ~measured] = carry(before, after, guides, before[~measured], shift)
             visible_TN[there], error_TN[there] = measured, np.where(measured, error_N, max_px)
