@@ -61,13 +61,14 @@ def measure(folder: Path, seed: int = SEED, tasks: Sequence[str] = TASKS) -> dic
             for number, (task, index) in enumerate(plan)
         ]
         groups = [cases[start : start + TOGETHER] for start in range(0, len(cases), TOGETHER)]
-        known = [[_given(case)] for case in cases]
-        figures["sides"][str(side)] = {
-            "alone": _proprio([[case] for case in cases]),
-            "together": _proprio(groups),
-            "known focal length": _proprio(known),
-            "motion": _motion(cases),
-        }
+        parts = {"alone": [[case] for case in cases], "together": groups}
+        if side == SIDES[-1]:
+            parts["known focal length"] = [[_given(case)] for case in cases]
+        found: dict[str, Any] = {"motion": _motion(cases)}
+        for name, wanted in parts.items():
+            found[name] = _proprio(wanted)
+            print(_proprio_line(str(side), name, found[name]), flush=True)
+        figures["sides"][str(side)] = found
     return figures
 
 
@@ -103,23 +104,24 @@ def _score(case: RobotCase, solved: Solved, ridden: Ridden) -> dict[str, Any]:
     across = np.sqrt(np.maximum(error**2 - along**2, 0) / 2)
     boxes = ridden_boxes(solved, ridden)
     hits = _hits(case, boxes)
-    own = error[:, on_gripper]
-    frames = np.median(own, 1) if own.size else np.array([np.nan])
-    measured = own[ridden.agrees_TK[:, on_gripper]]
-    return {
+    row: dict[str, Any] = {
         "points": count,
         "on_gripper": float(on_gripper.mean()),
-        "median_mm": 1000 * float(np.median(own)) if own.size else None,
-        "p90_mm": 1000 * float(np.quantile(own, 0.9)) if own.size else None,
-        "measured_mm": 1000 * float(np.median(measured)) if measured.size else None,
-        "frame_p90_mm": 1000 * float(np.quantile(frames, 0.9)),
         "focal_ratio": solved.camera.focal_px / case.true_camera.focal_px,
         "relative_sigma": solved.quality["relative_sigma"],
         "score": solved.score,
-        "along_covered": float((np.abs(along) < ridden.sigma_TK2[..., 1])[:, on_gripper].mean()),
-        "across_covered": float((across < ridden.sigma_TK2[..., 0])[:, on_gripper].mean()),
-        "sigma_along_mm": 1000 * float(np.median(ridden.sigma_TK2[..., 1])),
         "box_hits": [hit for hit, _ in hits],
+    }
+    if not on_gripper.any():
+        return row
+    own = error[:, on_gripper]
+    sigma = ridden.sigma_TK2[:, on_gripper]
+    return row | {
+        "median_mm": 1000 * float(np.median(own)),
+        "p90_mm": 1000 * float(np.quantile(own, 0.9)),
+        "across_covered": float((across[:, on_gripper] < sigma[..., 0]).mean()),
+        "along_covered": float((np.abs(along[:, on_gripper]) < sigma[..., 1]).mean()),
+        "sigma_along_mm": 1000 * float(np.median(sigma[..., 1])),
     }
 
 
@@ -210,7 +212,7 @@ def section(figures: dict[str, Any]) -> str:
         "Distance of identified points from the truth (the material under the point in its template frame, moved with "
         "the simulator's geometry), points on the gripper, all frames: first the median of each accepted episode, then "
         "its median and 95 % interval over episodes. Alone: every episode with unknown focal length; together: "
-        f"{TOGETHER} episodes of one camera; known: alone, focal length given. On gripper: share of points; the rest "
+        f"{TOGETHER} episodes of one camera; known: alone, focal length given (256 pixels only). On gripper: share of points; the rest "
         "ride on the wrist, on what is carried, or beside the outline. Covered: errors below the stored sigma.",
         "",
         "| pixels | solved | accepted | points, mm: median | 90th percentile of points, mm | within 15 mm | rejected "
@@ -218,7 +220,7 @@ def section(figures: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for side, found in figures["sides"].items():
-        for name in ("alone", "together", "known focal length"):
+        for name in (name for name in ("alone", "together", "known focal length") if name in found):
             lines.append(_proprio_line(side, name, found[name]))
     reasons: dict[str, int] = {}
     for found in figures["sides"].values():
@@ -258,8 +260,8 @@ def section(figures: dict[str, Any]) -> str:
 
 
 def _proprio_line(side: str, name: str, rows: Sequence[dict[str, Any]]) -> str:
-    accepted = [row for row in rows if row["reason"] is None and row.get("median_mm") is not None]
-    refused = [row["median_mm"] for row in rows if row["reason"] is not None and row.get("median_mm") is not None]
+    accepted = [row for row in rows if row["reason"] is None and "median_mm" in row]
+    refused = [row["median_mm"] for row in rows if row["reason"] is not None and "median_mm" in row]
     hits = [hit for row in rows for hit in row.get("box_hits", [])]
     speed = np.mean([row["ms_per_frame"] for row in rows])
     wrong = f"{np.median(refused):.0f}" if refused else "-"
