@@ -80,6 +80,14 @@ def test_without_depth_the_path_has_its_shape_and_no_scale(walk: Filmed) -> None
     assert share < 0.05 and degrees < 0.8
 
 
+def test_paths_without_scale_can_be_left_out(walk: Filmed) -> None:
+    tracks = BackgroundTracks(CameraMotionConfig(relative=False))
+    for image in walk.images[:16]:
+        tracks.add(image, None, [])
+    found = tracks.solve(walk.camera, range(16))
+    assert found.kind == "unknown" and "scale of its path is not known" in found.reason
+
+
 @pytest.mark.parametrize("boxes", [True, False])
 def test_a_static_camera_is_exactly_static_however_large_the_moving_hand(boxes: bool) -> None:
     filmed = film(12, "static", replace(SMALL, seconds=0.8, hand_distance_m=(0.16, 0.18)))

@@ -27,6 +27,10 @@ class CameraMotionConfig(Settings):
     min_inliers: float = Field(
         default=0.4, gt=0, le=1, description="Least share of followed points that must agree with one rigid background."
     )
+    relative: bool = Field(
+        default=True,
+        description="Also solve moving cameras without depth, up to scale; false calls them unknown and saves the time.",
+    )
     min_inliers_relative: float = Field(
         default=0.75, gt=0, le=1, description="The same without depth, where a wrong path is harder to tell."
     )

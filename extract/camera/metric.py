@@ -84,14 +84,14 @@ def _chain(keys: Observations, k: np.ndarray, noise: Noise, limits: Limits) -> S
         if frame:
             known = np.isfinite(points[which]).all(1)
             by_sample = place_one(points[which[known]], pixels[known], k, poses[frame - 1], limits)
-            poses[frame] = _better([poses[frame - 1], by_sample], points, keys.in_frames(np.array([frame])), k, noise)
+            poses[frame] = better([poses[frame - 1], by_sample], points, keys.in_frames(np.array([frame])), k, noise)
         new = np.isnan(points[which, 0]) & (depth > 0)
         camera = np.column_stack([(pixels - k[:2, 2]) / [k[0, 0], k[1, 1]] * depth[:, None], depth])
         points[which[new]] = transform(invert_rigid(poses[frame]), camera[new])
     return Scene(poses, points)
 
 
-def _better(
+def better(
     starts: list[np.ndarray], points_P3: np.ndarray, seen: Observations, k: np.ndarray, noise: Noise
 ) -> np.ndarray:
     """The pose of one frame that agrees best with pixels and depth, sought from several starts.

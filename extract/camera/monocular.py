@@ -8,14 +8,16 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from extract.camera.bundle import Noise, Scene, adjust, triangulate
-from extract.camera.metric import Limits, Unsolved, place_all, place_one, refine, without_movers
+from extract.camera.bundle import Noise, Scene, adjust, reprojection, triangulate
+from extract.camera.metric import Limits, Unsolved, better, place_all, place_one, refine, without_movers
 from extract.camera.observations import Observations
 
 PARALLAX_SIGMAS = 12.0  # a pair of key frames must differ by this much more than a turn explains
 COMMON = 30  # and share this many points
 LEAST_DEG = 0.8  # between rays of a point that the next key frame is placed by
-TRIES = 12  # pairs of key frames to begin with
+TRIES = 12  # pairs of key frames to begin with, at most,
+STARTS = 3  # until this many have led to a path
+ALIKE, SAME = 0.97, 0.05  # paths that explain this much of what the best one does must lie this near to it
 EVERY = 4  # key frames between two adjustments
 
 
@@ -27,17 +29,47 @@ def solve_relative(
     turns_F33: world_from_camera rotations of a camera that only turned, from which parallax is told.
     """
     keys = seen.in_frames(keyframes)
-    scene, first, second = _begin(keys, k, turns_F33[keyframes], PARALLAX_SIGMAS * noise.pixel, limits)
+    found: list[tuple[int, Scene]] = []
+    failure = Unsolved("no two frames to begin with")
+    for pair in _pairs(keys, k, turns_F33[keyframes], PARALLAX_SIGMAS * noise.pixel)[:TRIES]:
+        try:
+            scene = place_all(_grown(keys, pair, k, noise, limits), keyframes, seen, k, noise)
+            scene = _in_units(scene, seen)
+        except Unsolved as error:
+            failure = error
+            continue
+        found.append((int((reprojection(scene, seen, k) <= limits.stray_px).sum()), scene))
+        if len(found) == STARTS:
+            break
+    if not found:
+        raise failure
+    found.sort(key=lambda each: -each[0])
+    agree, best = found[0]
+    for count, other in found[1:]:
+        apart = _apart(best.world_from_camera_F44, other.world_from_camera_F44)
+        if count > ALIKE * agree and apart > SAME:
+            raise Unsolved(f"several paths explain the background about equally, {apart:.0%} of their length apart")
+    return best
+
+
+def _grown(keys: Observations, pair: tuple[int, int], k: np.ndarray, noise: Noise, limits: Limits) -> Scene:
+    """All key frames and their points, beginning with a pair. Raises Unsolved."""
+    first, second = pair
+    scene = _two_views(keys, first, second, k, limits)
     placed = {first, second}
     order = [*range(second + 1, keys.frames), *range(second - 1, first, -1), *range(first - 1, -1, -1)]
     for count, frame in enumerate(order, start=1):
         near = min(placed, key=lambda other: (abs(other - frame), other))
-        scene = _with(scene, frame, near, keys, k, limits)
+        scene = _with(scene, frame, near, keys, k, noise, limits)
         placed.add(frame)
         if count % EVERY == 0:
             scene = _adjusted(scene, sorted(placed), first, keys, k, noise, limits)
     scene = _adjusted(scene, sorted(placed), first, keys, k, noise, limits)
-    scene = place_all(refine(scene, keys, k, noise, limits), keyframes, seen, k, noise)
+    return refine(scene, keys, k, noise, limits)
+
+
+def _in_units(scene: Scene, seen: Observations) -> Scene:
+    """The scene with the median distance of the first frame's background as unit. Raises Unsolved."""
     at_first = scene.points_P3[seen.point_O[seen.of(0)], 2]
     at_first = at_first[np.isfinite(at_first)]
     if len(at_first) == 0:
@@ -48,17 +80,12 @@ def solve_relative(
     return Scene(poses, scene.points_P3 / unit)
 
 
-def _begin(
-    keys: Observations, k: np.ndarray, turns: np.ndarray, enough_px: float, limits: Limits
-) -> tuple[Scene, int, int]:
-    """The first two key frames, placed: the best pair whose points fit one motion. Raises Unsolved."""
-    failure = Unsolved("no two frames to begin with")
-    for first, second in _pairs(keys, k, turns, enough_px)[:TRIES]:
-        try:
-            return _two_views(keys, first, second, k, limits), first, second
-        except Unsolved as error:
-            failure = error
-    raise failure
+def _apart(one_F44: np.ndarray, other_F44: np.ndarray) -> float:
+    """Largest distance between two paths of unknown scale, as a share of the length of the first."""
+    one, other = one_F44[:, :3, 3], other_F44[:, :3, 3]
+    scale = (one * other).sum() / max((other**2).sum(), 1e-12)
+    length = np.linalg.norm(np.diff(one, axis=0), axis=1).sum()
+    return float(np.linalg.norm(one - scale * other, axis=1).max() / max(length, 1e-12))
 
 
 def _pairs(keys: Observations, k: np.ndarray, turns: np.ndarray, enough_px: float) -> list[tuple[int, int]]:
@@ -102,13 +129,16 @@ def _two_views(keys: Observations, first: int, second: int, k: np.ndarray, limit
     return Scene(poses, without_movers(Scene(poses[both], points), keys.in_frames(both), k, limits, np.nan).points_P3)
 
 
-def _with(scene: Scene, frame: int, near: int, keys: Observations, k: np.ndarray, limits: Limits) -> Scene:
+def _with(
+    scene: Scene, frame: int, near: int, keys: Observations, k: np.ndarray, noise: Noise, limits: Limits
+) -> Scene:
     """The scene with one more key frame placed."""
     part = keys.of(frame)
     which = keys.point_O[part]
     known = np.isfinite(scene.points_P3[which]).all(1)
     poses = scene.camera_from_world_F44.copy()
-    poses[frame] = place_one(scene.points_P3[which[known]], keys.pixels_O2[part][known], k, poses[near], limits)
+    by_sample = place_one(scene.points_P3[which[known]], keys.pixels_O2[part][known], k, poses[near], limits)
+    poses[frame] = better([poses[near], by_sample], scene.points_P3, keys.in_frames(np.array([frame])), k, noise)
     return Scene(poses, _more_points(Scene(poses, scene.points_P3), sorted({frame, near}), keys, k, limits))
 
 

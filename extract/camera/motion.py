@@ -79,7 +79,7 @@ def estimate_camera_motion(
     noise = Noise(config.pixel_sigma * zoom, depth_sigma or config.depth_sigma)
     limits = Limits(4 * noise.pixel, config.min_points, config.min_inliers)
     try:
-        poses, scale, residual = _solve(seen, camera, noise, limits, depth_scale)
+        poses, scale, residual = _solve(seen, camera, noise, limits, depth_scale, config.relative)
     except Unsolved as error:
         return _unknown(len(rows), str(error), counts)
     agree = residual <= limits.stray_px
@@ -138,7 +138,7 @@ def _rest(seen: Observations, drift_F2: np.ndarray, still_px: float, drift_px: f
 
 
 def _solve(
-    seen: Observations, camera: Camera, noise: Noise, limits: Limits, depth_scale: PathScale
+    seen: Observations, camera: Camera, noise: Noise, limits: Limits, depth_scale: PathScale, relative: bool
 ) -> tuple[np.ndarray, PathScale, np.ndarray]:
     """world_from_camera, scale, residual of every observation: pixels, NaN where its point was never placed."""
     k = camera.intrinsics_33
@@ -152,5 +152,7 @@ def _solve(
     if (seen.depth_O > 0).mean() > DEPTH_SHARE:
         scene = solve_metric(seen, keyframes, k, noise, limits)
         return scene.world_from_camera_F44, depth_scale, reprojection(scene, seen, k)
+    if not relative:
+        raise Unsolved("the camera moves, and without depth the scale of its path is not known")
     scene = solve_relative(seen, keyframes, k, noise, limits, turns)
     return scene.world_from_camera_F44, "relative", reprojection(scene, seen, k)
