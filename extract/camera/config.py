@@ -29,7 +29,7 @@ class CameraMotionConfig(Settings):
     )
     relative: bool = Field(
         default=True,
-        description="Also solve moving cameras without depth, up to scale; false calls them unknown and saves the time.",
+        description="Also solve moving cameras without depth, up to scale; false calls them unknown and saves time.",
     )
     min_inliers_relative: float = Field(
         default=0.75, gt=0, le=1, description="The same without depth, where a wrong path is harder to tell."
