@@ -153,8 +153,9 @@ over the points or frames of all clips; in brackets the 95 % interval of the med
         "| depth from | points, mm | displacement of points per 20 mm, mm | distance, % | cloud, mm | joint step, mm |"
     )
     lines = [head, "|---|---|---|---|---|---|"]
-    for name, row in f["rows"].items():
-        source, *size = name.split(", size ")
+    names = [name for source in SOURCES for name in sorted(f["rows"]) if name.split(", size ")[0] == source]
+    for name in names:
+        row, (source, *size) = f["rows"][name], name.split(", size ")
         label = SOURCES[source] + "".join(f", size {text}" for text in size)
         keys = ("points_mm", "point_step_mm", "depth_pct", "cloud_mm", "step_mm")
         lines.append("| " + " | ".join([label, *(_with_interval(row, key) for key in keys)]) + " |")
@@ -171,7 +172,8 @@ over the points or frames of all clips; in brackets the 95 % interval of the med
     if "stereo" in f:
         parts.append(_stereo(f["stereo"]))
     parts.append(VIEW_LIMITS + f" Fit and points take {f['lift_ms_per_frame']:.1f} ms a frame here.")
-    return "\n\n".join(text if text[0] in "#|" else textwrap.fill(text, 120) for text in parts) + "\n"
+    paragraphs = "\n\n".join(parts).split("\n\n")
+    return "\n\n".join(text if text[0] in "#|" else textwrap.fill(text, 120) for text in paragraphs) + "\n"
 
 
 def _stereo(row: dict[str, float]) -> str:
@@ -197,7 +199,8 @@ WAYS = ("across", "along")
 
 VIEW_SIGMA = """Share of errors of visible points, those that were measured in the frame, within one and two stored
 sigma; 68 and 95 % would be exact. Last four columns: all points, also those on the far side of the hand and in hidden
-fingers, which are carried along. Errors have heavier tails than a Gaussian, so sigma is set for 71 % within one."""
+fingers, which are carried along. Errors have heavier tails than a Gaussian, so sigma is set for 73 % within one, on
+other clips."""
 
 VIEW_LIMITS = """An image alone cannot tell how large a hand is: with an adult assumed, a hand of 0.9 or 1.1 of that
 size is 11 % too far or 9 % too near by that alone. The hand is simulated and without texture, its detector is real."""
