@@ -10,9 +10,9 @@ from data.episode import Frame
 from extract.effector import EffectorTrack, Extraction, extract
 from extract.mask.config import MaskConfig
 from extract.mask.extractor import MaskExtractor
-from tests.benchmarks.mask_cases import gripper_case
 from tests.benchmarks.mask_tracking import measure, summary
 from tests.test_extract_mask_tracker import CAMERA, FRAMES, render, solid
+from tests.test_extract_track_lucas_kanade import simulated_gripper
 
 CONFIG = MaskConfig(points=40)
 
@@ -77,7 +77,7 @@ def test_fewer_pixels_than_points_still_give_every_point() -> None:
 
 
 def test_a_simulated_gripper_is_followed_and_its_uncertainty_is_honest() -> None:
-    row = summary([measure(gripper_case("drawer-close-v3", 0, 7))["tracker"]])
+    row = summary([measure(simulated_gripper())["tracker"]])
     assert row["point_median_mm"] < 1.6 and row["point_p90_mm"] < 6
     assert row["step_median_mm"] < 1.2
     assert 0.5 < row["coverage_across"] < 0.9 and 0.5 < row["coverage_along"] < 0.9

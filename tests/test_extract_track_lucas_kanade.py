@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -13,10 +14,16 @@ from extract.steps import DepthMaps, Shot, Tracks
 from extract.track.chaining import carry, query_frame, query_points
 from extract.track.lucas_kanade import LucasKanade, LucasKanadeConfig
 from pipeline.errors import UserError
-from tests.benchmarks.mask_cases import gripper_case
+from tests.benchmarks.mask_cases import Case, gripper_case
 from tests.test_extract_mask_tracker import CAMERA, FRAMES, Box, render, solid, truth
 
 COUNT = 60
+
+
+@cache
+def simulated_gripper() -> Case:
+    """Rendered once for all tests; nobody changes it."""
+    return gripper_case("drawer-close-v3", 0, 7)
 
 
 def filmed(
@@ -59,7 +66,7 @@ def test_a_moving_and_turning_box_is_followed_to_a_pixel_without_depth() -> None
 
 
 def test_the_comparison_with_the_query_frame_takes_out_drift() -> None:
-    case = gripper_case("drawer-close-v3", 0, 7)
+    case = simulated_gripper()
     shot, masks = Shot(case.frames, case.camera), [frame.mask for frame in case.frames]
     off = []
     for anchor in (True, False):
@@ -138,7 +145,7 @@ def test_lost_points_move_with_their_neighbours_affine_motion() -> None:
 
 
 def test_a_simulated_gripper_is_tracked_and_lifted() -> None:
-    case = gripper_case("drawer-close-v3", 0, 7)
+    case = simulated_gripper()
     shot = Shot(case.frames, case.camera)
     masks = [frame.mask for frame in case.frames]
     tracks = LucasKanade()(shot, masks, 100)

@@ -177,7 +177,7 @@ def test_weights_are_read_as_tensors_only(tmp_path: Path) -> None:
     torch.save(weights, tmp_path / "a.pth")
     for name in ("a.safetensors", "a.pth"):
         assert torch.equal(read_weights(tmp_path / name)["a"], weights["a"])
-    (tmp_path / "evil.pth").write_bytes(pickle.dumps(Path("/")))
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps(Path("/"), 2))
     torch.save({"a": Path("/")}, tmp_path / "object.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     for name, said in (
