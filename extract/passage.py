@@ -26,6 +26,7 @@ from extract.camera.tracks import BackgroundTracks
 from extract.config import ExtractConfig
 from extract.effector import Camera, EffectorTrack, Extractor, Sight
 from extract.gates import faults
+from extract.kinematics import kinematics
 from extract.rest import without_rest
 from extract.stretches import Stretch, stretches
 from pipeline.ahead import ahead
@@ -190,6 +191,7 @@ class Passage:
                 labels = self._reader.per_frame(name, indices)
                 assert labels is not None
                 arrays[name] = labels
+        quality = track.quality | kinematics(track.points, arrays["timestamps"]) | path.scores
         meta = ClipMeta(
             episode_id=episode.episode_id,
             group=episode.group,
@@ -206,7 +208,7 @@ class Passage:
             source_frames=indices.tolist(),
             extractor=self._extractor.name,
             weights_sha256=self._extractor.weights_sha256,
-            quality={name: round(value, 6) for name, value in (track.quality | path.scores).items()},
+            quality={name: round(value, 6) for name, value in quality.items()},
             simulated=episode.sidecar.simulated,
             action_spec=episode.sidecar.action_spec if episode.sidecar.labelled else None,
         )
