@@ -173,9 +173,9 @@ def normal_equations(sights: Sights, rig: Rig, priors: Priors) -> Normal:
     own_block = np.add.reduceat(weighted.transpose(0, 2, 1) @ own, heads)
     own_right = np.add.reduceat(np.einsum("mai,ma->mi", weighted, residual), heads)
     coupling = np.add.reduceat(jacobian.transpose(0, 2, 1) @ weighted, heads)
-    flat = (jacobian * weight[:, None, None]).reshape(-1, SHARED)
-    shared = flat.T @ jacobian.reshape(-1, SHARED)
-    right = flat.T @ residual.ravel()
+    # Long sums without BLAS, whose order of adding depends on the number of threads.
+    shared = np.einsum("mas,mat->st", jacobian * weight[:, None, None], jacobian)
+    right = np.einsum("mas,ma->s", jacobian, residual * weight[:, None])
 
     size, reach, spread = priors.size**-2, priors.reach**-2, priors.focal_spread**-2
     from_middle = rig.offsets_K3 - rig.middle_3

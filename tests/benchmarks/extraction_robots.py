@@ -213,7 +213,8 @@ def section(figures: dict[str, Any]) -> str:
         "the simulator's geometry), points on the gripper, all frames: first the median of each accepted episode, then "
         "its median and 95 % interval over episodes. Alone: every episode with unknown focal length; together: "
         f"{TOGETHER} episodes of one camera; known: alone, focal length given (256 pixels only). On gripper: share of "
-        "points; the rest ride on the wrist, on what is carried, or beside the outline. Covered: errors below the stored sigma.",
+        "points; the rest ride on the wrist, on what is carried, or beside the outline. Covered: errors below the "
+        "stored sigma.",
         "",
         "| pixels | solved | accepted | points, mm: median | 90th percentile of points, mm | within 15 mm | rejected "
         "ones, mm | focal length off, % | on gripper | covered across, along | box on gripper | ms/frame |",
