@@ -31,7 +31,7 @@ from extract.hand.skeleton import BONE_LENGTHS, BONES, JOINTS, LANDMARK_SPAN, PA
 class FitModel:
     """Noise of every term, one sigma. Set on simulated clips with seeds that no published figure uses.
 
-    ray: share of the hand's extent; of the wrist, which is no point on the hand, more. *_relative_z: metres, from the
+    ray: share of the hand's extent. *_relative_z: metres, from the
     base to the tip of thumb and fingers. sensed_relative_z: how much less they count at joints that a sensor measured.
     bone: metres. length: of single bones, size: of the whole hand, shares of what is usual. distance: share, of the
     palm's distance without a sensor. acceleration: m/s^2 sqrt(s) for every hand size/s^2 by which the palm is seen to
@@ -40,8 +40,8 @@ class FitModel:
     hands are taken for that restless. smooth, learn_lengths: switches, for comparisons.
     """
 
-    ray: float = 0.0375
-    wrist_ray: float = 0.03
+    ray: float = 0.023
+    wrist_ray: float = 0.023
     wrist_relative_z: float = 0.006
     thumb_relative_z: tuple[float, ...] = (0.006, 0.009, 0.012, 0.014)
     finger_relative_z: tuple[float, ...] = (0.002, 0.0036, 0.005, 0.006)

@@ -17,7 +17,7 @@ from extract.hand.observe import HandObservations, palm_distances
 from extract.hand.skeleton import PALM, PALM_SIZE, RADII
 
 ROOM = 1.5  # times a clip's usual sigma, see smoothed_away
-SHRINKING, USUAL_MISFIT, MISFITS = 0.09, -0.4, (-0.6, 1.4)  # see shrinkage
+SHRINKING, USUAL_MISFIT, MISFITS = 0.09, -0.75, (-0.4, 1.7)  # see shrinkage
 SHRINKING_S = 0.5  # one sigma of the time over which shrinkage is averaged, seconds
 GAP_ACCELERATION = 4.0  # m/s^2, of a hand that nobody looks at
 
@@ -40,9 +40,9 @@ class Weights:
     along: tuple[float, ...]
 
 
-IMAGE_ONLY = Weights(across=(-5.07, 0.76, 0.0, 0.55, 0.72, 0.0, 0.0), along=(-2.68, 0.34, 0.0, 0.81, 0.78, 0.0, 0.0))
+IMAGE_ONLY = Weights(across=(-4.78, 0.73, 0.02, 0.51, 0.84, 0.0, 0.0), along=(-2.5, 0.38, 0.0, 0.73, 0.73, 0.0, 0.0))
 WITH_SENSOR = Weights(
-    across=(-5.42, 0.27, 0.14, 0.38, 0.19, 0.25, 0.69), along=(-5.24, 0.18, 0.11, 0.56, 0.4, 0.52, 0.98)
+    across=(-5.42, 0.28, 0.14, 0.38, 0.18, 0.25, 0.69), along=(-5.23, 0.19, 0.12, 0.55, 0.39, 0.52, 0.97)
 )
 
 
