@@ -11,7 +11,12 @@ def build_extractor(kind: str, config: ExtractConfig) -> Extractor:
     if kind == "hand":
         from extract.hand.extractor import HandExtractor
 
-        return HandExtractor(config.hand)
+        if config.hand.depth is None:
+            return HandExtractor(config.hand)
+        from extract.gripper.steps import DEPTH
+        from extract.hand.learned import LearnedDepthHands
+
+        return LearnedDepthHands(config.hand, DEPTH[type(config.hand.depth)](config.hand.depth), config.hand.depth.name)
     if kind == "mask":
         from extract.mask.extractor import MaskExtractor
 

@@ -121,7 +121,7 @@ class Passage:
             small = cv2.resize(frame.image, self._size, interpolation=cv2.INTER_AREA)
             row = None
             if self._tracks is not None:
-                row = self._tracks.rows.pop(self._tracks.add(frame.image, frame.depth, sight.boxes))
+                row = self._tracks.take(self._tracks.add(frame.image, frame.depth, sight.boxes))
             yield Record(frame.index, small, sight, row)
 
     def _counted(self, records: Iterable[Record]) -> Iterator[Record]:
@@ -224,8 +224,7 @@ class Passage:
             return Path(track.world_from_camera_T44.astype(np.float32), "estimated", {})
         assert self._tracks is not None
         rows = [record.background for record in shown if record.background is not None]
-        zoom = float(self._tracks.scale_2.mean())
-        moved = estimate_camera_motion(rows, camera, self._config.camera_motion, zoom, "metric", None)
+        moved = estimate_camera_motion(rows, camera, self._tracks.config, self._tracks.zoom, "metric", None)
         scores = {"background_points": moved.points, "background_agreement": moved.inliers}
         if moved.kind != "unknown":
             scores["background_residual_px"] = moved.residual_px

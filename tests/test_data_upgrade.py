@@ -28,7 +28,7 @@ def write_version_1(path: Path, clips: list[Clip], **changes: Any) -> Path:
     return path
 
 
-def test_old_shards_are_refused_with_the_remedy_and_read_after_it(tmp_path: Path, make_clip: Callable[..., Clip]) -> None:
+def test_old_shards_are_refused_with_the_remedy_and_then_read(tmp_path: Path, make_clip: Callable[..., Clip]) -> None:
     clips = [make_clip(1), make_clip(2)]
     clips[1].arrays["world_from_camera"][3:, 0, 3] = 0.25
     old = write_version_1(tmp_path / "old.tar", clips)

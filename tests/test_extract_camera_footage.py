@@ -10,13 +10,14 @@ import pytest
 
 from data.geometry import invert_rigid, transform
 from data.video import frames, intrinsics_from_fov
+from extract.camera.config import CameraMotionConfig
 from extract.camera.tracks import BackgroundTracks
 from extract.effector import Camera
 
 
 @pytest.mark.parametrize("name", ["02_cups", "04_coffee", "05_default_juggle"])
 def test_people_who_move_do_not_unsettle_a_static_camera(footage: Path, name: str) -> None:
-    tracks = BackgroundTracks()
+    tracks = BackgroundTracks(CameraMotionConfig(relative=True))
     for _, _, image in frames(footage / f"human/sam2_gallery/{name}.mp4", None, (0, 70)):
         tracks.add(image, None, [])
     camera = Camera(intrinsics_from_fov(60, 1280, 720), (1280, 720), "assumed")
@@ -29,7 +30,7 @@ def test_depth_carried_along_the_path_of_a_head_worn_camera_meets_the_depth_meas
     """One frame per second. The path is judged by what it was not made from: the depth of whole later frames."""
     folder = footage / "rgbd/cerd_pour/pour_water_01"
     k = np.array([[682.8, 0, 640], [0, 682.8, 360], [0, 0, 1.0]])
-    tracks, depths = BackgroundTracks(), []
+    tracks, depths = BackgroundTracks(CameraMotionConfig(relative=True)), []
     for path in sorted((folder / "rgb_left").glob("*.jpg")):
         image = cv2.imread(str(path))
         depth = cv2.imread(str(folder / "depth_mm" / f"{path.stem}.png"), cv2.IMREAD_UNCHANGED)

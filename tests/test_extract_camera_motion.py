@@ -43,7 +43,7 @@ def walk() -> Filmed:
 
 
 def followed(filmed: Filmed, depth: bool, boxes: bool = True) -> BackgroundTracks:
-    tracks = BackgroundTracks()
+    tracks = BackgroundTracks(CameraMotionConfig(relative=True))
     for slot, image in enumerate(filmed.images):
         found = filmed.boxes[slot] if boxes else np.zeros((0, 4))
         assert tracks.add(image, filmed.depth[slot] if depth else None, found) == slot
@@ -131,7 +131,7 @@ def test_memory_of_a_frame_is_small(walk: Filmed) -> None:
 
 def test_nothing_to_hold_on_to_is_unknown_with_a_reason() -> None:
     camera = Camera(np.array([[300.0, 0, 160], [0, 300, 120], [0, 0, 1]]), (320, 240), "given")
-    tracks = BackgroundTracks()
+    tracks = BackgroundTracks(CameraMotionConfig(relative=True))
     for _ in range(10):
         tracks.add(np.full((240, 320, 3), 128, np.uint8), None, [])
     found = tracks.solve(camera, range(10))
@@ -144,7 +144,7 @@ def test_background_in_a_corner_is_no_background() -> None:
     rng = np.random.default_rng(0)
     sleeve = cv2.GaussianBlur(rng.integers(0, 255, (110, 90, 3), dtype=np.uint8), (5, 5), 1)
     camera = Camera(np.array([[300.0, 0, 160], [0, 300, 120], [0, 0, 1]]), (320, 240), "given")
-    tracks = BackgroundTracks()
+    tracks = BackgroundTracks(CameraMotionConfig(relative=True))
     for frame in range(16):
         image = np.full((240, 320, 3), 128, np.uint8)
         image[120:230, 10 + 3 * frame : 100 + 3 * frame] = sleeve
@@ -155,7 +155,7 @@ def test_background_in_a_corner_is_no_background() -> None:
 
 def test_a_cut_in_the_stretch_is_unknown(walk: Filmed) -> None:
     other = film(14, "walk", replace(SMALL, seconds=0.5))
-    tracks = BackgroundTracks()
+    tracks = BackgroundTracks(CameraMotionConfig(relative=True))
     for image, depth in [*zip(walk.images[:10], walk.depth[:10]), *zip(other.images, other.depth)]:  # noqa: B905
         tracks.add(image, depth, [])
     found = tracks.solve(walk.camera, range(20))
@@ -174,7 +174,7 @@ def test_a_jump_is_found_again_by_appearance() -> None:
     wall = np.clip(np.asarray(wall) / 3, 0, 255).astype(np.uint8)
     k = np.array([[300.0, 0, 160], [0, 300, 120], [0, 0, 1]])
     k_wall = np.array([[300.0, 0, 700], [0, 300, 700], [0, 0, 1]])
-    tracks, truth = BackgroundTracks(), []
+    tracks, truth = BackgroundTracks(CameraMotionConfig(relative=True)), []
     for frame in range(4):
         turn = Rotation.from_euler("yz", [14.0 * frame - 20, 6.0 * frame], degrees=True).as_matrix()
         view = cv2.warpPerspective(wall, k @ turn.T @ np.linalg.inv(k_wall), (320, 240))
@@ -189,7 +189,7 @@ def test_a_jump_is_found_again_by_appearance() -> None:
 
 def test_a_stretch_is_told_alike_before_and_after_more_is_seen(walk: Filmed) -> None:
     """Rows may be taken away and judged at once, as a stream does, or later, when the next frame has bridged a jump."""
-    tracks, rows = BackgroundTracks(), []
+    tracks, rows = BackgroundTracks(CameraMotionConfig(relative=True)), []
     for image, depth in zip(walk.images[:12], walk.depth[:12], strict=True):
         rows.append(tracks.rows.pop(tracks.add(image, depth, [])))
     asked = (walk.camera, tracks.config, float(tracks.scale_2.mean()), "metric", None)

@@ -28,8 +28,9 @@ class CameraMotionConfig(Settings):
         default=0.4, gt=0, le=1, description="Least share of followed points that must agree with one rigid background."
     )
     relative: bool = Field(
-        default=True,
-        description="Also solve moving cameras without depth, up to scale; false calls them unknown and saves time.",
+        default=False,
+        description="Also solve moving cameras without depth, up to an unknown scale. Clips are in metres and cannot "
+        "use such a path: false saves the time.",
     )
     min_inliers_relative: float = Field(
         default=0.75, gt=0, le=1, description="The same without depth, where a wrong path is harder to tell."

@@ -95,8 +95,17 @@ class BackgroundTracks:
         if missing := [slot for slot in wanted if slot not in self.rows]:
             kept = f"{min(self.rows)}..{max(self.rows)}" if self.rows else "none"
             raise KeyError(f"slot {missing[0]} is not among the frames kept ({kept})")
-        rows, zoom = [self.rows[slot] for slot in wanted], float(self.scale_2.mean())
-        return estimate_camera_motion(rows, camera, self.config, zoom, depth_scale, depth_sigma)
+        rows = [self.rows[slot] for slot in wanted]
+        return estimate_camera_motion(rows, camera, self.config, self.zoom, depth_scale, depth_sigma)
+
+    @property
+    def zoom(self) -> float:
+        """Pixels of the full picture per pixel of the small one."""
+        return float(self.scale_2.mean())
+
+    def take(self, slot: int) -> Row:
+        """Hands over what is kept of one frame, for ``estimate_camera_motion``; it is no longer kept here."""
+        return self.rows.pop(slot)
 
     def forget(self, before_slot: int) -> None:
         """Drops what is kept of earlier frames; stretches that begin there can no longer be solved."""

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from extract.depth.learned import DepthAnythingSettings, DepthProSettings
 from extract.depth.sensor import SensorDepthSettings
 from extract.detect.grounding_dino import GroundingDinoSettings
+from extract.detect.mediapipe import MediapipeSettings
 from extract.gates import Gate, Gates, merged
 from extract.gripper.given import GivenSettings
 from extract.lift.surface import SurfaceConfig
@@ -16,6 +17,7 @@ from extract.lift.unproject import UnprojectConfig
 from extract.robot.config import ProprioSettings
 from extract.robot.motion import MotionSettings
 from extract.segment.box import BoxSettings
+from extract.segment.landmarks import LandmarkMaskSettings
 from extract.segment.sam2 import Sam2Settings
 from extract.track.lucas_kanade import LucasKanadeConfig
 from extract.track.raft import RaftConfig
@@ -28,8 +30,8 @@ GATES: Gates = {
     "score": Gate(at_least=0.3),
 }
 
-Detect = GivenSettings | GroundingDinoSettings | MotionSettings | ProprioSettings
-Segment = GivenSettings | BoxSettings | Sam2Settings
+Detect = GivenSettings | MediapipeSettings | GroundingDinoSettings | MotionSettings | ProprioSettings
+Segment = GivenSettings | LandmarkMaskSettings | BoxSettings | Sam2Settings
 Track = LucasKanadeConfig | RaftConfig | TapirConfig
 Depth = SensorDepthSettings | DepthAnythingSettings | DepthProSettings
 Lift = UnprojectConfig | SurfaceConfig
@@ -43,10 +45,10 @@ class GripperConfig(Settings):
     """
 
     detect: Annotated[Detect, Field(discriminator="name")] = Field(
-        default=MotionSettings(), description="`motion`, `proprio`, `grounding-dino` or `given`."
+        default=MotionSettings(), description="`motion`, `proprio`, `mediapipe` (hands), `grounding-dino` or `given`."
     )
     segment: Annotated[Segment, Field(discriminator="name")] = Field(
-        default=BoxSettings(), description="`box`, `sam2` or `given`."
+        default=BoxSettings(), description="`box`, `landmarks` (of mediapipe), `sam2` or `given`."
     )
     track: Annotated[Track, Field(discriminator="name")] = Field(
         default=LucasKanadeConfig(), description="`lucas-kanade`, `raft` or `tapir`."

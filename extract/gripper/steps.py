@@ -11,12 +11,14 @@ import numpy as np
 from extract.depth.learned import DepthAnything, DepthAnythingSettings, DepthPro, DepthProSettings
 from extract.depth.sensor import SensorDepth, SensorDepthSettings
 from extract.detect.grounding_dino import GroundingDino, GroundingDinoSettings
+from extract.detect.mediapipe import Mediapipe, MediapipeSettings
 from extract.gripper.config import GripperConfig
 from extract.gripper.given import Given, GivenMask, GivenSettings
 from extract.lift.surface import Surface, SurfaceConfig
 from extract.lift.unproject import Unproject, UnprojectConfig
 from extract.robot.motion import MotionDetector, MotionSettings
 from extract.segment.box import Box, BoxSettings
+from extract.segment.landmarks import LandmarkMask, LandmarkMaskSettings
 from extract.segment.sam2 import Sam2, Sam2Settings
 from extract.steps import DepthAnchor, DepthSource, Detector, Lifter, Segmenter, Shot, Tracker
 from extract.track.lucas_kanade import LucasKanade, LucasKanadeConfig
@@ -25,10 +27,16 @@ from extract.track.tapir import Tapir, TapirConfig
 
 DETECT: dict[type, Callable[[Any], Any]] = {
     GivenSettings: Given,
+    MediapipeSettings: Mediapipe,
     GroundingDinoSettings: GroundingDino,
     MotionSettings: MotionDetector,
 }
-SEGMENT: dict[type, Callable[[Any], Any]] = {GivenSettings: GivenMask, BoxSettings: Box, Sam2Settings: Sam2}
+SEGMENT: dict[type, Callable[[Any], Any]] = {
+    GivenSettings: GivenMask,
+    LandmarkMaskSettings: LandmarkMask,
+    BoxSettings: Box,
+    Sam2Settings: Sam2,
+}
 TRACK: dict[type, Callable[[Any], Any]] = {LucasKanadeConfig: LucasKanade, RaftConfig: RaftChain, TapirConfig: Tapir}
 DEPTH: dict[type, Callable[[Any], Any]] = {
     SensorDepthSettings: SensorDepth,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
+from extract.depth.learned import DepthAnythingSettings, DepthProSettings
 from extract.gates import Gate, Gates, merged
 from pipeline.config import Settings
 
@@ -64,6 +65,11 @@ class HandConfig(Settings):
         ge=0,
         description="Relative one-sigma error of palm_size_m; 0.08 covers adults, 0.02 a hand that was measured. "
         "Widens sigma along the ray where the distance rests on the hand's size.",
+    )
+    depth: Annotated[DepthAnythingSettings | DepthProSettings, Field(discriminator="name")] | None = Field(
+        default=None,
+        description="A depth network where the episode has no sensor depth: `depth-anything` or `depth-pro`. null = "
+        "distance from the hand's size alone.",
     )
     use_sensor_depth: bool = Field(default=True, description="Use the depth image where the episode has one.")
     sensor_depth_sigma_m: float = Field(default=0.004, gt=0, description="Noise of the depth image, one sigma, metres.")

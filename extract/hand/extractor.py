@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -140,6 +141,12 @@ class HandExtractor:
     def gates(self) -> Mapping[str, Gate | None]:
         """Limits of the scores in EffectorTrack.quality."""
         return self.config.gates
+
+    def with_depth_noise(self, sigma_m: float) -> HandExtractor:
+        """The same for depth that is less sure than a sensor's, one sigma in metres."""
+        other = copy(self)
+        other.config = self.config.model_copy(update={"sensor_depth_sigma_m": sigma_m})
+        return other
 
     def look(self, frames: Iterable[Frame], camera: Camera | None = None) -> Iterator[HandSight]:
         """Hands in every frame of one video; keeps no image but the one before."""

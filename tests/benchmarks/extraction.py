@@ -21,7 +21,7 @@ from typing import Any
 from pipeline.atomic import write_bytes, write_json
 
 PAGE = Path("docs/results/extraction.md")
-PARTS = ("hands", "masks", "robots", "camera", "trust")
+PARTS = ("hands", "masks", "boxes", "depth", "robots", "camera", "trust")
 
 HEAD = """# Extraction: accuracy and trust
 

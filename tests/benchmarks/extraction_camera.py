@@ -28,6 +28,7 @@ from data.geometry import invert_rigid, transform
 from data.simulation.handheld import CameraPath, HandheldSettings, noisy_depth, write_handheld
 from data.simulation.write import DEPTH_UNIT_M, is_finished
 from data.video import frames, intrinsics_from_fov
+from extract.camera.config import CameraMotionConfig
 from extract.camera.motion import CameraMotion
 from extract.camera.tracks import BackgroundTracks
 from extract.effector import Camera
@@ -95,7 +96,7 @@ def _read(path: Path) -> Clip:
 
 
 def _scored(clip: Clip, mode: str) -> dict[str, Any]:
-    rng, tracks, spent = np.random.default_rng(0), BackgroundTracks(), []
+    rng, tracks, spent = np.random.default_rng(0), BackgroundTracks(CameraMotionConfig(relative=True)), []
     for index, _, image in frames(clip.path, None, None):
         depth = clip.arrays["depth"][index] * np.float32(DEPTH_UNIT_M) if mode != "colour alone" else None
         if depth is not None and mode == "noisy depth":
@@ -157,7 +158,7 @@ def _real(folder: Path) -> Iterator[dict[str, Any]]:
         shown = [Frame(*frame) for frame in frames(path, None, (0, REAL_FRAMES))]
         size = (shown[0].image.shape[1], shown[0].image.shape[0])
         camera = Camera(intrinsics_from_fov(60, *size), size, "assumed")
-        tracks, spent = BackgroundTracks(), []
+        tracks, spent = BackgroundTracks(CameraMotionConfig(relative=True)), []
         for frame, hands in HandFinder(HandConfig())(shown, camera):
             started = time.thread_time()
             tracks.add(frame.image, None, [hand.box_4 for hand in hands])
@@ -171,7 +172,7 @@ def _head_worn(folder: Path) -> dict[str, Any]:
     """A head-worn stereo camera at 1 Hz: depth measured in one frame is carried along the path and compared with the
     depth measured in the others. Intrinsics as the disparity implies them."""
     k = np.array([[682.8, 0, 640], [0, 682.8, 360], [0, 0, 1.0]])
-    tracks, depths = BackgroundTracks(), []
+    tracks, depths = BackgroundTracks(CameraMotionConfig(relative=True)), []
     for path in sorted((folder / "rgb_left").glob("*.jpg")):
         depth = cv2.imread(str(folder / "depth_mm" / f"{path.stem}.png"), cv2.IMREAD_UNCHANGED)
         image = cv2.imread(str(path))
