@@ -79,7 +79,6 @@ class EffectorTrack:
     camera: Camera | None = None
     world_from_camera_T44: np.ndarray | None = None
 
-
     def part(self, frames: slice) -> EffectorTrack:
         """The same effector in some of the frames; scores stay those of the whole."""
         per_frame = ("frame_slots", "points", "visible", "sigma", "confidence", "opening")

@@ -53,7 +53,7 @@ def main() -> None:
             folder = (arguments.cache or Path(temporary)) / part
             folder.mkdir(parents=True, exist_ok=True)
             figures[part] = {
-                "figures": _module(part).measure(folder),
+                "figures": _measured(part, folder),
                 "seconds": round(time.perf_counter() - began),
                 "date": datetime.date.today().isoformat(),
                 "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, no GPU used",
@@ -62,6 +62,13 @@ def main() -> None:
             if arguments.json:
                 write_json(arguments.json, figures)
     write_bytes(PAGE, page(figures).encode())
+
+
+def _measured(part: str, folder: Path) -> dict[str, Any]:
+    footage = os.environ.get("KINECLOUD_FOOTAGE")
+    if part == "trust":
+        return _module(part).measure(folder, footage=Path(footage) if footage else None)
+    return _module(part).measure(folder)
 
 
 def page(figures: dict[str, Any]) -> str:
