@@ -38,8 +38,10 @@ def _moving(points_TN3: np.ndarray, times_T: np.ndarray, rest_m: float) -> np.nd
     One depth for all frames: errors of depth must not look like motion.
     """
     across_TN2 = points_TN3[..., :2] / points_TN3[..., 2:] * np.median(points_TN3[..., 2])
-    first = np.searchsorted(times_T, times_T - WITHIN_S / 2)
+    slots = np.arange(len(times_T))  # at low frame rates, the next frame at least
+    first = np.minimum(np.searchsorted(times_T, times_T - WITHIN_S / 2), np.maximum(slots - 1, 0))
     last = np.searchsorted(times_T, times_T + WITHIN_S / 2, side="right") - 1
+    last = np.maximum(last, np.minimum(slots + 1, slots[-1]))
     moved_TN = np.linalg.norm(across_TN2[last] - across_TN2[first], axis=-1)
     # There and back within the second is motion too.
     moved_TN = np.maximum(moved_TN, np.linalg.norm(across_TN2 - across_TN2[first], axis=-1))

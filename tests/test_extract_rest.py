@@ -63,3 +63,10 @@ def test_depth_noise_along_the_ray_is_not_motion() -> None:
 def test_rest_can_be_kept() -> None:
     track, times = track_of(cloud(200))
     assert without_rest(track, times, ClipSettings(rest_s=None)) == ([track], [])
+
+
+def test_frames_a_second_apart_still_show_motion() -> None:
+    points = cloud(12)
+    points[..., 0] += 0.05 * np.arange(12)[:, None]
+    track, _ = track_of(points)
+    assert without_rest(track, np.arange(12.0), ClipSettings())[1] == []
