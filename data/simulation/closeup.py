@@ -107,7 +107,7 @@ def _seen_from(viewpoint: tuple[float, float], side: str, centre_3: np.ndarray, 
     down /= np.linalg.norm(down)
     ray_from_hand = Rotation.from_matrix(np.stack([np.cross(down, -to_camera), down, -to_camera]))
     # The line of sight goes through the hand, not along the optical axis.
-    camera_from_ray, _ = Rotation.align_vectors([centre_3 / np.linalg.norm(centre_3)], [[0.0, 0.0, 1.0]])
+    camera_from_ray = Rotation.align_vectors([centre_3 / np.linalg.norm(centre_3)], [[0.0, 0.0, 1.0]])[0]
     return camera_from_ray * Rotation.from_euler("z", roll) * ray_from_hand
 
 
