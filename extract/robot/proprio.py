@@ -1,7 +1,7 @@
 """Grippers of robots that recorded where their end-effector was, in videos of a camera that nobody calibrated.
 
 The recorded path, seen by the camera, is a calibration target of known size: what moves in the picture as the recorded
-poses say is the effector, and its motion tells the camera (see ``solve``). No network, no depth sensor; metric.
+poses say is the effector, and its motion tells the camera (see ``solve.py``). No network, no depth sensor; metric.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import numpy as np
 from data.episode import Frame
 from extract.effector import Camera, EffectorTrack, Extraction
 from extract.robot.config import ProprioSettings
-from extract.robot.solve import Ridden, Solved, solve
+from extract.robot.judge import Ridden, Solved
+from extract.robot.solve import solve
 from extract.segments import split_at_gaps
 from extract.steps import BoxDetection, Detection, Shot
 

@@ -24,9 +24,10 @@ import cv2
 import numpy as np
 
 from extract.robot.config import ProprioSettings
+from extract.robot.judge import Ridden, Solved
 from extract.robot.motion import MotionDetector, MotionSettings
 from extract.robot.proprio import ridden_boxes
-from extract.robot.solve import Ridden, Solved, solve
+from extract.robot.solve import solve
 from extract.steps import BoxDetection, Shot
 from pipeline.atomic import write_json
 from tests.benchmarks.robot_cases import RobotCase, robot_case
