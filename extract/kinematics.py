@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from extract.gates import Gate
+
+# People throw faster, and industrial arms may; nobody manipulates things at this pace.
+MOTION_GATES = {"speed": Gate(at_most=4.0), "acceleration": Gate(at_most=60.0)}
 LAG_S = 0.1  # shorter steps show the noise of positions
 
 

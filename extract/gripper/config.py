@@ -12,6 +12,7 @@ from extract.detect.grounding_dino import GroundingDinoSettings
 from extract.detect.mediapipe import MediapipeSettings
 from extract.gates import Gate, Gates, merged
 from extract.gripper.given import GivenSettings
+from extract.kinematics import MOTION_GATES
 from extract.lift.surface import SurfaceConfig
 from extract.lift.unproject import UnprojectConfig
 from extract.robot.config import ProprioSettings
@@ -28,6 +29,7 @@ GATES: Gates = {
     "visible": Gate(at_least=0.1),
     "measured": Gate(at_least=0.4),
     "score": Gate(at_least=0.3),
+    **MOTION_GATES,
 }
 
 Detect = GivenSettings | MediapipeSettings | GroundingDinoSettings | MotionSettings | ProprioSettings

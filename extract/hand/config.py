@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from extract.depth.learned import DepthAnythingSettings, DepthProSettings
 from extract.gates import Gate, Gates, merged
+from extract.kinematics import MOTION_GATES
 from pipeline.config import Settings
 
 # Chosen on clips that were made bad on purpose, with other seeds than the published ones: docs/results/extraction.md.
@@ -20,6 +21,7 @@ GATES = {
     "sensed": Gate(at_least=0.7),
     "depth_jump": Gate(at_most=0.1),
     "depth_by_size": Gate(at_least=-0.3, at_most=0.13),
+    **MOTION_GATES,
 }
 
 

@@ -7,10 +7,12 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from extract.gates import Gate, Gates, merged
+from extract.kinematics import MOTION_GATES
 from pipeline.config import Settings
 
 GATES: Gates = {
     "visible": Gate(at_least=0.1),
+    **MOTION_GATES,
 }
 
 
