@@ -107,7 +107,7 @@ def in_front(track: Track, episode: Episode, middle: np.ndarray) -> bool:
 
 
 def sights_of(tracks: Sequence[Track], episodes: Sequence[Episode]) -> Sights:
-    """The measurements of all tracks in the frames that are adjusted; in all frames where those are fewer than three."""
+    """The measurements of all tracks in the frames that are adjusted; in all where those are fewer than three."""
     first = np.cumsum([0] + [len(episode.poses) for episode in episodes])
     pixels, pose, owner = [], [], []
     for number, track in enumerate(tracks):
