@@ -46,7 +46,7 @@ find_python() {
 
 python=$(find_python)
 wanted=$(cat requirements.txt pipeline/install.sh | sha256sum | cut -c1-16)
-wanted_dev=$(sha256sum requirements-dev.txt | cut -c1-16)
+wanted_dev=$(cat requirements-dev.txt pipeline/install.sh | sha256sum | cut -c1-16)
 mark=.venv/kinecloud-installed
 mark_dev=.venv/kinecloud-installed-dev
 
@@ -62,5 +62,7 @@ fi
 if [ "$dev" = 1 ] && [ "$(cat $mark_dev 2>/dev/null)" != "$wanted_dev" ]; then
     system_packages
     .venv/bin/python -m pip install -qq --disable-pip-version-check -r requirements-dev.txt
+    # RAFT's network, for its test: in a folder of its own (tests/beside_torchvision.py says why)
+    .venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps --upgrade --target .venv/torchvision torchvision==0.28.0
     echo "$wanted_dev" >$mark_dev
 fi

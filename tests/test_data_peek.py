@@ -74,8 +74,7 @@ def test_odd_sides_and_one_frame_make_a_video(tmp_path: Path, make_clip: MakeCli
 
 
 def test_the_recording_holds_points_camera_pictures_and_quality(shard: Path, clip: Clip, tmp_path: Path) -> None:
-    pytest.importorskip("rerun")
-    from rerun.chunk import RrdReader  # pyright: ignore[reportMissingImports]
+    from rerun.chunk import RrdReader
 
     peek(shard, clip.key, tmp_path / "look.png", tmp_path / "look.rrd")
     tables = {}

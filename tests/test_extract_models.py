@@ -16,6 +16,7 @@ from extract.models import INDEX, WEIGHTS, exact_inference, find_checkpoint
 from extract.preprocess import pixel_values
 from extract.segment.sam2 import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.errors import UserError
+from tests.beside_torchvision import run_beside_torchvision
 from tests.tiny_models import make_shot, rewrite_json, tiny_grounding_dino
 
 
@@ -27,14 +28,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def checkpoint(whole: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "copy"))
-
-
-def _torchvision_works() -> bool:
-    try:
-        import torchvision  # pyright: ignore # noqa: F401
-    except (ImportError, RuntimeError):  # a build for another torch fails while it registers its operators
-        return False
-    return True
 
 
 def settings(checkpoint: Path | str, **values: Any) -> GroundingDinoSettings:
@@ -144,28 +137,32 @@ def test_networks_run_on_one_thread_without_gradients_and_leave_the_setting_as_i
         torch.set_num_threads(threads)
 
 
-@pytest.mark.skipif(not _torchvision_works(), reason="torchvision is not installed, or not for this torch")
-def test_pictures_are_prepared_as_by_the_networks_own_processors() -> None:
-    import torch
+def noise_picture() -> np.ndarray:
+    """u8 [480,640,3], smooth."""
+    return cv2.resize(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8), (640, 480))
+
+
+def prepared_by_processors(folder: Path) -> None:
+    """``noise_picture`` by the image processors of transformers, as .npy [1,3,h,w]."""
     from transformers import DepthProImageProcessor, Sam2ImageProcessor
 
-    image = cv2.resize(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8), (640, 480))
-    half = (0.5, 0.5, 0.5)
+    for name, processor in (("sam2", Sam2ImageProcessor()), ("depth_pro", DepthProImageProcessor())):
+        prepared = processor(images=noise_picture(), return_tensors="pt")["pixel_values"]
+        np.save(folder / f"{name}.npy", prepared.numpy())
+
+
+def test_pictures_are_prepared_as_by_the_networks_own_processors(tmp_path: Path) -> None:
+    import torch
+
+    run_beside_torchvision(prepared_by_processors, tmp_path)
+    half, one_grey_level = (0.5, 0.5, 0.5), 1.02 / 255 / min(IMAGENET_STD)
     cases = (
-        (
-            Sam2ImageProcessor(),
-            IMAGENET_MEAN,
-            IMAGENET_STD,
-            1024,
-            True,
-            1.02 / 255 / min(IMAGENET_STD),
-        ),  # one grey level
-        (DepthProImageProcessor(), half, half, 1536, False, 1e-5),
+        ("sam2", IMAGENET_MEAN, IMAGENET_STD, 1024, True, one_grey_level),
+        ("depth_pro", half, half, 1536, False, 1e-5),
     )
-    for processor, mean, std, side, antialias, tolerance in cases:
-        theirs = processor(images=image, return_tensors="pt")["pixel_values"]
-        ours = pixel_values([image], (side, side), {}, mean, std, torch.zeros(1), antialias)
-        assert (theirs - ours).abs().max() < tolerance
+    for name, mean, std, side, antialias, tolerance in cases:
+        ours = pixel_values([noise_picture()], (side, side), {}, mean, std, torch.zeros(1), antialias).numpy()
+        assert np.abs(np.load(tmp_path / f"{name}.npy") - ours).max() < tolerance
 
 
 def test_half_precision_runs(checkpoint: Path) -> None:

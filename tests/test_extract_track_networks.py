@@ -6,9 +6,10 @@ coordinate, window and batch must be right for its tracks to be.
 
 from __future__ import annotations
 
-import importlib.util
 import pickle
+import sys
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -17,10 +18,11 @@ import pytest
 from data.episode import Frame
 from extract.effector import Camera
 from extract.steps import Shot, Tracks
-from extract.track.dense import DenseChain
-from extract.track.raft import RaftChain, RaftConfig, read_weights
+from extract.track.dense import MARGIN, DenseChain
+from extract.track.raft import RaftChain, RaftConfig, RaftFlow, read_weights
 from extract.track.tapir import Tapir, TapirConfig
 from pipeline.errors import UserError
+from tests.beside_torchvision import run_beside_torchvision
 
 CAMERA = Camera(np.array([[200.0, 0, 80], [0, 200, 60], [0, 0, 1]]), (160, 120), "given")
 COUNT, FRAMES = 40, 21
@@ -191,26 +193,96 @@ def test_weights_are_read_as_tensors_only(tmp_path: Path) -> None:
         RaftChain(RaftConfig(checkpoint=tmp_path / "none.pth"))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torchvision") is not None, reason="torchvision is installed")
-def test_without_torchvision_raft_says_what_to_install(tmp_path: Path) -> None:
+def test_without_torchvision_raft_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     torch.save({"a": torch.zeros(1)}, tmp_path / "raft.pth")
+    monkeypatch.setitem(sys.modules, "torchvision", None)  # wherever the tests run, it cannot be imported
     with pytest.raises(UserError, match=r"pip install torchvision==0\.28\.0"):
         RaftChain(RaftConfig(checkpoint=tmp_path / "raft.pth"))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torchvision") is None, reason="torchvision is not installed")
-def test_raft_with_random_weights_runs_and_is_deterministic(tmp_path: Path) -> None:
-    import torch
-    from torchvision.models.optical_flow import raft_small  # pyright: ignore[reportMissingImports]
+# What the networks of these files say: each update moves the flow by so many cells of 8 pixels, along columns and rows.
+STEPS = {"once": (0.015, -0.01), "twice": (0.03, -0.02)}
+UPDATES = 2
 
-    torch.manual_seed(0)
-    torch.save(raft_small().state_dict(), tmp_path / "raft.pth")
-    config = RaftConfig(checkpoint=tmp_path / "raft.pth", size="small", side_px=128, updates=2)
+
+def raft_runs(folder: Path) -> None:
+    """torchvision's networks of random weights, saved to files and run by ``RaftChain``; tracks and flow as .npy."""
+    import torch
+    from safetensors.torch import save_file
+    from torchvision.models import optical_flow  # pyright: ignore[reportMissingImports]
+
     shot, masks, _ = blob()
-    shot, masks = Shot(shot.frames[:4], CAMERA), masks[:4]
-    first, second = (RaftChain(config)(shot, masks, COUNT) for _ in range(2))
-    assert np.isfinite(first.pixels_TN2).all() and first.pixels_TN2.tobytes() == second.pixels_TN2.tobytes()
+    still = Shot([Frame(number, number / 20, shot.frames[FRAMES // 2].image) for number in range(5)], CAMERA)
+    moving, masks_moving = Shot(shot.frames[8:13], CAMERA), masks[8:13]
+
+    def chained(path: Path, shot: Shot, masks: list[np.ndarray | None], size: Literal["small", "large"]) -> np.ndarray:
+        config = RaftConfig(checkpoint=path, size=size, side_px=128, updates=UPDATES, batch=3, device="cpu")
+        chain = RaftChain(config)
+        assert list(chain.weights_sha256) == [path.name]
+        return chain(shot, masks, COUNT).pixels_TN2
+
+    for size in ("small", "large"):
+        for name, step in STEPS.items():
+            torch.manual_seed(0)
+            network = getattr(optical_flow, f"raft_{size}")()
+            last = network.update_block.flow_head.conv2
+            last.weight.data.zero_()
+            last.bias.data = torch.tensor(step)
+            save_file(network.state_dict(), folder / f"{size}_{name}.safetensors")
+            tracks = chained(folder / f"{size}_{name}.safetensors", still, [masks[FRAMES // 2]] * 5, size)
+            np.save(folder / f"{size}_{name}.npy", tracks)
+
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        network = optical_flow.raft_small().eval()
+        save_file(network.state_dict(), folder / f"random_{seed}.safetensors")
+        torch.save(network.state_dict(), folder / f"random_{seed}.pth")
+        for kind in ("safetensors", "pth"):
+            tracks = chained(folder / f"random_{seed}.{kind}", moving, masks_moving, "small")
+            np.save(folder / f"random_{seed}_{kind}.npy", tracks)
+
+    pictures = np.stack([frame.image for frame in moving.frames])
+    torchvisions_own = optical_flow.Raft_Small_Weights.C_T_V2.transforms()
+    tensors = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+    padded = torch.nn.functional.pad(tensors, (0, 0, 4, 4))  # RAFT takes no side below 128
+    with torch.inference_mode():
+        expected = network(*torchvisions_own(padded[:2], padded[2:4]), num_flow_updates=UPDATES)[-1]
+    first, second = (padded[part].permute(0, 2, 3, 1).numpy() for part in (slice(0, 2), slice(2, 4)))
+    np.save(folder / "flow_expected.npy", expected.permute(0, 2, 3, 1).numpy())
+    np.save(folder / "flow.npy", RaftFlow(network, "cpu", UPDATES)(first, second))
+
     with pytest.raises(UserError, match="no weights of torchvision's raft_large"):
-        RaftChain(RaftConfig(checkpoint=tmp_path / "raft.pth"))
+        RaftChain(RaftConfig(checkpoint=folder / "random_0.pth"))
+
+
+@pytest.fixture(scope="module")
+def raft(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    """What ``raft_runs`` left, by name."""
+    folder = tmp_path_factory.mktemp("raft")
+    run_beside_torchvision(raft_runs, folder)
+    return {path.stem: np.load(path) for path in folder.glob("*.npy")}
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_raft_moves_points_as_the_weights_in_the_file_say(raft: dict[str, np.ndarray], size: str) -> None:
+    side = 2 * 16 * (1 + 2 * MARGIN)  # of the square around the disc, which has a radius of 16 pixels
+    for name, step in STEPS.items():
+        moved = raft[f"{size}_{name}"] - raft[f"{size}_{name}"][2]
+        away_T = np.abs(np.arange(5) - 2)  # links from the query frame, in the middle; flow is the same both ways
+        expected = away_T[:, None, None] * np.array(step) * 8 * UPDATES * side / 128
+        assert np.abs(moved - expected).max() < 1e-3 * np.abs(expected).max()
+
+
+def test_raft_with_random_weights_is_finite_and_deterministic(raft: dict[str, np.ndarray]) -> None:
+    for seed in (0, 1):
+        tracks = raft[f"random_{seed}_safetensors"]
+        assert tracks.shape == (5, COUNT, 2) and np.isfinite(tracks).all()
+        assert np.array_equal(tracks, raft[f"random_{seed}_pth"])
+    assert np.abs(raft["random_0_pth"] - raft["random_1_pth"]).max() > 0.01
+
+
+def test_raft_prepares_pictures_as_torchvision_does(raft: dict[str, np.ndarray]) -> None:
+    assert raft["flow"].shape == (2, 128, 160, 2) and np.ptp(raft["flow"]) > 0.01
+    assert np.allclose(raft["flow"], raft["flow_expected"], rtol=0, atol=1e-4)
