@@ -138,8 +138,8 @@ def test_networks_run_on_one_thread_without_gradients_and_leave_the_setting_as_i
 
 
 def noise_picture() -> np.ndarray:
-    """u8 [480,640,3], smooth."""
-    return cv2.resize(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8), (640, 480))
+    """u8 [900,2000,3]: made smaller along one side and larger along the other."""
+    return cv2.resize(np.random.default_rng(0).integers(0, 256, (300, 1000, 3), dtype=np.uint8), (2000, 900))
 
 
 def prepared_by_processors(folder: Path) -> None:
