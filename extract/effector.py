@@ -32,6 +32,11 @@ class Camera:
         """Mean of fx and fy, pixels."""
         return float(self.intrinsics_33[0, 0] + self.intrinsics_33[1, 1]) / 2
 
+    def scaled(self, image_size: tuple[int, int]) -> Camera:
+        """The same camera for pictures of another size."""
+        new_from_old = np.diag([image_size[0] / self.image_size[0], image_size[1] / self.image_size[1], 1.0])
+        return Camera(new_from_old @ self.intrinsics_33, image_size, self.origin)
+
     def project(self, points_3: np.ndarray) -> np.ndarray:
         """[..., 3] metres in the camera frame -> [..., 2] pixels."""
         uvw = points_3 @ self.intrinsics_33.T

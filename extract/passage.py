@@ -32,6 +32,7 @@ from extract.stretches import Stretch, stretches
 from pipeline.ahead import ahead
 
 FRAMES_AHEAD = 16
+LARGE_PX = 960  # longer side from which pictures are halved before anything but detection looks at them
 STRIP = 4  # frames side by side in the picture of a clip
 ALIVE_EVERY = 100  # frames between signs of life
 
@@ -118,11 +119,12 @@ class Passage:
         frames = ahead(self._reader.frames(self._config.rate_hz), FRAMES_AHEAD)
         for sight in self._extractor.look(noted(frames), self._camera):
             frame = waiting.popleft()
-            small = cv2.resize(frame.image, self._size, interpolation=cv2.INTER_AREA)
+            half = _halved(frame.image)
             row = None
             if self._tracks is not None:
-                row = self._tracks.take(self._tracks.add(frame.image, frame.depth, sight.boxes))
-            yield Record(frame.index, small, sight, row)
+                scale = np.tile(np.array(half.shape[1::-1]) / frame.image.shape[1::-1], 2)
+                row = self._tracks.take(self._tracks.add(half, frame.depth, sight.boxes * scale))
+            yield Record(frame.index, cv2.resize(half, self._size, interpolation=cv2.INTER_AREA), sight, row)
 
     def _counted(self, records: Iterable[Record]) -> Iterator[Record]:
         self._middle: bytes | None = None
@@ -171,7 +173,6 @@ class Passage:
         episode, shown = self._episode, [records[slot] for slot in track.frame_slots]
         camera = track.camera or self._camera
         indices = np.array([record.index for record in shown])
-        image_from_video = np.diag([self._size[0] / episode.width, self._size[1] / episode.height, 1.0])
         opening = self._reader.per_frame("opening", indices)
         path = self._path(track, shown, camera)
         arrays: dict[str, np.ndarray] = {
@@ -180,7 +181,7 @@ class Passage:
             "sigma": track.sigma.astype(np.float32),
             "confidence": track.confidence.astype(np.float32),
             "timestamps": np.array([record.time for record in shown]),
-            "intrinsics": (image_from_video @ camera.intrinsics_33).astype(np.float32),
+            "intrinsics": camera.scaled(self._size).intrinsics_33.astype(np.float32),
             "world_from_camera": path.world_from_camera_T44,
             "opening": (track.opening if opening is None else opening).astype(np.float32),
         }
@@ -224,7 +225,8 @@ class Passage:
             return Path(track.world_from_camera_T44.astype(np.float32), "estimated", {})
         assert self._tracks is not None
         rows = [record.background for record in shown if record.background is not None]
-        moved = estimate_camera_motion(rows, camera, self._tracks.config, self._tracks.zoom, "metric", None)
+        halved = camera.scaled(_half_size(camera.image_size))
+        moved = estimate_camera_motion(rows, halved, self._tracks.config, self._tracks.zoom, "metric", None)
         scores = {"background_points": moved.points, "background_agreement": moved.inliers}
         if moved.kind != "unknown":
             scores["background_residual_px"] = moved.residual_px
@@ -232,6 +234,17 @@ class Passage:
         kind = "unknown" if moved.scale == "relative" else moved.kind
         poses = moved.world_from_camera_T44 if kind == "estimated" else np.tile(np.eye(4), (len(rows), 1, 1))
         return Path(poses.astype(np.float32), kind, scores)
+
+
+def _half_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Half of a large picture's (width, height): enough to follow the background, and quickly made."""
+    return (size[0] // 2, size[1] // 2) if max(size) >= LARGE_PX else size
+
+
+def _halved(image_HW3: np.ndarray) -> np.ndarray:
+    height, width = image_HW3.shape[:2]
+    size = _half_size((width, height))
+    return image_HW3 if size == (width, height) else cv2.resize(image_HW3, size, interpolation=cv2.INTER_AREA)
 
 
 def camera_of(episode: Episode, assumed_fov_deg: float) -> Camera:

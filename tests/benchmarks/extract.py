@@ -36,7 +36,7 @@ from pipeline.config import Config
 from pipeline.workers import run_tasks
 
 FOOTAGE = "KINECLOUD_FOOTAGE"
-STRETCH_FRAMES = 150  # videos are handed out in stretches of this length, so that no process is left with a long one
+TURNS = 4  # how often each video is taken
 RATE_HZ = 20.0
 MAX_HANDS = 2
 
@@ -73,12 +73,11 @@ class BareLoop:
         )
         reader: Any = decord.VideoReader(str(task.episode.path), num_threads=1)
         times = np.asarray(reader.get_frame_timestamp(range(len(reader))))[:, 0]
-        first, last = task.episode.sidecar.frame_range or (0, len(times))
-        chosen = first + select(times[first:last], RATE_HZ)
+        chosen = select(times, RATE_HZ)
         with vision.HandLandmarker.create_from_options(options) as landmarker:
             for index in chosen:
                 image = Image(image_format=ImageFormat.SRGB, data=reader[int(index)].asnumpy())
-                landmarker.detect_for_video(image, round(1000 * times[index]))
+                landmarker.detect_for_video(image, round(1000 * float(times[index])))
         return len(chosen)
 
 
@@ -116,17 +115,15 @@ def indexed(videos: Path, out: Path, **extract: Any) -> Config:
 
 
 def gather(folder: Path) -> None:
-    """The videos to measure with, each in stretches of equal length (links and sidecars)."""
+    """The videos to measure with, each several times under other names, so that starting up weighs little."""
     folder.mkdir()
     named = os.environ.get(FOOTAGE)
     sources = sorted((Path(named) / "human").rglob("*.mp4")) if named else _rendered(folder.parent / "rendered")
-    for source in sources:
-        (folder / source.name).symlink_to(source)
-        with av.open(str(source)) as container:
-            frames = sum(packet.pts is not None for packet in container.demux(container.streams.video[0]))
-        ends = [*range(STRETCH_FRAMES, frames - STRETCH_FRAMES // 2, STRETCH_FRAMES), frames]
-        stretches = [{"frame_range": [start, end]} for start, end in zip([0, *ends], ends, strict=False)]
-        (folder / source.name).with_suffix(".json").write_text(json.dumps(stretches))
+    for turn in range(TURNS):
+        for source in sources:
+            link = folder / f"{source.stem}-{turn}.mp4"
+            link.symlink_to(source)
+            link.with_suffix(".json").write_text(json.dumps({"group": link.stem}))
 
 
 def _rendered(folder: Path) -> list[Path]:
