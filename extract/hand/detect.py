@@ -129,9 +129,9 @@ class HandDetector:
 
     def _detect(self, image_HW3: np.ndarray, time_s: float) -> list[Detection]:
         followed = [landmarker for landmarker in self._landmarkers if landmarker.hand is not None]
-        found, changes = [], []
+        found, changes, picture = [], [], Picture(image_HW3)
         for landmarker in followed:
-            before, hand = landmarker.hand, landmarker.follow(image_HW3, time_s)
+            before, hand = landmarker.hand, landmarker.follow(picture, time_s)
             if before is not None and hand is not None:
                 found.append(hand)
                 changes.append(change(before, hand))
@@ -151,6 +151,36 @@ class HandDetector:
                 break
             found.append(hand)
         return found
+
+
+class Picture:
+    """A picture as MediaPipe takes it, copied once however many landmarkers look at it."""
+
+    def __init__(self, image_HW3: np.ndarray):
+        self._image_HW3 = image_HW3
+
+    @cached_property
+    def image(self) -> Any:
+        from mediapipe import Image, ImageFormat
+
+        return Image(image_format=ImageFormat.SRGB, data=np.ascontiguousarray(self._image_HW3))
+
+    def detections(self, result: Any) -> list[Detection]:
+        """What a landmarker found in it."""
+        height, width = self._image_HW3.shape[:2]
+        return [
+            Detection(
+                # The Tasks API of 1.x names the person's own side in an unmirrored image; older ones were mirrored.
+                side=str(handedness[0].category_name).lower(),
+                score=float(handedness[0].score),
+                landmarks_px=np.array([[p.x * width, p.y * height] for p in landmarks]),
+                world_m=np.array([[p.x, p.y, p.z] for p in world]),
+                depth_px=np.array([p.z * width for p in landmarks]),
+            )
+            for handedness, landmarks, world in zip(
+                result.handedness, result.hand_landmarks, result.hand_world_landmarks, strict=True
+            )
+        ]
 
 
 class _Landmarker:
@@ -175,30 +205,31 @@ class _Landmarker:
     def close(self) -> None:
         self._landmarker.close()
 
-    def follow(self, image_HW3: np.ndarray, time_s: float) -> Detection | None:
+    def follow(self, picture: Picture, time_s: float) -> Detection | None:
         """The hand near where it was."""
-        self.hand = self._run(image_HW3, time_s)
+        self.hand = self._run(picture, time_s)
         return self.hand
 
     def look(self, image_HW3: np.ndarray, time_s: float, known: list[Detection]) -> Detection | None:
         """A hand that is none of the known ones, the one that is easiest to see, anywhere."""
-        picture, expected = painted_over(image_HW3, known), self._expects
+        picture, expected = Picture(painted_over(image_HW3, known)), self._expects
         hand = _new(self._run(picture, time_s), known)
         if hand is None and expected:
             # MediaPipe looked where a hand was before, and looks in the whole picture only when there is none any more.
             if self._expects:
-                self._run(NOTHING, time_s)
+                self._run(Picture(NOTHING), time_s)
             hand = _new(self._run(picture, time_s), known)
         self.hand = hand
         return hand
 
     def still(self, image_HW3: np.ndarray) -> list[Detection]:
         """All hands in a picture that belongs to no video."""
-        return _detections(self._landmarker.detect(_image(image_HW3)), image_HW3)
+        picture = Picture(image_HW3)
+        return picture.detections(self._landmarker.detect(picture.image))
 
-    def _run(self, image_HW3: np.ndarray, time_s: float) -> Detection | None:
+    def _run(self, picture: Picture, time_s: float) -> Detection | None:
         self._last_ms = max(round(time_s * 1000), self._last_ms + 1)
-        found = _detections(self._landmarker.detect_for_video(_image(image_HW3), self._last_ms), image_HW3)
+        found = picture.detections(self._landmarker.detect_for_video(picture.image, self._last_ms))
         self._expects = bool(found)
         return found[0] if found else None
 
@@ -208,29 +239,6 @@ def _new(hand: Detection | None, known: list[Detection]) -> Detection | None:
     if hand is None or not is_new(hand, known) or len(without_duplicates([*known, hand])) <= len(known):
         return None
     return hand
-
-
-def _image(image_HW3: np.ndarray) -> Any:
-    from mediapipe import Image, ImageFormat
-
-    return Image(image_format=ImageFormat.SRGB, data=np.ascontiguousarray(image_HW3))
-
-
-def _detections(result: Any, image_HW3: np.ndarray) -> list[Detection]:
-    height, width = image_HW3.shape[:2]
-    return [
-        Detection(
-            # The Tasks API of 1.x names the person's own side in an unmirrored image; older ones were mirrored.
-            side=str(handedness[0].category_name).lower(),
-            score=float(handedness[0].score),
-            landmarks_px=np.array([[p.x * width, p.y * height] for p in landmarks]),
-            world_m=np.array([[p.x, p.y, p.z] for p in world]),
-            depth_px=np.array([p.z * width for p in landmarks]),
-        )
-        for handedness, landmarks, world in zip(
-            result.handedness, result.hand_landmarks, result.hand_world_landmarks, strict=True
-        )
-    ]
 
 
 class _Log:
