@@ -101,9 +101,9 @@ def test_a_thin_end_is_farther_than_a_thick_bend():
     region[44:62, 50:54] = True  # with a thin finger that hangs from its end
     entrance = np.zeros_like(region)
     entrance[:, :2] = True
-    first = far_ends(region, entrance, np.ones(region.shape, np.float32))[0]
+    first = far_ends(region, entrance, region, region)[0]
     np.testing.assert_allclose(first.tip_2, [52, 61], atol=3)
-    assert first.entered and first.region_HW[60, 52] and not first.region_HW[30, 5]
+    assert first.region_HW[60, 52] and not first.region_HW[30, 5]
 
 
 def test_tracks_follow_a_known_shift_to_a_fraction_of_a_pixel():

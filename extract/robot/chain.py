@@ -2,7 +2,8 @@
 
 Distances run inside the moving region (geodesic), from where it comes in, and count double or treble where it is thin:
 the fingers of a gripper are far out, the elbow of a thick arm is not. What is farthest is where the effector may be; a
-frame has several such places, and the path through all frames that jumps least decides.
+frame has several such places. An effector is far out, is faster than the rest of the arm, looks the same in all frames
+and does not jump: the path through all frames that is best at that decides.
 """
 
 from __future__ import annotations
@@ -16,32 +17,38 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import dijkstra
 
+from extract.robot.looks import colours, likeness
+
 TIP = 0.03  # of the picture's longer side: what is that near to the far end gives the tip
 REACH = (1.6, 0.10, 0.22)  # effector length: times the thickness, at least, at most (of the longer side)
 APART = 0.15  # of the longer side: ends of one region are at least so far apart
-RIVAL = 0.6  # an end is at least so far out, relative to the farthest
+RIVAL = 0.45  # an end is at least so far out, relative to the farthest
 THIN = 0.2  # distances count 1 / (THIN + depth below the outline / half the region's thickness)
 FREQUENT = 0.4  # a place at the edge where the chain is seen this often, relative to the most frequent, is an entrance
-REGIONS, ENDS = 2, 3  # per frame, per region
+REGIONS, ENDS = 3, 4  # per frame, per region
 LEAST = 24  # pixels: smaller regions are noise
 STEP, MOST_JUMP = 0.08, 9.0  # a usual step of the end per frame, of the longer side; the worst that a jump costs
+# What counts for an end, in squared usual steps: logarithms of its rank, its distance and its liveliness,
+# and how much it looks like the ends chosen in other frames.
+RANK, LENGTH, LIVELY, ALIKE = 3.5, 1.2, 2.5, 10.0
+CLEAR = 3.0  # lead of the best path over one through another end that makes a frame clear
+ROUNDS = 3  # of choosing by looks
+LULL = 0.05  # share of changed pixels that is as good as none
 
 
 @dataclass(frozen=True)
 class FarEnd:
-    """tip_2: pixels. region_HW: bool, the end of the chain. length, width: of the chain, pixels.
+    """tip_2: pixels. region_HW: bool, the end of the chain. length: of the way to it inside the chain, pixels.
 
-    entered: the chain touches an entrance. share: of all that moves, that this chain has. rank: how far out it is,
-    relative to the farthest end of its chain.
+    rank: how far out it is, relative to the farthest end of its chain. lively: log of how much of it has changed,
+    relative to all that moves in that frame; the sum over the frame alone and its neighbourhood in time.
     """
 
     tip_2: np.ndarray
     region_HW: np.ndarray
     length: float
-    width: float
-    entered: bool
-    share: float
     rank: float
+    lively: float
 
 
 def entrances(moving_THW: np.ndarray) -> np.ndarray:
@@ -59,26 +66,31 @@ def edge(shape: tuple[int, ...]) -> np.ndarray:
     return rim
 
 
-def far_ends(moving_HW: np.ndarray, entrance_HW: np.ndarray, weight_HW: np.ndarray) -> list[FarEnd]:
-    """The ends of the regions of one frame that weigh most.
-
-    weight_HW: f32, how much a pixel speaks for its region.
-    """
+def far_ends(
+    moving_HW: np.ndarray, entrance_HW: np.ndarray, changed_HW: np.ndarray, lately_HW: np.ndarray
+) -> list[FarEnd]:
+    """The ends of the regions of one frame in which most has changed. lately_HW: has changed there or thereabouts."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(moving_HW.astype(np.uint8), connectivity=8)
     large = [label for label in range(1, count) if stats[label, cv2.CC_STAT_AREA] >= LEAST]
-    mass = {label: float(weight_HW[labels == label].sum()) for label in large}
-    total = sum(mass.values())
+    near = cv2.dilate(changed_HW.astype(np.uint8), np.ones((3, 3), np.uint8))
+    mass = {label: int(near[labels == label].sum()) for label in large}
     ends: list[FarEnd] = []
     for label in sorted(large, key=lambda label: (-mass[label], label))[:REGIONS]:
         if mass[label] > 0:
-            ends += _region_ends(labels == label, entrance_HW, mass[label] / total)
+            for tip, end, length, rank in _region_ends(labels == label, entrance_HW):
+                lively = _log_ratio(changed_HW, end, moving_HW) + _log_ratio(lately_HW, end, moving_HW)
+                ends.append(FarEnd(tip, end, length, rank, lively))
     return ends
 
 
-def _region_ends(region: np.ndarray, entrance_HW: np.ndarray, share: float) -> list[FarEnd]:
+def _log_ratio(changed_HW: np.ndarray, end_HW: np.ndarray, moving_HW: np.ndarray) -> float:
+    return float(np.log((changed_HW[end_HW].mean() + LULL) / (changed_HW[moving_HW].mean() + LULL)))
+
+
+def _region_ends(region: np.ndarray, entrance_HW: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, float, float]]:
+    """Tip, region, length and rank of the ends of one connected region."""
     start = region & entrance_HW
-    entered = bool(start.any())
-    if not entered:
+    if not start.any():
         start = region & edge(region.shape)
     if not start.any():
         start = _nearest_to_edge(region)
@@ -103,7 +115,7 @@ def _region_ends(region: np.ndarray, entrance_HW: np.ndarray, share: float) -> l
         near = region & (apart <= TIP * side)
         tip = np.array([columns[near].mean(), rows[near].mean()]) + 0.5
         end = region & (apart <= reach) & (plain >= plain[row, column] - reach)
-        ends.append(FarEnd(tip, end, float(plain[row, column]), 2 * half, entered, share, peak / farthest))
+        ends.append((tip, end, float(plain[row, column]), peak / farthest))
         open_ &= apart > APART * side
     return ends
 
@@ -139,27 +151,57 @@ def _distances(region: np.ndarray, start: np.ndarray, cost: np.ndarray) -> np.nd
     return distances
 
 
-def steadiest(ends: Sequence[Sequence[FarEnd]], side: float) -> list[tuple[FarEnd, float] | None]:
-    """One end per frame, so that they are far out, their chains weigh much and enter the picture, and they jump little
-    (Viterbi, 1967); and by how much the best path through another end of that frame would cost more."""
-    chosen: list[tuple[FarEnd, float] | None] = [None] * len(ends)
+def choose(
+    ends: Sequence[Sequence[FarEnd]], images: Sequence[np.ndarray], side: float
+) -> list[tuple[FarEnd, float] | None]:
+    """One end per frame, and how much more the best path through another end of that frame would cost.
+
+    First by place and liveliness, then also by looks, which the clear frames of the round before teach.
+    """
+    own = [np.array([-_merit(end) for end in found]) for found in ends]
+    slots = np.repeat(np.arange(len(ends)), [len(found) for found in ends])
+    picks = _best_path(ends, own, side)
+    if len(slots):
+        looks = np.stack(
+            [colours(image, end.region_HW) for image, found in zip(images, ends, strict=True) for end in found]
+        )
+        first = np.concatenate([[0], np.cumsum([len(found) for found in ends])])
+        for _ in range(ROUNDS):
+            taken = [(first[slot] + pick[0], pick[1]) for slot, pick in enumerate(picks) if pick is not None]
+            weights = 1 - np.exp(-np.array([margin for _, margin in taken]) / CLEAR)
+            alike = ALIKE * likeness(looks, slots, np.array([number for number, _ in taken]), weights)
+            picks = _best_path(
+                ends, [cost - part for cost, part in zip(own, np.split(alike, first[1:-1]), strict=True)], side
+            )
+    return [None if pick is None else (found[pick[0]], pick[1]) for found, pick in zip(ends, picks, strict=True)]
+
+
+def _merit(end: FarEnd) -> float:
+    return RANK * float(np.log(end.rank)) + LENGTH * float(np.log(end.length + 1)) + LIVELY * end.lively
+
+
+def _best_path(
+    ends: Sequence[Sequence[FarEnd]], own: Sequence[np.ndarray], side: float
+) -> list[tuple[int, float] | None]:
+    """One end per frame, so that they cost little and jump little (Viterbi, 1967), with its lead over the next."""
+    chosen: list[tuple[int, float] | None] = [None] * len(ends)
     shown = [slot for slot, found in enumerate(ends) if found]
     if not shown:
         return chosen
     jumps = [
         _jump_cost(ends[before], ends[slot], side * STEP, slot - before) for before, slot in itertools.pairwise(shown)
     ]
-    ahead = [_own_cost(ends[shown[0]])]
+    ahead = [own[shown[0]]]
     for slot, jump in zip(shown[1:], jumps, strict=True):
-        ahead.append(_own_cost(ends[slot]) + (ahead[-1][:, None] + jump).min(0))
+        ahead.append(own[slot] + (ahead[-1][:, None] + jump).min(0))
     back = [np.zeros(len(ends[shown[-1]]))]
     for slot, jump in zip(shown[:0:-1], jumps[::-1], strict=True):
-        back.append((jump + (_own_cost(ends[slot]) + back[-1])[None]).min(1))
+        back.append((jump + (own[slot] + back[-1])[None]).min(1))
     for slot, before, after in zip(shown, ahead, back[::-1], strict=True):
         cost = before + after
         order = np.argsort(cost, kind="stable")
         margin = float(cost[order[1]] - cost[order[0]]) if len(order) > 1 else MOST_JUMP
-        chosen[slot] = ends[slot][int(order[0])], margin
+        chosen[slot] = int(order[0]), margin
     return chosen
 
 
@@ -167,7 +209,3 @@ def _jump_cost(before: Sequence[FarEnd], after: Sequence[FarEnd], step: float, f
     old, new = np.stack([end.tip_2 for end in before]), np.stack([end.tip_2 for end in after])
     jump = np.linalg.norm(new[None] - old[:, None], axis=-1) / (step * np.sqrt(frames))
     return np.minimum(jump**2, MOST_JUMP)
-
-
-def _own_cost(ends: Sequence[FarEnd]) -> np.ndarray:
-    return np.array([-2 * np.log(end.share) - 6 * np.log(end.rank) + (0 if end.entered else 1.0) for end in ends])

@@ -19,7 +19,7 @@ from pydantic import Field
 from data.episode import Frame
 from extract.effector import Camera
 from extract.robot.background import background, stands_out
-from extract.robot.chain import FarEnd, entrances, far_ends, steadiest
+from extract.robot.chain import CLEAR, FarEnd, choose, entrances, far_ends
 from extract.robot.tracks import PictureTracks, TrackSettings, picture_tracks
 from extract.steps import BoxDetection, Detection
 from pipeline.config import Settings
@@ -30,7 +30,6 @@ LATELY_S = 0.2  # what did not move for so long rests
 EDGE = 120.0  # Sobel response (grey levels times 8 per pixel step) from which on a background has an edge
 STILL = 1.0  # working pixels per frame: slower points rest
 RESTED = 0.35  # share of the arm's busy frames in which a thing lay still: it is no part of the arm
-CLEAR = 3.0  # lead of the best path over one through another end that makes a frame clear (see ``chain``)
 LARGE = 0.07  # of the picture: the end of an arm that takes more is probably no end
 
 
@@ -45,15 +44,20 @@ class MotionSettings(Settings):
 
 @dataclass(frozen=True)
 class _Shapes:
-    """Of one shot, small: moving_THW bool, changed_THW bool. scale: small pixels per original pixel.
+    """Of one shot, small: images_T uint8, moving_THW bool, changed_THW bool. scale: small pixels per original pixel.
 
     still: 0..1, does the camera stand still.
     """
 
+    images_T: Sequence[np.ndarray]
     moving_THW: np.ndarray
     changed_THW: np.ndarray
     scale: float
     still: float
+
+    def lately(self, slot: int) -> np.ndarray:
+        """bool [H,W]: changed in a frame or a neighbour of it."""
+        return np.logical_or.reduce(self.changed_THW[max(0, slot - 1) : slot + 2])
 
 
 class MotionDetector:
@@ -82,11 +86,11 @@ class MotionDetector:
         shapes = _shapes(images, tracks, max(1, round(LATELY_S / max(step_s, 1e-3))))
         entrance = entrances(shapes.moving_THW)
         ends = [
-            far_ends(moving, entrance, cv2.dilate(changed.astype(np.float32), np.ones((3, 3))))
-            for moving, changed in zip(shapes.moving_THW, shapes.changed_THW, strict=True)
+            far_ends(moving, entrance, shapes.changed_THW[slot], shapes.lately(slot))
+            for slot, moving in enumerate(shapes.moving_THW)
         ]
         size = (images[0].shape[1], images[0].shape[0])
-        return _boxes(steadiest(ends, SIDE), shapes, size)
+        return _boxes(choose(ends, shapes.images_T, SIDE), shapes, size)
 
 
 def _camera_stands_still(small: Sequence[np.ndarray], foreground_THW: np.ndarray) -> float:
@@ -119,7 +123,7 @@ def _shapes(images: Sequence[np.ndarray], tracks: PictureTracks, window: int) ->
         shape = (foreground[slot] & near & ~foreign[slot]).astype(np.uint8)
         shape = cv2.morphologyEx(shape, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
         moving[slot] = cv2.medianBlur(shape, 3) > 0
-    return _Shapes(moving, changed, scale, _camera_stands_still(small, foreground))
+    return _Shapes(small, moving, changed, scale, _camera_stands_still(small, foreground))
 
 
 def _changed(small: Sequence[np.ndarray], window: int) -> np.ndarray:
@@ -178,7 +182,7 @@ def _boxes(
         clear = 1 - np.exp(-margin / CLEAR)
         spread = float(np.prod(box[2:] - box[:2]) / (size[0] * size[1]))
         compact = np.exp(-((spread / LARGE) ** 2))
-        lively = np.logical_or.reduce(shapes.changed_THW[max(0, slot - 1) : slot + 2])[end.region_HW].mean()
+        lively = shapes.lately(slot)[end.region_HW].mean()
         sure = shapes.still * clear * compact * min(1.0, 0.2 + 2.5 * float(lively))
         boxes.append(BoxDetection(LABEL, float(sure), box))
     return boxes
