@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,14 +14,15 @@ from extract.gates import Gate
 from extract.hand.bundle import NETWORKS
 from extract.hand.config import HandConfig
 from extract.hand.detect import HandFinder
-from extract.hand.detection import Detection
 from extract.hand.identity import HandTrack, link
+from extract.hand.lifted import LiftedHand, unmirrored
 from extract.hand.observe import observe, sample_surface_depth
-from extract.hand.place import PlacedHand, place_hand, sensed_frames
+from extract.hand.place import place_hand
+from extract.hand.sight import HandSight, Sighting, seen_of
 from extract.hand.signals import Repeats, sharpness
 from extract.hand.skeleton import JOINTS, PALM_SIZE, palm_size
 from extract.hand.surface import facing_camera, hidden_by_hand, make_surface, pinch_opening
-from extract.hand.trust import Seen, rightness, scores, second_look, sides, trusted
+from extract.hand.trust import rightness, scores, second_look, sides, trusted
 from extract.hand.uncertainty import Assumptions, smoothed_away
 from extract.segments import Segment, split_at_gaps
 
@@ -29,100 +30,6 @@ NAME = "mediapipe-hands-fit/2"
 SIDE_KNOWN = 0.1  # certainty, 0..1, below which the side is told as unknown
 OFF = 0.025  # share of the distance
 TOGETHER = 0.5  # two hands are seen at once when they share this part of the shorter track's frames
-
-
-@dataclass(frozen=True)
-class HandSight:
-    """What is kept of one frame. Per detection: surface_z f64 [21] metres or None, sharpness (see signals.py).
-
-    repeated: the picture is the one before once more.
-    """
-
-    time: float
-    detections: list[Detection]
-    surface_z: list[np.ndarray | None]
-    sharpness: list[float]
-    repeated: bool
-
-    @property
-    def found(self) -> bool:
-        return bool(self.detections)
-
-    @property
-    def boxes(self) -> np.ndarray:
-        """f64 [K,4] x0, y0, x1, y1 pixels."""
-        return np.array([detection.box_4 for detection in self.detections]).reshape(-1, 4)
-
-
-@dataclass(frozen=True)
-class Sighting:
-    """The sights of consecutive frames, one entry per frame in each field."""
-
-    times: np.ndarray
-    detections: list[list[Detection]]
-    surface_z: list[list[np.ndarray | None]]
-    sharpness: list[list[float]]
-    repeated: np.ndarray
-
-    @classmethod
-    def of(cls, sights: Sequence[HandSight]) -> Sighting:
-        """The same, field by field."""
-        return cls(
-            np.array([sight.time for sight in sights]),
-            [sight.detections for sight in sights],
-            [sight.surface_z for sight in sights],
-            [sight.sharpness for sight in sights],
-            np.array([sight.repeated for sight in sights], bool),
-        )
-
-    def number(self, slot: int, detection: Detection) -> int:
-        """Which one of the frame's detections it is."""
-        return next(i for i, found in enumerate(self.detections[slot]) if found is detection)
-
-    def without_depth(self) -> Sighting:
-        """The same, as if there had been no depth sensor."""
-        return replace(self, surface_z=[[None] * len(found) for found in self.detections])
-
-
-@dataclass(frozen=True)
-class LiftedHand:
-    """One hand over consecutive frames, joints and raw measurements: what a track is made from.
-
-    slots: int [T]. time_T: seconds. measured_T: bool. joints_T213: f64 metres, camera frame. side_agrees_T: the
-    detector's label agrees with the track's side. score_T: the label's score. landmarks_T212 (pixels) and world_T213
-    (metres), depth_px_T21 (pixels): as the detector gave them, zero where not measured. surface_z_T21: sensor depth at
-    the landmarks, NaN = none. placed: where the hand is in space, and how surely.
-    scores: see trust.py.
-    """
-
-    slots: np.ndarray
-    time_T: np.ndarray
-    measured_T: np.ndarray
-    joints_T213: np.ndarray
-    side: str
-    side_agrees_T: np.ndarray
-    score_T: np.ndarray
-    landmarks_T212: np.ndarray
-    world_T213: np.ndarray
-    depth_px_T21: np.ndarray
-    surface_z_T21: np.ndarray
-    placed: PlacedHand
-    scores: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def unmirrored_world_T213(self) -> np.ndarray:
-        """world_T213 with depth turned round where the hand was taken for the other hand: it came out mirrored."""
-        return _unmirrored(self.world_T213, self.side_agrees_T)
-
-    @property
-    def unmirrored_depth_px_T21(self) -> np.ndarray:
-        """depth_px_T21, turned round as well."""
-        return np.where(self.side_agrees_T[:, None], 1, -1) * self.depth_px_T21
-
-    @property
-    def sensed_T(self) -> np.ndarray:
-        """bool [T]: the sensor measured the hand's distance in this frame."""
-        return sensed_frames(self.surface_z_T21)
 
 
 class HandExtractor:
@@ -220,7 +127,7 @@ class HandExtractor:
             depth = sighting.surface_z[slot][sighting.number(slot, detection)]
             if depth is not None:
                 surface_z[row] = depth
-        turned, turned_depth = _unmirrored(world, agrees), np.where(agrees[:, None], 1, -1) * behind
+        turned, turned_depth = unmirrored(world, agrees), np.where(agrees[:, None], 1, -1) * behind
         times = sighting.times[segment.slots]
         palm = self.config.palm_size_m
         observed = observe(times, landmarks, turned, surface_z, segment.measured, camera, palm, turned_depth)
@@ -293,29 +200,6 @@ def _at_once(tracks: list[HandTrack]) -> list[tuple[int, int]]:
     ]
 
 
-def seen_of(track: HandTrack, sighting: Sighting) -> Seen:
-    """The frames in which a hand was detected, as trust.py takes them."""
-    numbered = [(slot, sighting.number(slot, hand)) for slot, hand in zip(track.slots, track.detections, strict=True)]
-    looks = [hand.second_look for hand in track.detections]
-    return Seen(
-        time_K=sighting.times[track.slots],
-        landmarks_K212=np.array([hand.landmarks_px for hand in track.detections]),
-        world_K213=np.array([hand.world_m for hand in track.detections]),
-        right_K=np.array([hand.side == "right" for hand in track.detections]),
-        score_K=np.array([hand.score for hand in track.detections]),
-        sharpness_K=np.array([sighting.sharpness[slot][number] for slot, number in numbered]),
-        repeated_K=sighting.repeated[track.slots],
-        place_K=np.array([np.nan if look is None else look.place for look in looks]),
-        mirrored_right_K=np.array([np.nan if look is None else look.right for look in looks]),
-        surface_z_K21=np.array(
-            [
-                np.full(JOINTS, np.nan) if (depth := sighting.surface_z[slot][number]) is None else depth
-                for slot, number in numbered
-            ]
-        ),
-    )
-
-
 def hand_size_px(landmarks_212: np.ndarray) -> float:
     """Longer side of the box around the landmarks, pixels, at least 1."""
     return float(max(np.ptp(landmarks_212, axis=0).max(), 1.0))
@@ -328,12 +212,6 @@ def _off_the_sensor(hand: LiftedHand) -> np.ndarray:
     before[hand.sensed_T] = np.nanmedian((depth - hand.surface_z_T21)[hand.sensed_T], axis=1)
     away = np.abs(before - np.nanmedian(before)) / depth.mean(1)
     return np.nan_to_num(away) > OFF
-
-
-def _unmirrored(world_T213: np.ndarray, agrees_T: np.ndarray) -> np.ndarray:
-    turned = world_T213.copy()
-    turned[~agrees_T, :, 2] *= -1
-    return turned
 
 
 def _confidence(hand: LiftedHand, relative_misfit_T: np.ndarray) -> np.ndarray:

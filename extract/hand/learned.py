@@ -13,8 +13,10 @@ from data.episode import Frame
 from extract.effector import Camera, EffectorTrack, Extraction
 from extract.gates import Gate
 from extract.hand.config import HandConfig
-from extract.hand.extractor import HandExtractor, HandSight, LiftedHand, Sighting
+from extract.hand.extractor import HandExtractor
+from extract.hand.lifted import LiftedHand
 from extract.hand.observe import sample_surface_depth
+from extract.hand.sight import HandSight, Sighting
 from extract.hand.skeleton import PALM_SIZE, RADII
 from extract.steps import DepthAnchor, DepthMaps, Shot
 

@@ -23,6 +23,11 @@ class MaskConfig(Settings):
     min_mask_px: int = Field(default=30, ge=4, description="Frames with fewer effector pixels are gaps.")
     max_gap_s: float = Field(default=0.3, ge=0, description="Longer losses cut the clip.")
     min_seconds: float = Field(default=0.4, ge=0, description="Shorter clips are rejected as too_short.")
+    depth_sigma: float = Field(
+        default=0.0002,
+        gt=0,
+        description="Relative one-sigma error of the depth: 0.0002 is that of simulated depth, a camera has about 0.005.",
+    )
     gates: Gates = Field(
         default=GATES, description="Limits of quality scores; a name replaces its default, null switches it off."
     )

@@ -17,7 +17,6 @@ from extract.segments import Segment, split_at_gaps
 from extract.steps import DepthMaps, Shot
 
 NAME = "mask-depth/3"
-SENSOR_SIGMA = 0.0002  # of the distance: what rounding to 0.1 mm leaves; a real sensor's noise comes on top of sigma
 
 
 @dataclass(frozen=True)
@@ -74,5 +73,5 @@ class MaskExtractor:
         shot = Shot([frames[slot] for slot in segment.slots], camera)
         pairs = list(zip(shot.frames, segment.measured, strict=True))
         masks = [frame.mask if measured else None for frame, measured in pairs]
-        depth = DepthMaps([frame.depth for frame in shot.frames], "metric", SENSOR_SIGMA, "sensor")
+        depth = DepthMaps([frame.depth for frame in shot.frames], "metric", self.config.depth_sigma, "sensor")
         return replace(self._lift(shot, masks, None, depth), frame_slots=segment.slots)

@@ -19,7 +19,9 @@ import numpy as np
 
 from extract.effector import EffectorTrack
 from extract.hand.config import HandConfig
-from extract.hand.extractor import HandExtractor, LiftedHand, Sighting
+from extract.hand.extractor import HandExtractor
+from extract.hand.lifted import LiftedHand
+from extract.hand.sight import Sighting
 from extract.hand.skeleton import PALM_SIZE, palm_size
 from pipeline.atomic import write_json
 from tests.benchmarks.hand_clips import HandClip

@@ -20,7 +20,8 @@ import numpy as np
 from extract.effector import EffectorTrack
 from extract.gates import faults
 from extract.hand.config import HandConfig
-from extract.hand.extractor import HandExtractor, HandSight
+from extract.hand.extractor import HandExtractor
+from extract.hand.sight import HandSight
 from extract.hand.skeleton import PALM
 from pipeline.atomic import write_json
 from tests.benchmarks.hands_apart import identity, mask_overlap, speed

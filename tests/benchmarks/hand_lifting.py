@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from extract.hand.config import HandConfig
-from extract.hand.extractor import HandExtractor, LiftedHand
+from extract.hand.extractor import HandExtractor
 from extract.hand.fit import fit_hand
+from extract.hand.lifted import LiftedHand
 from extract.hand.observe import HandObservations, observe
 from extract.hand.skeleton import palm_size
 from pipeline.atomic import write_bytes, write_json

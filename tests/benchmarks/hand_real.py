@@ -15,8 +15,9 @@ from data.episode import Frame
 from data.video import frames, intrinsics_from_fov, probe
 from extract.effector import Camera
 from extract.hand.config import HandConfig
-from extract.hand.extractor import HandExtractor, LiftedHand
+from extract.hand.extractor import HandExtractor
 from extract.hand.fit import IMAGE_ONLY, WITH_SENSOR
+from extract.hand.lifted import LiftedHand
 from extract.hand.observe import observe
 from extract.hand.place import PlacedHand, place_hand
 from extract.hand.skeleton import PALM, PALM_SIZE, RADII

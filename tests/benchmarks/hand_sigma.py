@@ -16,7 +16,8 @@ import numpy as np
 from scipy.optimize import minimize
 
 from extract.hand.config import HandConfig
-from extract.hand.extractor import HandExtractor, LiftedHand
+from extract.hand.extractor import HandExtractor
+from extract.hand.lifted import LiftedHand
 from extract.hand.observe import HandObservations, observe
 from extract.hand.uncertainty import doubts
 from tests.benchmarks.extraction_hands import SOURCES, true_points

@@ -12,8 +12,8 @@ import numpy as np
 from data.episode import Frame
 from data.simulation.closeup import CloseupSettings, write_closeup
 from data.simulation.write import is_finished
-from extract.hand.extractor import Sighting
 from extract.hand.observe import sample_surface_depth
+from extract.hand.sight import Sighting
 from tests.benchmarks.hand_clips import STEPS_MM, HandClip, read_clip
 
 # (tilt, azimuth) in degrees, see closeup.direction_to_camera: ten on the side of the palm, ten on that of the back.

@@ -18,8 +18,8 @@ from data.episode import Frame
 from data.video import frames as read_frames
 from extract.effector import Camera
 from extract.hand.detection import Detection, hand_size, palm_centre
-from extract.hand.extractor import HandSight
 from extract.hand.observe import sample_surface_depth
+from extract.hand.sight import HandSight
 from extract.hand.signals import sharpness
 from tests.benchmarks.hand_clips import read_clip
 from tests.benchmarks.hand_real import video_camera
