@@ -106,7 +106,7 @@ def indexed(videos: Path, out: Path, **extract: Any) -> Config:
     """A configuration for these videos, with its index built."""
     raw = {
         "run": {"out": str(out)},
-        "index": {"sources": [{"name": "videos", "kind": "video", "path": str(videos)}]},
+        "index": {"sources": [{"name": "videos", "kind": "video", "path": str(videos)}], "split_minutes": None},
         "extract": {"rate_hz": RATE_HZ, "episodes_per_unit": 1, **extract},
     }
     config = Config(raw, out / "config.yaml")
@@ -205,13 +205,13 @@ class MemoryOfChildren:
             self.megabytes.append(total)
 
 
-def hour(folder: Path, minutes: float) -> dict[str, Any]:
+def hour(folder: Path, minutes: float, rate_hz: float) -> dict[str, Any]:
     """Memory while one long video is extracted: median of each tenth of the time, and the peak."""
     named = os.environ.get(FOOTAGE)
     source = Path(named) / "human/asl_hand/asl_hand.mp4" if named else _rendered(folder / "rendered")[0]
     (folder / "long").mkdir()
     looped(source, folder / "long" / "long.mp4", 60 * minutes)
-    config = indexed(folder / "long", folder / "long-run")
+    config = indexed(folder / "long", folder / "long-run", rate_hz=rate_hz)
     (episode,) = read_index(config.folder("index"))
     with MemoryOfChildren() as memory:
         frames, seconds = whole_stage(config, 1)
@@ -220,6 +220,7 @@ def hour(folder: Path, minutes: float) -> dict[str, Any]:
     return {
         "video_minutes": round(episode.duration_s / 60, 1),
         "size": [episode.width, episode.height],
+        "rate_hz": rate_hz,
         "frames": frames,
         "clips": summary["clips"],
         "seconds": round(seconds),
@@ -236,10 +237,11 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--hour", action="store_true", help="memory over a long video instead of speed")
     parser.add_argument("--minutes", type=float, default=60, help="length of the long video")
+    parser.add_argument("--rate", type=float, default=RATE_HZ, help="frames per second to use of it")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if arguments.hour:
-            figures = hour(Path(folder), arguments.minutes)
+            figures = hour(Path(folder), arguments.minutes, arguments.rate)
         else:
             figures = throughput(Path(folder), arguments.rounds, arguments.processes)
     print(json.dumps(figures, indent=1))
