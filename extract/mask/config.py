@@ -26,7 +26,7 @@ class MaskConfig(Settings):
     depth_sigma: float = Field(
         default=0.0002,
         gt=0,
-        description="Relative one-sigma error of the depth: 0.0002 is that of simulated depth, a camera has about 0.005.",
+        description="Relative one-sigma error of the depth. 0.0002 is that of simulated depth, cameras have 0.005.",
     )
     gates: Gates = Field(
         default=GATES, description="Limits of quality scores; a name replaces its default, null switches it off."
