@@ -48,7 +48,8 @@ def moving_clip(number: int, frames: int = 18, points: int = 80, labelled: bool 
         arrays["proprio"] = path_T3.astype(np.float32)
     meta = ClipMeta(
         episode_id=f"made-up-{number}", group=f"made-up-{number}", source="made-up", embodiment=embodiment, side=None,
-        instruction=f"move along {kind}", scale="metric", depth_source="sensor", camera_origin="given", camera_motion="static",
+        instruction=f"move along {kind}", scale="metric", depth_source="sensor", camera_origin="given",
+        camera_motion="static",
         image_size=(SIZE, SIZE), source_frames=list(range(frames)), extractor="made-up", simulated=True,
         action_spec=spec if labelled else None,
     )  # fmt: skip
