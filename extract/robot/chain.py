@@ -51,6 +51,18 @@ class FarEnd:
     lively: float
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The end of one frame. lead: how much more the best path through another end of that frame would cost.
+
+    alike: 0..1, how much it looks like the ends of the other frames.
+    """
+
+    end: FarEnd
+    lead: float
+    alike: float
+
+
 def entrances(moving_THW: np.ndarray) -> np.ndarray:
     """bool [H,W]: pixels of the picture's edge through which the chain most often enters."""
     share = moving_THW.mean(0)
@@ -151,29 +163,28 @@ def _distances(region: np.ndarray, start: np.ndarray, cost: np.ndarray) -> np.nd
     return distances
 
 
-def choose(
-    ends: Sequence[Sequence[FarEnd]], images: Sequence[np.ndarray], side: float
-) -> list[tuple[FarEnd, float] | None]:
-    """One end per frame, and how much more the best path through another end of that frame would cost.
-
-    First by place and liveliness, then also by looks, which the clear frames of the round before teach.
-    """
-    own = [np.array([-_merit(end) for end in found]) for found in ends]
+def choose(ends: Sequence[Sequence[FarEnd]], images: Sequence[np.ndarray], side: float) -> list[Choice | None]:
+    """One end per frame: first by place and liveliness, then also by looks, which the clear frames of the round before
+    teach. images: uint8 [H,W,3], at the size of the ends. side: their longer side, pixels."""
     slots = np.repeat(np.arange(len(ends)), [len(found) for found in ends])
-    picks = _best_path(ends, own, side)
-    if len(slots):
-        looks = np.stack(
-            [colours(image, end.region_HW) for image, found in zip(images, ends, strict=True) for end in found]
-        )
-        first = np.concatenate([[0], np.cumsum([len(found) for found in ends])])
-        for _ in range(ROUNDS):
-            taken = [(first[slot] + pick[0], pick[1]) for slot, pick in enumerate(picks) if pick is not None]
-            weights = 1 - np.exp(-np.array([margin for _, margin in taken]) / CLEAR)
-            alike = ALIKE * likeness(looks, slots, np.array([number for number, _ in taken]), weights)
-            picks = _best_path(
-                ends, [cost - part for cost, part in zip(own, np.split(alike, first[1:-1]), strict=True)], side
-            )
-    return [None if pick is None else (found[pick[0]], pick[1]) for found, pick in zip(ends, picks, strict=True)]
+    if not len(slots):
+        return [None] * len(ends)
+    own = np.array([-_merit(end) for found in ends for end in found])
+    looks = np.stack(
+        [colours(image, end.region_HW) for image, found in zip(images, ends, strict=True) for end in found]
+    )
+    first = np.searchsorted(slots, np.arange(len(ends)))
+    alike = np.zeros(len(slots))
+    picks = _best_path(ends, np.split(own, first[1:]), side)
+    for _ in range(ROUNDS):
+        taken = [(first[slot] + pick[0], pick[1]) for slot, pick in enumerate(picks) if pick is not None]
+        weights = 1 - np.exp(-np.array([lead for _, lead in taken]) / CLEAR)
+        alike = likeness(looks, slots, np.array([number for number, _ in taken]), weights)
+        picks = _best_path(ends, np.split(own - ALIKE * alike, first[1:]), side)
+    return [
+        None if pick is None else Choice(found[pick[0]], pick[1], float(alike[start + pick[0]]))
+        for found, pick, start in zip(ends, picks, first, strict=True)
+    ]
 
 
 def _merit(end: FarEnd) -> float:

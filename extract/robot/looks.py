@@ -23,11 +23,12 @@ def colours(image_HW3: np.ndarray, region_HW: np.ndarray) -> np.ndarray:
 
 
 def likeness(colours_KC: np.ndarray, slots_K: np.ndarray, chosen_M: np.ndarray, weights_M: np.ndarray) -> np.ndarray:
-    """f64 [K], 0..1: how much each of K ends looks like those chosen in other frames.
+    """f64 [K], 0..1: how much each of K ends looks like those chosen in other frames; 0 where there are none.
 
     slots_K: their frames. chosen_M: numbers of the chosen ones. weights_M: how clear each of these is.
     """
     other = slots_K[:, None] != slots_K[chosen_M][None]
     # einsum, not a product of matrices: its sums do not depend on the number of threads
     alike = np.einsum("kc,mc->km", colours_KC, colours_KC[chosen_M])
-    return (alike * other * weights_M).sum(1) / max(float(weights_M.sum()), 1e-9)
+    counts = other * weights_M
+    return (alike * counts).sum(1) / np.maximum(counts.sum(1), 1e-9)

@@ -19,17 +19,21 @@ from pydantic import Field
 from data.episode import Frame
 from extract.effector import Camera
 from extract.robot.background import background, stands_out
-from extract.robot.chain import CLEAR, FarEnd, choose, entrances, far_ends
+from extract.robot.chain import CLEAR, Choice, choose, entrances, far_ends
 from extract.robot.tracks import PictureTracks, TrackSettings, picture_tracks
 from extract.steps import BoxDetection, Detection
 from pipeline.config import Settings
 
 LABEL = "moving effector"
 SIDE = 192  # pixels: longer side at which shapes are looked at
+SAME_PATCH = 12.0  # grey levels: a point whose surroundings differ more at rest was wall that an outline dragged along
+CORE = 0.03  # of the longer side: what is that near to a point that rested belongs to the same thing
+AROUND = 0.12  # of the longer side: so does what is that near, unless a point of something else is nearer
 LATELY_S = 0.2  # what did not move for so long rests
 EDGE = 120.0  # Sobel response (grey levels times 8 per pixel step) from which on a background has an edge
 STILL = 1.0  # working pixels per frame: slower points rest
 RESTED = 0.35  # share of the arm's busy frames in which a thing lay still: it is no part of the arm
+SAME = 0.9  # an end that looks less like those of other frames is less sure
 LARGE = 0.07  # of the picture: the end of an arm that takes more is probably no end
 
 
@@ -64,7 +68,7 @@ class MotionDetector:
     """The effector's box in every frame in which something moves, with a score that says how clear that is.
 
     score: 0..1, a product of: the camera stands still; no other end explains the video nearly as well; the end is small
-    beside the picture; it moves.
+    beside the picture; it moves; it looks as in other frames.
     """
 
     def __init__(self, settings: MotionSettings):
@@ -115,7 +119,7 @@ def _shapes(images: Sequence[np.ndarray], tracks: PictureTracks, window: int) ->
     empty = background(small)
     foreground = np.stack([stands_out(image, empty) for image in small])
     changed = _changed(small, window) & foreground
-    foreign = _foreign(tracks, size, scale)
+    foreign = _foreign(tracks, small, scale)
     moving = np.zeros_like(foreground)
     for slot in range(len(small)):
         lately = np.logical_or.reduce(changed[max(0, slot - 1) : slot + 2])
@@ -143,46 +147,66 @@ def _changed(small: Sequence[np.ndarray], window: int) -> np.ndarray:
     return changed
 
 
-def _foreign(tracks: PictureTracks, size: tuple[int, int], scale: float) -> np.ndarray:
+def _foreign(tracks: PictureTracks, small: Sequence[np.ndarray], scale: float) -> np.ndarray:
     """bool [T,h,w]: around points that lay still while the arm moved, and moved later."""
     count = len(tracks.seen_TK)
-    marked = np.zeros((count, size[1], size[0]), np.uint8)
+    size = (small[0].shape[1], small[0].shape[0])
+    marked = np.zeros((count, size[1], size[0]), bool)
     travel = tracks.travel_K * tracks.scale
     speed = np.full(tracks.seen_TK.shape, np.nan)
     speed[1:] = np.linalg.norm(np.diff(tracks.pixels_TK2, axis=0), axis=-1) * tracks.scale
     movers = travel > 6
     if not movers.any():
-        return marked > 0
+        return marked
     fast = np.where(np.isfinite(speed[:, movers]), speed[:, movers], 0)
     busy = np.quantile(fast, 0.95, axis=1) > 2 * STILL
     known = np.isfinite(speed) & busy[:, None]
     rested = ((speed < 0.5 * STILL) & known).sum(0) / np.maximum(known.sum(0), 1)
     things = movers & (rested > RESTED) & (known.sum(0) >= 4)
-    radius = max(2, round(0.03 * SIDE))
+    others = movers & ~things & (known.sum(0) >= 4)
     for k in np.flatnonzero(things):
-        for slot in np.flatnonzero(tracks.seen_TK[:, k]):
-            x, y = tracks.pixels_TK2[slot, k] * scale
-            cv2.circle(marked[slot], (int(x), int(y)), radius, 1, -1)
-    return marked > 0
+        rest, quickest = int(np.argmax((speed[:, k] < 0.5 * STILL) & busy)), int(np.nanargmax(speed[:, k]))
+        patches = [_patch(small[slot], tracks.pixels_TK2[slot, k] * scale) for slot in (rest, quickest)]
+        things[k] = np.abs(patches[0] - patches[1]).mean() < SAME_PATCH
+    for slot in range(count):
+        to_thing = _distance(tracks.pixels_TK2[slot, things & tracks.seen_TK[slot]] * scale, size)
+        to_other = _distance(tracks.pixels_TK2[slot, others & tracks.seen_TK[slot]] * scale, size)
+        marked[slot] = (to_thing <= AROUND * SIDE) & (to_thing < to_other) | (to_thing <= CORE * SIDE)
+    return marked
 
 
-def _boxes(
-    ends: Sequence[tuple[FarEnd, float] | None], shapes: _Shapes, size: tuple[int, int]
-) -> list[BoxDetection | None]:
+def _patch(image: np.ndarray, point_2: np.ndarray) -> np.ndarray:
+    """f32 [7,7,3] around a point."""
+    centre = float(point_2[0]) - 0.5, float(point_2[1]) - 0.5
+    return cv2.getRectSubPix(image, (7, 7), centre).astype(np.float32)
+
+
+def _distance(points_K2: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """f32 [h,w]: pixels to the nearest of some points; far away without any."""
+    away = np.full((size[1], size[0]), 255, np.uint8)
+    if not len(points_K2):
+        return np.full(away.shape, np.inf, np.float32)
+    column, row = np.clip(points_K2.astype(int), 0, np.array(size) - 1).T
+    away[row, column] = 0
+    return cv2.distanceTransform(away, cv2.DIST_L2, 5)
+
+
+def _boxes(ends: Sequence[Choice | None], shapes: _Shapes, size: tuple[int, int]) -> list[BoxDetection | None]:
     boxes: list[BoxDetection | None] = []
     for slot, found in enumerate(ends):
         if found is None:
             boxes.append(None)
             continue
-        end, margin = found
-        rows, columns = np.nonzero(end.region_HW)
+        region = found.end.region_HW
+        rows, columns = np.nonzero(region)
         low = np.quantile(np.stack([columns, rows], 1), 0.02, axis=0)
         high = np.quantile(np.stack([columns, rows], 1), 0.98, axis=0) + 1
         box = np.clip(np.concatenate([low, high]) / shapes.scale, 0, np.tile(size, 2))
-        clear = 1 - np.exp(-margin / CLEAR)
+        clear = 1 - np.exp(-found.lead / CLEAR)
         spread = float(np.prod(box[2:] - box[:2]) / (size[0] * size[1]))
         compact = np.exp(-((spread / LARGE) ** 2))
-        lively = shapes.lately(slot)[end.region_HW].mean()
-        sure = shapes.still * clear * compact * min(1.0, 0.2 + 2.5 * float(lively))
+        lively = min(1.0, 0.2 + 2.5 * float(shapes.lately(slot)[region].mean()))
+        same = min(1.0, found.alike / SAME) ** 3
+        sure = shapes.still * clear * compact * lively * same
         boxes.append(BoxDetection(LABEL, float(sure), box))
     return boxes

@@ -1,6 +1,6 @@
 """Robots without weights: the camera and the gripper from recorded poses, and the effector by motion alone. Simulated.
 
-python -m tests.benchmarks.extraction_robots --json FILE [--folder CACHE] [--seed N]
+python -m tests.benchmarks.extraction_robots --json FILE [--folder CACHE] [--seed N] [--motion-only]
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ TASKS = (
 )
 TUNING_TASKS = ("drawer-close-v3", "pick-place-v3", "window-close-v3", "faucet-close-v3", "button-press-v3")
 TUNING_SEEDS = (100, 200, 300)  # constants were chosen on these; the published seed is another
+# The motion detector's were chosen on seeds 100 to 195 of 30 tasks, none of them published.
 SEED = 7000
 SIDES = (128, 256)
 TOGETHER = 4
@@ -51,7 +52,7 @@ NEAR = 0.03  # of the picture's side: a box is right when its centre is in the g
 SURE = 0.5  # score from which on a motion box is counted as sure
 
 
-def measure(folder: Path, seed: int = SEED, tasks: Sequence[str] = TASKS) -> dict[str, Any]:
+def measure(folder: Path, seed: int = SEED, tasks: Sequence[str] = TASKS, motion_only: bool = False) -> dict[str, Any]:
     """All figures. folder: keeps rendered episodes. Two episodes of every task, each pair seen by four cameras."""
     figures: dict[str, Any] = {"seed": seed, "tasks": len(tasks), "published": seed == SEED, "sides": {}}
     for side in SIDES:
@@ -62,8 +63,8 @@ def measure(folder: Path, seed: int = SEED, tasks: Sequence[str] = TASKS) -> dic
             for number, (task, index) in enumerate(plan)
         ]
         groups = [cases[start : start + TOGETHER] for start in range(0, len(cases), TOGETHER)]
-        parts = {"alone": [[case] for case in cases], "together": groups}
-        if side == SIDES[-1]:
+        parts = {} if motion_only else {"alone": [[case] for case in cases], "together": groups}
+        if parts and side == SIDES[-1]:
             parts["known focal length"] = [[_given(case)] for case in cases]
         found: dict[str, Any] = {"motion": _motion(cases)}
         for name, wanted in parts.items():
@@ -226,7 +227,7 @@ def section(figures: dict[str, Any]) -> str:
             lines.append(_proprio_line(side, name, found[name]))
     reasons: dict[str, int] = {}
     for found in figures["sides"].values():
-        for row in found["alone"]:
+        for row in found.get("alone", []):
             if row["reason"]:
                 reasons[row["reason"]] = reasons.get(row["reason"], 0) + 1
     told = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items())) or "none"
@@ -285,10 +286,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, help="where the figures go")
     parser.add_argument("--folder", type=Path, help="keeps rendered episodes; a temporary folder without")
     parser.add_argument("--seed", type=int, default=SEED, help="other seeds are for tuning")
+    parser.add_argument("--motion-only", action="store_true", help="leave out what needs recorded poses")
     arguments = parser.parse_args()
     tasks = TASKS if arguments.seed == SEED else TUNING_TASKS
     with tempfile.TemporaryDirectory() as temporary:
-        figures = measure(arguments.folder or Path(temporary), arguments.seed, tasks)
+        figures = measure(arguments.folder or Path(temporary), arguments.seed, tasks, arguments.motion_only)
     write_json(arguments.json, figures)
     print(section(figures))
 
