@@ -136,6 +136,31 @@ def test_frames_are_the_right_ones_at_their_times(tmp_path: Path, make_video: Ma
     assert [number for number, _, _ in frames(path, None, (5, 9))] == [5, 6, 7, 8]
 
 
+@pytest.mark.parametrize("rate", [None, 20.0, 4.0])
+@pytest.mark.parametrize("part", [None, (37, 110)])
+def test_every_rate_and_part_gives_the_frames_of_a_full_decode(
+    tmp_path: Path, rate: float | None, part: tuple[int, int] | None
+) -> None:
+    import av
+
+    path = tmp_path / "noise.mp4"
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": "2", "g": "30"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(120):
+            image = np.kron(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    with av.open(str(path)) as container:
+        whole = [frame.to_ndarray(format="rgb24") for frame in container.decode(container.streams.video[0])]
+    read = list(frames(path, rate, part))
+    first, last = part or (0, 120)
+    assert [index for index, _, _ in read] == (first + select(np.arange(first, last) / 25, rate)).tolist()
+    for index, _, image in read:
+        assert np.array_equal(image, whole[index]), index
+
+
 def test_rotated_video_is_turned_upright(tmp_path: Path, make_video: MakeVideo) -> None:
     content = bytearray(make_video(tmp_path / "a.mp4").read_bytes())
     matrix = content.index(b"tkhd") + 44  # the display matrix of a version 0 track header
