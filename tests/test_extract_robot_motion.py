@@ -9,6 +9,7 @@ import pytest
 from data.episode import Frame
 from extract.effector import Camera
 from extract.robot.chain import far_ends
+from extract.robot.looks import colours, likeness
 from extract.robot.motion import MotionDetector, MotionSettings
 from extract.robot.tracks import TrackSettings, picture_tracks
 from tests.benchmarks.robot_cases import RobotCase, robot_case
@@ -119,3 +120,16 @@ def test_tracks_follow_a_known_shift_to_a_fraction_of_a_pixel():
     assert whole.seen_TK.shape[1] > 50
     moved = whole.pixels_TK2 - whole.pixels_TK2[:1]
     assert np.median(np.abs(moved - steps[:, None])) < 0.1
+
+
+def test_an_end_looks_like_those_of_other_frames_but_not_like_itself():
+    image = np.zeros((20, 30, 3), np.uint8)
+    image[:, 10:20], image[:, 20:] = (200, 40, 40), (40, 40, 200)
+    part = [np.zeros((20, 30), bool) for _ in range(3)]
+    for number, region in enumerate(part):
+        region[:, 10 * number : 10 * number + 10] = True
+    looks = np.stack([colours(image, part[1]), colours(image, part[1]), colours(image, part[2])])
+    alike = likeness(looks, np.array([0, 1, 1]), np.array([0, 1]), np.array([1.0, 1.0]))
+    np.testing.assert_allclose(alike, [1, 1, 0], atol=1e-3)
+    alone = likeness(looks[:1], np.array([0]), np.array([0]), np.array([1.0]))
+    np.testing.assert_allclose(alone, [0])
