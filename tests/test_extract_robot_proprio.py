@@ -6,7 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from extract.effector import EffectorTrack
+from extract.config import ExtractConfig
+from extract.effector import EffectorTrack, extract
+from extract.effectors import build_extractor
+from extract.gates import faults
 from extract.robot.config import ProprioSettings
 from extract.robot.proprio import ProprioDetector, gripper_track, gripper_tracks
 from extract.steps import Shot
@@ -52,6 +55,16 @@ def test_two_episodes_tell_the_camera(cases):
         assert _depth_error(case, track) < 0.06
         assert track.points.shape == (len(track.frame_slots), track.visible.shape[1], 3)
         assert np.isfinite(track.points).all() and (track.sigma > 0).all()
+
+
+def test_the_extract_stage_takes_it_by_name(cases, known):
+    config = ExtractConfig.model_validate({"gripper": {"detect": "proprio"}})
+    extractor = build_extractor("gripper", config)
+    (track,) = extract(extractor, cases[0].frames, cases[0].true_camera).tracks
+    assert extractor.name == "proprio/1" and not faults(track.quality, extractor.gates)
+    assert track.points.tobytes() == known.points.tobytes()
+    bare = [replace(frame, base_from_effector=None) for frame in cases[0].frames[:3]]
+    assert not any(sight.found for sight in extractor.look(bare, cases[0].camera))
 
 
 def test_a_path_that_cannot_tell_the_distance_is_refused(cases):
