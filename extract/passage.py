@@ -1,6 +1,7 @@
 """One episode's way from frames to clips, as a stream: no more than a few stretches of it are in memory at any time.
 
-Decoding, looking and lifting run in a thread each (``pipeline.ahead``), so that they overlap.
+Decoding, looking and lifting overlap (``pipeline.ahead``, a thread each) where there are more cores than workers; where
+there are not, threads would only get into each other's way.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import cv2
@@ -83,11 +85,19 @@ class Rejected:
 class Passage:
     """Passes one episode through an extractor.
 
-    alive: called now and then, so that a long video is not taken for a hanging one. After ``clips`` is used up,
-    ``rejections``, ``frames`` and ``frames_with_effector`` say what became of the rest.
+    alive: called now and then, so that a long video is not taken for a hanging one. overlap: use threads. After
+    ``clips`` is used up, ``rejections``, ``frames`` and ``frames_with_effector`` say what became of the rest.
     """
 
-    def __init__(self, episode: Episode, extractor: Extractor, config: ExtractConfig, alive: Callable[[], None]):
+    def __init__(
+        self,
+        episode: Episode,
+        extractor: Extractor,
+        config: ExtractConfig,
+        alive: Callable[[], None],
+        overlap: bool = True,
+    ):
+        self._ahead = partial(ahead, size=FRAMES_AHEAD) if overlap else iter
         self.rejections: list[Rejected] = []
         self.frames = self.frames_with_effector = 0
         self._episode, self._extractor, self._config, self._alive = episode, extractor, config, alive
@@ -102,7 +112,7 @@ class Passage:
         """The episode's clips in order of time. Raises data.video.Unreadable."""
         if "world_from_camera" not in self._reader.arrays:
             self._tracks = BackgroundTracks(self._config.camera_motion)
-        for stretch in stretches(self._counted(ahead(self._records(), FRAMES_AHEAD)), self._config.clips):
+        for stretch in stretches(self._counted(self._ahead(self._records())), self._config.clips):
             yield from self._lifted(stretch)
         if not self.frames_with_effector:
             detail = f"no effector in {self.frames} frames"
@@ -116,7 +126,7 @@ class Passage:
                 waiting.append(frame)
                 yield frame
 
-        frames = ahead(self._reader.frames(self._config.rate_hz), FRAMES_AHEAD)
+        frames = self._ahead(self._reader.frames(self._config.rate_hz))
         for sight in self._extractor.look(noted(frames), self._camera):
             frame = waiting.popleft()
             half = _halved(frame.image)

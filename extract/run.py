@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -99,8 +100,10 @@ def _work(
             failures.append({"unit": task.name, "error": error})
             log.warning(f"{task.name} failed: {error.strip().splitlines()[-1]}", error=error)
 
-        handler = partial(make_handler, settings, folder, made_from)
-        run_tasks(tasks, handler, min(workers, max(len(tasks), 1)), settings.timeout_s, done, failed)
+        workers = min(workers, max(len(tasks), 1))
+        overlap = len(os.sched_getaffinity(0)) > workers
+        handler = partial(make_handler, settings, folder, made_from, overlap)
+        run_tasks(tasks, handler, workers, settings.timeout_s, done, failed)
     return failures
 
 

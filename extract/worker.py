@@ -34,8 +34,11 @@ class ExtractTask:
         return self.unit.name
 
 
-def make_handler(config: ExtractConfig, folder: Path, made_from: dict[str, Any]) -> Handler:
-    """The function that a worker process calls for each unit; extractors are built once and reused."""
+def make_handler(config: ExtractConfig, folder: Path, made_from: dict[str, Any], overlap: bool) -> Handler:
+    """The function that a worker process calls for each unit; extractors are built once and reused.
+
+    overlap: decode, look and lift at the same time: there are more cores than workers.
+    """
     store = UnitStore(folder, made_from)
     extractors: dict[str, Extractor] = {}
 
@@ -53,7 +56,7 @@ def make_handler(config: ExtractConfig, folder: Path, made_from: dict[str, Any])
                 kind = episode.sidecar.effector or "hand"
                 if kind not in extractors:
                     extractors[kind] = build_extractor(kind, config)
-                passage = Passage(episode, extractors[kind], config, lambda name=name: begin(name))
+                passage = Passage(episode, extractors[kind], config, lambda name=name: begin(name), overlap)
                 try:
                     # A video is used whole or not at all: its clips wait on disk until its last frame is read.
                     accounts[name]["clips"] = write_shard(spool, passage.clips())
