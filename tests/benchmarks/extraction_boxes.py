@@ -5,9 +5,6 @@ python -m tests.benchmarks.extraction_boxes --json FILE
 
 from __future__ import annotations
 
-import argparse
-import json
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +15,7 @@ import numpy as np
 
 from extract.segment.box import Box, BoxSettings
 from extract.steps import BoxDetection, Shot
+from tests.benchmarks.held_out import main
 from tests.benchmarks.mask_cases import Case, cached, gripper_case, hand_case, noisy
 from tests.benchmarks.mask_tracking import SETS
 
@@ -145,17 +143,5 @@ def section(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--cache", type=Path, help="folder that keeps rendered episodes")
-    parser.add_argument("--tuning", action="store_true", help="the tasks and seeds that constants are chosen on")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        figures = measure(arguments.cache or Path(temporary), "tuning" if arguments.tuning else "held out")
-    arguments.json.write_text(json.dumps(figures, indent=1))
-    print(section(figures))
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, measure, section)

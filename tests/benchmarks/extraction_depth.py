@@ -5,9 +5,6 @@ python -m tests.benchmarks.extraction_depth --json FILE
 
 from __future__ import annotations
 
-import argparse
-import json
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from extract.depth.consistency import Corrections, Fit, Kind, consistent_frames,
 from extract.depth.learned import effector_boxes
 from extract.steps import DepthAnchor
 from tests.benchmarks.extraction_boxes import EFFECTORS
+from tests.benchmarks.held_out import main
 from tests.benchmarks.mask_cases import Case, cached
 from tests.benchmarks.mask_tracking import SETS
 
@@ -214,17 +212,5 @@ def section(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--cache", type=Path, help="folder that keeps rendered episodes")
-    parser.add_argument("--tuning", action="store_true", help="the tasks and seeds that constants are chosen on")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        figures = measure(arguments.cache or Path(temporary), "tuning" if arguments.tuning else "held out")
-    arguments.json.write_text(json.dumps(figures, indent=1))
-    print(section(figures))
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, measure, section)
