@@ -18,6 +18,7 @@ from pretrain.config import AugmentSettings
 from pretrain.loop import Training, discard, optimize, parameter_groups, publish
 from pretrain.modeling_kinecloud import KinecloudPolicy
 from pretrain.objectives import Loss
+from pretrain.randomness import WindowRandom
 
 
 def align(config: Config, resume: bool) -> None:
@@ -83,7 +84,7 @@ class Alignment(Training):
         new = parameter_groups((p for p in model.parameters() if p not in trunk), decay)
         return new + parameter_groups(model.predictor.parameters(), decay, lr_scale=self.settings.trunk_learning_rate)
 
-    def loss(self, model: nn.Module, window: dict[str, Any], random: torch.Generator) -> Loss:
+    def loss(self, model: nn.Module, window: dict[str, Any], random: WindowRandom) -> Loss:
         policy: KinecloudPolicy = self.run.accelerator.unwrap_model(model)
         window = augment(window, self.augmentation, random)
         window["proprio"] = _noisy(window["proprio"], policy, self.settings.proprio_noise, random)
@@ -97,7 +98,7 @@ class Alignment(Training):
         return validation_error(model, self.aligned.val_windows, self.settings.validation_windows)
 
 
-def _noisy(proprio_BQ: Tensor, policy: KinecloudPolicy, noise: float, random: torch.Generator) -> Tensor:
+def _noisy(proprio_BQ: Tensor, policy: KinecloudPolicy, noise: float, random: WindowRandom) -> Tensor:
     """noise: standard deviation after normalisation."""
     span_Q = (policy.get_buffer("proprio_q99") - policy.get_buffer("proprio_q01")) / 2
-    return proprio_BQ + noise * span_Q * torch.randn(proprio_BQ.shape, generator=random).to(proprio_BQ.device)
+    return proprio_BQ + noise * span_Q * random.normal(proprio_BQ.shape[1]).to(proprio_BQ.device)

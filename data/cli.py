@@ -152,7 +152,8 @@ def _samples(arguments: argparse.Namespace) -> None:
     from data.loader import WindowDataset, batches
 
     dataset = WindowDataset(_paths(arguments), WindowConfig())
-    stream = batches(dataset, arguments.batch_size, arguments.seed, arguments.step, arguments.rank, arguments.world)
+    first = arguments.step * arguments.batch_size * arguments.world
+    stream = batches(dataset, arguments.batch_size, arguments.seed, first, arguments.rank, arguments.world)
     batch = next(stream)
     for key, time in zip(batch["key"], batch["time"].tolist(), strict=True):
         print(f"{key} {time:.3f}")

@@ -1,11 +1,12 @@
 """Training windows from packed shards, in an order that is a pure function of seed and step.
 
-Step s of a run with world size W and batch size B (per rank) uses positions s*B*W ... (s+1)*B*W of an endless sequence
-of windows; rank r takes the r-th part. Nothing else decides what is read, so a run resumes at the exact sample.
+A run reads an endless sequence of samples from its beginning on; batch k of rank r, of W ranks with B samples each, is
+positions (k*W + r)*B ... (k*W + r + 1)*B. Nothing else decides what is read, so a run resumes at the exact sample.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class Window:
 
 
 class WindowDataset(Dataset):
-    """All windows of a set of shards. Items are drawn by (window number, seed of the point subset)."""
+    """All windows of a set of shards. Items are drawn by (window number, seed of what is random about it)."""
 
     def __init__(self, shards: list[Path], window: WindowConfig, labelled_only: bool = False, all_points: bool = False):
         """labelled_only: only clips with actions, and the samples carry them.
@@ -70,15 +71,13 @@ class WindowDataset(Dataset):
         return self._cache[place]
 
     def __getitem__(self, item: tuple[int, int]) -> dict[str, Any]:
-        index, subset_seed = item
+        index, seed = item
         clip, now = self.clip_of(index), self.windows[index].now
         chosen = np.arange(clip.arrays["points"].shape[1])
         if not self.all_points:
-            chosen = np.random.default_rng(subset_seed).permutation(
-                np.resize(chosen, max(len(chosen), self.config.points))
-            )
+            chosen = np.random.default_rng(seed).permutation(np.resize(chosen, max(len(chosen), self.config.points)))
             chosen = chosen[: self.config.points]
-        sample = cut(clip, now, chosen, self.config)
+        sample = cut(clip, now, chosen, self.config) | {"seed": seed}
         if self.labelled:
             sample |= labels(clip, now, self.config.action_chunk)
         return sample
@@ -132,11 +131,10 @@ def _in_camera_of(clip: Clip, now: int, chosen: np.ndarray) -> np.ndarray:
 
 
 def window_at(position: int, count: int, seed: int) -> tuple[int, int]:
-    """(window number, subset seed) at a position of the endless sequence: a fresh permutation per epoch."""
+    """(window number, seed of the sample) at a position of the endless sequence: a fresh permutation per epoch."""
     epoch, place = divmod(position, count)
-    return int(_permutation(count, seed, epoch)[place]), int(
-        np.random.SeedSequence([seed, position]).generate_state(1)[0]
-    )
+    sample_seed = np.random.SeedSequence([seed, position]).generate_state(1, np.uint64)[0] >> 1  # fits an i64
+    return int(_permutation(count, seed, epoch)[place]), int(sample_seed)
 
 
 @lru_cache(4)
@@ -144,20 +142,16 @@ def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
-class _Steps(Sampler[list[tuple[int, int]]]):
-    """Endless batches of one rank, from ``start_step`` on."""
+class _Batches(Sampler[list[tuple[int, int]]]):
+    """Endless batches of one rank, as (window number, seed); ``first``: see ``batches``."""
 
-    def __init__(self, count: int, batch_size: int, seed: int, start_step: int, rank: int, world: int):
-        self._arguments = (count, batch_size, seed, rank, world)
-        self._start = start_step
+    def __init__(self, count: int, batch_size: int, seed: int, first: int, rank: int, world: int):
+        self._count, self._size, self._seed = count, batch_size, seed
+        self._first, self._stride = first + rank * batch_size, world * batch_size
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        count, batch_size, seed, rank, world = self._arguments
-        step = self._start
-        while True:
-            first = (step * world + rank) * batch_size
-            yield [window_at(first + offset, count, seed) for offset in range(batch_size)]
-            step += 1
+        for first in itertools.count(self._first, self._stride):
+            yield [window_at(position, self._count, self._seed) for position in range(first, first + self._size)]
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -173,24 +167,25 @@ def batches(
     dataset: WindowDataset,
     batch_size: int,
     seed: int,
-    start_step: int = 0,
+    first: int = 0,
     rank: int = 0,
     world: int = 1,
     workers: int = 0,
 ) -> Iterator[dict[str, Any]]:
-    """Endless training batches of one rank; the batch of a step does not depend on where the iteration began.
+    """Endless training batches of one rank: batch k holds positions first + (k*world + rank)*batch_size and following.
 
-    batch_size: samples per rank. workers: loader processes (spawned); 0 reads in this process.
+    batch_size: samples per rank. first: samples that all ranks together have consumed so far. workers: loader processes
+    (spawned); 0 reads in this process. What a position holds does not depend on where the iteration began.
     """
     if len(dataset) == 0:
         raise UserError(
             "no training windows: every clip is shorter than the first horizon "
             f"({dataset.config.horizons_s[0]} s), or no clip is labelled. Look at `python -m data stats`."
         )
-    steps = _Steps(len(dataset), batch_size, seed, start_step, rank, world)
+    order = _Batches(len(dataset), batch_size, seed, first, rank, world)
     context = "spawn" if workers else None
     return iter(
         DataLoader(
-            dataset, batch_sampler=steps, num_workers=workers, collate_fn=collate, multiprocessing_context=context
+            dataset, batch_sampler=order, num_workers=workers, collate_fn=collate, multiprocessing_context=context
         )
     )

@@ -14,16 +14,18 @@ from torch import Tensor
 
 from pretrain.config import AugmentSettings
 from pretrain.modeling_kinecloud import UNKNOWN_EMBODIMENT, rotation_matrix
+from pretrain.randomness import WindowRandom
 
 
-def augment(window: dict[str, Any], settings: AugmentSettings, random: torch.Generator) -> dict[str, Any]:
-    """A changed copy of a batch of windows. ``random``: CPU generator; the result depends on nothing else."""
+def augment(
+    window: dict[str, Any], settings: AugmentSettings, random: WindowRandom, progress: float = 1.0
+) -> dict[str, Any]:
+    """A changed copy of a batch of windows, as ``random`` says. progress: share of the training that is done."""
     window = dict(window)
-    batch = len(window["past"])
     device = window["past"].device
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return (torch.rand(batch, *shape, generator=random) * (high - low) + low).to(device)
+        return random.uniform(low, high, *shape).to(device)
 
     roll_B = uniform(-settings.roll_deg, settings.roll_deg) * (torch.pi / 180)
     zoom_B = uniform(1 - settings.zoom, 1 + settings.zoom)
@@ -39,7 +41,7 @@ def augment(window: dict[str, Any], settings: AugmentSettings, random: torch.Gen
         ("text", settings.drop_text, ""),
         ("embodiment", settings.drop_embodiment, UNKNOWN_EMBODIMENT),
     ):
-        dropped = (torch.rand(batch, generator=random) < share).tolist()
+        dropped = (random.uniform(0, 1) < share).tolist()
         window[field] = [empty if drop else value for value, drop in zip(window[field], dropped, strict=True)]
     return window
 

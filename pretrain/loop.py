@@ -1,7 +1,7 @@
 """The training loop of every stage that trains: one process, or several under ``accelerate launch``.
 
-Everything random is a pure function of (seed, step, rank), so a run that was killed continues to the very same weights
-and the very same metrics file.
+Everything random about a sample is a pure function of the seed and its position in the sequence, so a run that was
+killed continues to the very same weights and the very same metrics file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
@@ -25,6 +24,7 @@ from pipeline.errors import KinecloudError
 from pipeline.fingerprint import DONE, require_same
 from pretrain import checkpoint
 from pretrain.objectives import Loss
+from pretrain.randomness import WindowRandom
 from pretrain.recorder import Recorder
 from pretrain.run import TrainingRun
 from pretrain.schedule import learning_rate
@@ -52,8 +52,8 @@ class Training(ABC):
         """The model before its first step; a pure function of configuration and seed."""
 
     @abstractmethod
-    def loss(self, model: nn.Module, window: dict[str, Any], random: torch.Generator) -> Loss:
-        """The loss of a batch; ``model`` may be wrapped for several ranks. ``random``: differs by seed, step, rank."""
+    def loss(self, model: nn.Module, window: dict[str, Any], random: WindowRandom) -> Loss:
+        """The loss of a batch; ``model`` may be wrapped for several ranks. ``random``: of these windows."""
 
     @abstractmethod
     def validate(self, model: Any) -> float | None:
@@ -89,8 +89,8 @@ def optimize(training: Training) -> None:
         return
     dataset = training.dataset
     source = batches(
-        dataset, settings.batch_size, run.seed, step, accelerator.process_index, accelerator.num_processes,
-        settings.loader_workers,
+        dataset, settings.batch_size, run.seed, step * settings.batch_size * accelerator.num_processes,
+        accelerator.process_index, accelerator.num_processes, settings.loader_workers,
     )  # fmt: skip
     learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
     run.say(
@@ -106,7 +106,7 @@ def optimize(training: Training) -> None:
         )
         for group in optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
-        loss = training.loss(ranks_model, window, _random(run, step))
+        loss = training.loss(ranks_model, window, WindowRandom(window["seed"]))
         _require_finite(run, loss, window, step)
         accelerator.backward(loss.total)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
@@ -128,12 +128,6 @@ def optimize(training: Training) -> None:
             _checkpoint(training, recorder, model, optimizer, average, step)
             accelerator.wait_for_everyone()
     recorder.close()
-
-
-def _random(run: TrainingRun, step: int) -> torch.Generator:
-    """One generator per (seed, step, rank): nothing random outlives a step, so there is no random state to save."""
-    entropy = np.random.SeedSequence([run.seed, step, run.accelerator.process_index])
-    return torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
 
 
 def _require_finite(run: TrainingRun, loss: Loss, window: dict[str, Any], step: int) -> None:

@@ -16,6 +16,7 @@ from pretrain.evaluate import evaluate, validation_chamfer_mm
 from pretrain.loop import Training, discard, optimize, publish
 from pretrain.modeling_kinecloud import KinecloudConfig, KinecloudPredictor
 from pretrain.objectives import Loss, loss_of
+from pretrain.randomness import WindowRandom
 from pretrain.run import Run
 
 
@@ -76,7 +77,7 @@ class Pretraining(Training):
         assert isinstance(self.run, Run)
         return new_model(self.run)
 
-    def loss(self, model: nn.Module, window: dict[str, Any], random: torch.Generator) -> Loss:
+    def loss(self, model: nn.Module, window: dict[str, Any], random: WindowRandom) -> Loss:
         window = augment(window, self.settings.augment, random)
         with self.run.accelerator.autocast():
             prediction = model(**window)

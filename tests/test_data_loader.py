@@ -40,8 +40,8 @@ def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
 def test_a_step_is_the_same_wherever_the_iteration_began_and_however_it_is_read(shards: list[Path]) -> None:
     dataset = WindowDataset(shards, WINDOW)
     straight = list(islice(batches(dataset, 4, seed=1), 6))
-    resumed = list(islice(batches(dataset, 4, seed=1, start_step=3), 3))
-    in_processes = list(islice(batches(dataset, 4, seed=1, start_step=3, workers=2), 3))
+    resumed = list(islice(batches(dataset, 4, seed=1, first=12), 3))
+    in_processes = list(islice(batches(dataset, 4, seed=1, first=12, workers=2), 3))
     for k in range(3):
         assert same(straight[3 + k], resumed[k])
         assert same(straight[3 + k], in_processes[k])
@@ -50,8 +50,8 @@ def test_a_step_is_the_same_wherever_the_iteration_began_and_however_it_is_read(
 
 def test_ranks_split_the_single_process_batch(shards: list[Path]) -> None:
     dataset = WindowDataset(shards, WINDOW)
-    whole = next(batches(dataset, 4, seed=1, start_step=5))
-    parts = [next(batches(dataset, 2, seed=1, start_step=5, rank=rank, world=2)) for rank in range(2)]
+    whole = next(batches(dataset, 4, seed=1, first=20))
+    parts = [next(batches(dataset, 2, seed=1, first=20, rank=rank, world=2)) for rank in range(2)]
     assert torch.equal(whole["past"], torch.cat([part["past"] for part in parts]))
     assert whole["key"] == [key for part in parts for key in part["key"]]
 

@@ -13,6 +13,7 @@ from pretrain.evaluate import ClipScore, evaluation_of, summarize
 from pretrain.metrics import baselines, errors_mm
 from pretrain.modeling_kinecloud import KinecloudPrediction
 from pretrain.objectives import loss_of
+from pretrain.randomness import WindowRandom
 from pretrain.schedule import learning_rate
 from tests.test_pretrain_model import B, random_window
 
@@ -139,8 +140,8 @@ def test_augmentation_depends_on_its_generator_alone_and_leaves_the_batch_as_it_
     window = random_window()
     before = {name: value.clone() for name, value in window.items() if isinstance(value, torch.Tensor)}
     settings = AugmentSettings(drop_text=0.5)  # pyright: ignore[reportCallIssue]
-    first, second = (augment(window, settings, torch.Generator().manual_seed(4)) for _ in range(2))
-    other = augment(window, settings, torch.Generator().manual_seed(5))
+    first, second = (augment(window, settings, WindowRandom(torch.arange(B))) for _ in range(2))
+    other = augment(window, settings, WindowRandom(torch.arange(B) + B))
     for name, value in first.items():
         same = torch.equal(value, second[name]) if isinstance(value, torch.Tensor) else value == second[name]
         assert same, name
@@ -152,7 +153,7 @@ def test_augmentation_depends_on_its_generator_alone_and_leaves_the_batch_as_it_
 
 def test_dropped_modalities_are_dropped():
     settings = AugmentSettings(drop_text=1, drop_image=1, drop_embodiment=1)  # pyright: ignore[reportCallIssue]
-    window = augment(random_window(), settings, torch.Generator())
+    window = augment(random_window(), settings, WindowRandom(torch.arange(B)))
     assert window["text"] == [""] * B and window["embodiment"] == ["unknown"] * B and not window["image_present"].any()
 
 
