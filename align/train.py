@@ -84,9 +84,10 @@ class Alignment(Training):
         new = parameter_groups((p for p in model.parameters() if p not in trunk), decay)
         return new + parameter_groups(model.predictor.parameters(), decay, lr_scale=self.settings.trunk_learning_rate)
 
-    def loss(self, model: nn.Module, window: dict[str, Any], random: WindowRandom) -> Loss:
+    def loss(self, model: nn.Module, window: dict[str, Any], progress: float) -> Loss:
+        random = WindowRandom(window["seed"])
         policy: KinecloudPolicy = self.run.accelerator.unwrap_model(model)
-        window = augment(window, self.augmentation, random)
+        window = augment(window, self.augmentation, random, progress)
         window["proprio"] = _noisy(window["proprio"], policy, self.settings.proprio_noise, random)
         with self.run.accelerator.autocast():
             prediction = model(**window)

@@ -24,7 +24,6 @@ from pipeline.errors import KinecloudError
 from pipeline.fingerprint import DONE, require_same
 from pretrain import checkpoint
 from pretrain.objectives import Loss
-from pretrain.randomness import WindowRandom
 from pretrain.recorder import Recorder
 from pretrain.run import TrainingRun
 from pretrain.schedule import learning_rate
@@ -52,8 +51,9 @@ class Training(ABC):
         """The model before its first step; a pure function of configuration and seed."""
 
     @abstractmethod
-    def loss(self, model: nn.Module, window: dict[str, Any], random: WindowRandom) -> Loss:
-        """The loss of a batch; ``model`` may be wrapped for several ranks. ``random``: of these windows."""
+    def loss(self, model: nn.Module, window: dict[str, Any], progress: float) -> Loss:
+        """The mean over all windows of a batch; ``model`` may be wrapped for several ranks. What is random in it comes
+        from ``window["seed"]``. progress: share of the training that is done, 0..1."""
 
     @abstractmethod
     def validate(self, model: Any) -> float | None:
@@ -106,7 +106,7 @@ def optimize(training: Training) -> None:
         )
         for group in optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
-        loss = training.loss(ranks_model, window, WindowRandom(window["seed"]))
+        loss = training.loss(ranks_model, window, step / settings.steps)
         _require_finite(run, loss, window, step)
         accelerator.backward(loss.total)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)

@@ -77,8 +77,8 @@ class Pretraining(Training):
         assert isinstance(self.run, Run)
         return new_model(self.run)
 
-    def loss(self, model: nn.Module, window: dict[str, Any], random: WindowRandom) -> Loss:
-        window = augment(window, self.settings.augment, random)
+    def loss(self, model: nn.Module, window: dict[str, Any], progress: float) -> Loss:
+        window = augment(window, self.settings.augment, WindowRandom(window["seed"]), progress)
         with self.run.accelerator.autocast():
             prediction = model(**window)
         return loss_of(prediction, window, self.settings.objective)
