@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pretrain.modeling_kinecloud import KinecloudConfig
+from pretrain.model.configuration_kinecloud import KinecloudConfig
 
 SNIPPET = """\
 from transformers import AutoModel

@@ -13,7 +13,7 @@ from data.simulation.environment import Observation, TaskEnvironment
 from data.simulation.scene import Look
 from extract.effector import Camera
 from extract.mask.config import MaskConfig
-from pretrain.modeling_kinecloud import KinecloudPolicy
+from pretrain.model.policy_kinecloud import KinecloudPolicy
 
 _SCALE = 2  # enlargement of the film's pictures
 _NOW, _AHEAD = (255, 255, 255), (255, 140, 40)

@@ -17,7 +17,7 @@ from data.clips import Clip
 from data.loader import WindowDataset
 from pipeline.atomic import write_json
 from pretrain.evaluate import clip_windows
-from pretrain.modeling_kinecloud import KinecloudPolicy
+from pretrain.model.policy_kinecloud import KinecloudPolicy
 
 POLICY, REPEAT, MEAN = "policy", "repeat last action", "dataset mean"
 

@@ -2,7 +2,8 @@
 
 RUN/export/policy/config.json               sizes and meanings, with the entry for ``trust_remote_code``
                   model.safetensors         all weights and normalisation buffers
-                  modeling_kinecloud.py     the model, copied as it is
+                  *.py                      the model, copied as it is
+                  tokenizer*.json           of a text encoder, when the model has one
                   normalization.json        quantiles for those who do not read tensors
                   provenance.json           what it was made from and how well it did
                   README.md                 the model card
@@ -17,7 +18,7 @@ from typing import Any
 
 from align.card import SNIPPET, model_card
 from align.config import ExportConfig
-from align.origin import WEIGHTS, modelling_file, policy_folder
+from align.origin import WEIGHTS, modelling_files, modelling_sha256, policy_folder
 from align.policy import load_policy
 from data.index import read_index
 from data.schema import SCHEMA_VERSION
@@ -27,11 +28,15 @@ from pipeline.fingerprint import DONE, digest, file_sha256, mark_done, read_done
 from pipeline.logs import StageLog
 from pipeline.runner import versions
 from pipeline.section import Section
-from pretrain.modeling_kinecloud import KinecloudConfig, KinecloudPolicy
+from pretrain.model.configuration_kinecloud import KinecloudConfig
+from pretrain.model.policy_kinecloud import KinecloudPolicy
 
 STAGE = "export"
 ORDER = 80
-AUTO_MAP = {"AutoConfig": "modeling_kinecloud.KinecloudConfig", "AutoModel": "modeling_kinecloud.KinecloudPolicy"}
+AUTO_MAP = {
+    "AutoConfig": "configuration_kinecloud.KinecloudConfig",
+    "AutoModel": "policy_kinecloud.KinecloudPolicy",
+}
 
 
 def export(config: Config, document: dict[str, Any]) -> None:
@@ -47,7 +52,9 @@ def export(config: Config, document: dict[str, Any]) -> None:
     provenance = provenance_of(config, settings)
     with publishing_dir(folder / "policy") as temporary:
         shutil.copyfile(source / WEIGHTS, temporary / WEIGHTS)
-        shutil.copyfile(modelling_file(), temporary / modelling_file().name)
+        for path in modelling_files():
+            shutil.copyfile(path, temporary / path.name)
+        policy.save_tokenizer(temporary)
         stored = json.loads((source / "config.json").read_text())
         write_json(temporary / "config.json", {**stored, "auto_map": AUTO_MAP, "architectures": ["KinecloudPolicy"]})
         write_json(temporary / "normalization.json", normalization_of(policy))
@@ -97,7 +104,7 @@ def provenance_of(config: Config, settings: ExportConfig) -> dict[str, Any]:
         "align": _training(align_mark),
         "seed": config.run.seed,
         "policy_sha256": file_sha256(policy_folder(config) / WEIGHTS),
-        "modelling_sha256": file_sha256(modelling_file()),
+        "modelling_sha256": modelling_sha256(),
         "versions": versions(),
         "evaluation": {
             "pretrain": _read(config.folder("pretrain") / "eval.json"),

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pretrain.config import ObjectiveSettings
-from pretrain.modeling_kinecloud import KinecloudPrediction
+from pretrain.model.modeling_kinecloud import KinecloudPrediction
 from pretrain.objectives import Loss, loss_of
 
 _SMOOTH = 0.1  # normalised errors below this count quadratically

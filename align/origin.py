@@ -64,13 +64,18 @@ def export_made_from(config: Config, settings: ExportConfig) -> dict[str, Any]:
         "stage_version": STAGE_VERSION,
         "settings": settings.model_dump(mode="json"),
         "policy_sha256": file_sha256(policy_folder(config) / WEIGHTS),
-        "modelling_sha256": file_sha256(modelling_file()),
+        "modelling_sha256": modelling_sha256(),
         "eval": digest(json.loads((config.folder("align") / "eval.json").read_text())),
         "rollout": digest(json.loads(rollout.read_text())) if rollout.exists() else None,
     }
     return json.loads(json.dumps(document))
 
 
-def modelling_file() -> Path:
-    """The one self-contained file that an exported policy carries."""
-    return Path(__file__).resolve().parent.parent / "pretrain" / "modeling_kinecloud.py"
+def modelling_files() -> list[Path]:
+    """The self-contained files that an exported policy carries."""
+    return sorted((Path(__file__).resolve().parent.parent / "pretrain" / "model").glob("[a-z]*.py"))
+
+
+def modelling_sha256() -> str:
+    """What decides the behaviour of the exported code."""
+    return digest({path.name: file_sha256(path) for path in modelling_files()})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from pretrain.modeling_kinecloud import KinecloudPolicy
+from pretrain.model.policy_kinecloud import KinecloudPolicy
 
 
 def load_policy(folder: Path) -> KinecloudPolicy:

@@ -159,7 +159,7 @@ def make_handler(
     from align.policy import load_policy
     from data.simulation.environment import TaskEnvironment
     from data.simulation.scene import random_look
-    from pretrain.modeling_kinecloud import UNKNOWN_EMBODIMENT
+    from pretrain.model.configuration_kinecloud import UNKNOWN_EMBODIMENT
 
     torch.set_num_threads(1)
     policy = load_policy(policy_path)

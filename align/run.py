@@ -10,7 +10,8 @@ from align.origin import align_made_from, predictor_folder
 from data.config import WindowConfig
 from data.loader import WindowDataset
 from pipeline.config import Config
-from pretrain.modeling_kinecloud import KinecloudConfig, KinecloudPredictor
+from pretrain.model.configuration_kinecloud import KinecloudConfig
+from pretrain.model.modeling_kinecloud import KinecloudPredictor
 from pretrain.run import TrainingRun
 
 STAGE = "align"

@@ -16,7 +16,7 @@ from pipeline.fingerprint import mark_done
 from pretrain.augment import augment
 from pretrain.config import AugmentSettings
 from pretrain.loop import Training, discard, optimize, parameter_groups, publish
-from pretrain.modeling_kinecloud import KinecloudPolicy
+from pretrain.model.policy_kinecloud import KinecloudPolicy
 from pretrain.objectives import Loss
 from pretrain.randomness import WindowRandom
 

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pretrain.config import AugmentSettings
-from pretrain.modeling_kinecloud import UNKNOWN_EMBODIMENT, rotation_matrix
+from pretrain.model.configuration_kinecloud import UNKNOWN_EMBODIMENT
+from pretrain.model.geometry import rotation_matrix
 from pretrain.randomness import WindowRandom
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pretrain.chamfer import chamfer
 from pretrain.config import ObjectiveSettings
-from pretrain.modeling_kinecloud import KinecloudPrediction
+from pretrain.model.modeling_kinecloud import KinecloudPrediction
 
 UNIT_M = 0.1
 _ROBUST = 0.02  # errors below 2 mm count quadratically

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from data.loader import WindowDataset, collate
 from pipeline.section import Section
 from pretrain.metrics import errors_mm, no_motion
-from pretrain.modeling_kinecloud import KinecloudPredictor
+from pretrain.model.modeling_kinecloud import KinecloudPredictor
 
 ORDER = 50
 CLIPS_PER_EMBODIMENT = 3

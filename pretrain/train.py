@@ -14,7 +14,8 @@ from pipeline.fingerprint import mark_done
 from pretrain.augment import augment
 from pretrain.evaluate import evaluate, validation_chamfer_mm
 from pretrain.loop import Training, discard, optimize, publish
-from pretrain.modeling_kinecloud import KinecloudConfig, KinecloudPredictor
+from pretrain.model.configuration_kinecloud import KinecloudConfig
+from pretrain.model.modeling_kinecloud import KinecloudPredictor
 from pretrain.objectives import Loss, loss_of
 from pretrain.randomness import WindowRandom
 from pretrain.run import Run

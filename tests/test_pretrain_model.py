@@ -11,10 +11,15 @@ import pytest
 import torch
 from transformers import AutoModel
 
+from align.export import AUTO_MAP
+from align.origin import modelling_files
 from data.letterbox import letterbox as loader_letterbox
-from pretrain import modeling_kinecloud
 from pretrain.metrics import no_motion
-from pretrain.modeling_kinecloud import KinecloudConfig, KinecloudPolicy, KinecloudPredictor, letterbox, rotation_matrix
+from pretrain.model.configuration_kinecloud import KinecloudConfig
+from pretrain.model.geometry import rotation_matrix
+from pretrain.model.modeling_kinecloud import KinecloudPredictor
+from pretrain.model.policy_kinecloud import KinecloudPolicy
+from pretrain.model.square import letterbox
 
 B, P, H, N, S = 3, 4, 5, 20, 32
 
@@ -218,13 +223,11 @@ def test_acting_names_the_argument_that_does_not_fit(policy):
         policy.act(**inputs | {"past_clouds_PN3": inputs["past_clouds_PN3"][:3]})
 
 
-def test_a_saved_policy_loads_from_its_own_copy_of_the_file(policy, tmp_path: Path):
-    policy.config.auto_map = {
-        "AutoConfig": "modeling_kinecloud.KinecloudConfig",
-        "AutoModel": "modeling_kinecloud.KinecloudPolicy",
-    }
+def test_a_saved_policy_loads_from_its_own_copy_of_the_files(policy, tmp_path: Path):
+    policy.config.auto_map = AUTO_MAP
     policy.save_pretrained(tmp_path)
-    shutil.copy(modeling_kinecloud.__file__, tmp_path)
+    for path in modelling_files():
+        shutil.copy(path, tmp_path)
     loaded = AutoModel.from_pretrained(tmp_path, trust_remote_code=True)
     inputs = act_inputs(random_window(batch=1))
     assert type(loaded) is not KinecloudPolicy

@@ -1,0 +1,140 @@
+"""Encoders of image and instruction: small ones that learn from scratch, and any that transformers has.
+
+Shapes: B batch, S image side, T image tokens, L text tokens, D width of the trunk, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
+
+from .configuration_kinecloud import KinecloudConfig
+from .geometry import CloudGeometry
+from .layers import Attention, waves, zero
+
+_TEXT_START, _TEXT_PAD = 256, 257
+
+
+class SmallVision(nn.Module):
+    """A few convolutions: (S/16)^2 tokens that know where they look, in rays and relative to the effector."""
+
+    stages = (24, 48, 96)
+    channels = stages[-1]
+
+    def __init__(self, config: KinecloudConfig):
+        super().__init__()
+        a, b, c = self.stages
+        self.unit = config.length_unit_m
+        self.to_2 = nn.Conv2d(3, a, 3, 2, 1)
+        self.to_4 = nn.Conv2d(a, b, 3, 2, 1)
+        self.to_8 = nn.Conv2d(b, c, 3, 2, 1)
+        self.norm_8 = nn.GroupNorm(8, c)
+        self.to_16 = nn.Conv2d(c, config.width, 3, 2, 1)
+        self.place = nn.Linear(6 + 6 * 8, config.width)
+        self.missing = nn.Parameter(torch.empty(config.width))
+
+    def forward(self, image_B3SS: Tensor, present_B: Tensor, geometry: CloudGeometry) -> tuple[Tensor, Tensor]:
+        """Tokens [B,T,D] and the feature map [B,C,S/8,S/8]; both ignore an absent image."""
+        x = (image_B3SS.to(self.place.weight.dtype) / 255 - 0.5) / 0.25
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = F.gelu(self.to_4(F.gelu(self.to_2(x))))
+        eighth = F.gelu(self.norm_8(self.to_8(x))) * present_B[:, None, None, None]
+        sixteenth = self.to_16(eighth)
+        tokens_BTD = torch.where(present_B[:, None, None], sixteenth.flatten(2).transpose(1, 2), self.missing)
+        rows, columns = sixteenth.shape[2:]
+        places = geometry.patch_places(rows, columns, image_B3SS.shape[-1], self.unit)
+        return tokens_BTD + self.place(torch.cat([places, waves(places)], -1)), eighth
+
+
+class PretrainedVision(nn.Module):
+    """A vision Transformer of transformers (SigLIP, DINOv2, ...): its patches, told where they look."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: KinecloudConfig):
+        super().__init__()
+        assert config.vision is not None
+        self.model = AutoModel.from_config(AutoConfig.for_model(**config.vision))
+        self.side: int = self.model.config.image_size
+        self.channels: int = self.model.config.hidden_size
+        self.unit = config.length_unit_m
+        self.project = nn.Linear(self.channels, config.width)
+        self.place = zero(nn.Linear(6 + 6 * 8, config.width))
+        self.missing = nn.Parameter(torch.empty(config.width))
+        self.register_buffer("mean", torch.tensor(config.pixel_mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(config.pixel_std)[:, None, None], persistent=False)
+
+    def forward(self, image_B3SS: Tensor, present_B: Tensor, geometry: CloudGeometry) -> tuple[Tensor, Tensor]:
+        """Tokens [B,T,D] and the patches as a map [B,C,h,w]; both ignore an absent image."""
+        pixels = (image_B3SS.to(self.mean.dtype) / 255 - self.mean) / self.std
+        if pixels.shape[-1] != self.side:
+            pixels = F.interpolate(pixels, size=(self.side, self.side), mode="bilinear", antialias=True)
+        found_BTC = self.model(pixel_values=pixels).last_hidden_state
+        rows = self.side // self.model.config.patch_size
+        patches_BTC = found_BTC[:, found_BTC.shape[1] - rows * rows :]  # class and register tokens come first
+        tokens_BTD = torch.where(present_B[:, None, None], self.project(patches_BTC), self.missing)
+        places = geometry.patch_places(rows, rows, image_B3SS.shape[-1], self.unit)
+        features = patches_BTC.transpose(1, 2).unflatten(2, (rows, rows)) * present_B[:, None, None, None]
+        return tokens_BTD + self.place(torch.cat([places, waves(places)], -1)), features
+
+
+class ByteText(nn.Module):
+    """UTF-8 bytes -> a few tokens. Learned from scratch; the result does not depend on the padding."""
+
+    def __init__(self, config: KinecloudConfig):
+        super().__init__()
+        width = config.width
+        self.max_bytes = config.max_text_bytes
+        self.bytes = nn.Embedding(258, width)
+        self.positions = nn.Embedding(config.max_text_bytes + 1, width)
+        self.near = nn.Conv1d(width, width, 5, padding=2)
+        self.wide = nn.Conv1d(width, width, 5, padding=2)
+        self.queries = nn.Parameter(torch.empty(config.text_tokens, width))
+        self.pool = Attention(width, config.heads)
+
+    def forward(self, text: Sequence[str]) -> Tensor:
+        """[B,L,D]"""
+        lines = list(dict.fromkeys(text))  # a batch holds few different instructions
+        device = self.queries.device
+        codes = [[_TEXT_START, *line.strip().lower().encode()[: self.max_bytes]] for line in lines]
+        length = max(map(len, codes))
+        ids_BL = torch.tensor([c + [_TEXT_PAD] * (length - len(c)) for c in codes], device=device)
+        real_BL = ids_BL != _TEXT_PAD
+        x_BLD = self.bytes(ids_BL) + self.positions.weight[:length]
+        for layer in (self.near, self.wide):
+            x_BDL = layer((x_BLD * real_BL[..., None]).transpose(1, 2))
+            x_BLD = x_BLD + F.gelu(x_BDL.transpose(1, 2))
+        pooled = self.pool(self.queries.expand(len(codes), -1, -1), x_BLD, mask_BL=real_BL)
+        return pooled[torch.tensor([lines.index(line) for line in text], device=device)]
+
+
+class PretrainedText(nn.Module):
+    """A text encoder of transformers (MiniLM, BERT, SigLIP's, ...) whose token states are pooled to a few tokens."""
+
+    def __init__(self, config: KinecloudConfig):
+        super().__init__()
+        assert config.text is not None
+        self.model = AutoModel.from_config(AutoConfig.for_model(**config.text))
+        self.max_tokens = config.max_text_tokens
+        self.project = nn.Linear(self.model.config.hidden_size, config.width)
+        self.queries = nn.Parameter(torch.empty(config.text_tokens, config.width))
+        self.pool = Attention(config.width, config.heads)
+        self.tokenizer: Any = None  # given by the model that holds this encoder
+
+    def forward(self, text: Sequence[str]) -> Tensor:
+        """[B,L,D]"""
+        lines = list(dict.fromkeys(text))
+        device = self.queries.device
+        coded = self.tokenizer(
+            lines, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+        ).to(device)
+        states = self.model(input_ids=coded["input_ids"], attention_mask=coded["attention_mask"]).last_hidden_state
+        real_BL = coded["attention_mask"].bool()
+        pooled = self.pool(self.queries.expand(len(lines), -1, -1), self.project(states), mask_BL=real_BL)
+        return pooled[torch.tensor([lines.index(line) for line in text], device=device)]

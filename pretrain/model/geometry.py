@@ -1,0 +1,134 @@
+"""What is computed from clouds and camera before any weight is applied.
+
+Geometry: camera frame of the "now" image, OpenCV axes (x right, y down, z forward), metres; the centre of pixel
+(row r, column c) is at (u, v) = (c + 0.5, r + 0.5).
+
+Shapes: B batch, P past clouds, N points, H horizons, S image side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .configuration_kinecloud import KinecloudConfig
+
+
+@dataclass
+class CloudGeometry:
+    """Lengths in the network's unit, but for centre and now."""
+
+    centre_B3: Tensor  # centroid of the points seen now, metres
+    now_BN3: Tensor  # the present cloud, metres
+    offsets_BPN3: Tensor  # past clouds about the present centroid
+    velocity_B3: Tensor  # of the centroid, per second, least squares over the valid past
+    path_BP3: Tensor  # past centroids about the present one
+    extent_B3: Tensor  # standard deviation of the present cloud
+    valid_BP: Tensor
+    visible_BPN: Tensor
+    opening_BP: Tensor
+    opening_known_BP: Tensor
+    rays_B22: Tensor  # (fx, fy), (cx, cy) in pixels
+
+    def situation(self, size: int) -> Tensor:
+        """Where the effector is and how it moves as one vector [B, 10 + 9 P]. size: side of the image, pixels."""
+        depth_B1 = self.centre_B3[:, 2:].clamp(min=1e-3)
+        steps_BP3 = torch.diff(self.path_BP3, dim=1, prepend=torch.zeros_like(self.path_BP3[:, :1]))
+        parts = [
+            self.centre_B3[:, :2] / depth_B1, depth_B1.log(), size / self.rays_B22[:, 0], self.extent_B3,
+            1 / depth_B1 / 4, self.path_BP3.flatten(1), 3 * steps_BP3.flatten(1), self.valid_BP, self.opening_BP,
+            self.opening_known_BP, self.valid_BP.to(depth_B1.dtype).mean(1, keepdim=True),
+        ]  # fmt: skip
+        return torch.cat([part.to(depth_B1.dtype) for part in parts], -1)
+
+    def point_features(self) -> Tensor:
+        """Each point's place about the centroid, its past and whether it was seen: [B, N, 3 + 5 P]."""
+        offsets_BNP3 = self.offsets_BPN3.transpose(1, 2)
+        relative_BNP3 = offsets_BNP3 - offsets_BNP3[:, :, -1:]
+        valid_BNP = self.valid_BP[:, None].expand(-1, offsets_BNP3.shape[1], -1)
+        parts = [offsets_BNP3[:, :, -1], 3 * relative_BNP3.flatten(2), self.visible_BPN.transpose(1, 2), valid_BNP]
+        return torch.cat([part.to(offsets_BNP3.dtype) for part in parts], -1)
+
+    def grid(self, size: int) -> Tensor:
+        """Where the present points are in the image of side ``size``, [B,N,2] from -1 to 1 as grid_sample counts."""
+        pixel_BN2 = self.now_BN3[..., :2] / self.now_BN3[..., 2:].clamp(min=1e-3) * self.rays_B22[:, None, 0]
+        return ((pixel_BN2 + self.rays_B22[:, None, 1]) * (2 / size) - 1).clamp(-2, 2)
+
+    def patch_places(self, rows: int, columns: int, size: int, unit: float) -> Tensor:
+        """Where the patches of an image look: viewing ray, ray from the effector's centroid, and the offset from it
+        if the patch were at the effector's depth; [B, rows * columns, 6]."""
+        down, along = (torch.arange(n, device=self.centre_B3.device) + 0.5 for n in (rows, columns))
+        pixel_T2 = torch.cartesian_prod(down * (size / rows), along * (size / columns)).flip(-1)
+        ray_BT2 = (pixel_T2 - self.rays_B22[:, None, 1]) / self.rays_B22[:, None, 0]
+        depth_B11 = self.centre_B3[:, None, 2:].clamp(min=1e-3)
+        from_effector_BT2 = ray_BT2 - self.centre_B3[:, None, :2] / depth_B11
+        return torch.cat([ray_BT2, from_effector_BT2, from_effector_BT2 * depth_B11 / unit / 4], -1)
+
+
+def geometry_of(
+    config: KinecloudConfig, intrinsics: Tensor, past: Tensor, visible: Tensor, valid: Tensor, opening: Tensor
+) -> CloudGeometry:
+    """From the inputs of ``KinecloudPredictor.forward``; in two dimensions from what an image shows of them."""
+    unit = config.length_unit_m
+    if config.dimensions == 2:
+        past, opening = flattened(past), torch.full_like(opening, float("nan"))
+    seen_BN1 = visible[:, -1, :, None].to(past.dtype)
+    seen_BN1 = torch.where(seen_BN1.sum(1, keepdim=True) > 0, seen_BN1, torch.ones_like(seen_BN1))
+    centres_BP3 = (past * seen_BN1[:, None]).sum(2) / seen_BN1.sum(1)[:, None]
+    centre_B3 = centres_BP3[:, -1]
+    past = torch.where(valid[..., None, None], past, past[:, -1:])  # what is not valid stands still
+    path_BP3 = torch.where(valid[..., None], centres_BP3 - centre_B3[:, None], torch.zeros_like(centres_BP3)) / unit
+    offsets_BPN3 = (past - centre_B3[:, None, None]) / unit
+    weight_BP1 = valid[..., None].to(past.dtype)
+    time_P1 = torch.tensor(config.past_times, device=past.device, dtype=past.dtype)[:, None]
+    count_B11 = weight_BP1.sum(1, keepdim=True).clamp(min=1)
+    time_BP1 = weight_BP1 * (time_P1 - (weight_BP1 * time_P1).sum(1, keepdim=True) / count_B11)
+    velocity_B3 = (time_BP1 * path_BP3).sum(1) / time_BP1.square().sum(1).clamp(min=1e-6)
+    spread_BN3 = offsets_BPN3[:, -1]
+    extent_B3 = ((seen_BN1 * spread_BN3.square()).sum(1) / seen_BN1.sum(1)).clamp(min=1e-8).sqrt()
+    known_BP = torch.isfinite(opening) & valid
+    return CloudGeometry(
+        centre_B3, past[:, -1], offsets_BPN3, velocity_B3, path_BP3, extent_B3, valid, visible,
+        torch.where(known_BP, opening, torch.zeros_like(opening)) / unit, known_BP,
+        torch.stack([torch.diagonal(intrinsics, dim1=1, dim2=2)[:, :2], intrinsics[:, :2, 2]], 1),
+    )  # fmt: skip
+
+
+def flattened(points: Tensor) -> Tensor:
+    """[...,3] metres -> the same points moved along their rays to a depth of 1 m: what an image shows of them."""
+    return points / points[..., 2:].clamp(min=1e-3)
+
+
+def rotation_matrix(rotation_3: Tensor) -> Tensor:
+    """Rotation vectors [...,3] (radians) -> matrices [...,3,3], by Rodrigues' formula; smooth at zero."""
+    square = rotation_3.square().sum(-1)[..., None, None]
+    angle = square.clamp(min=1e-8).sqrt()
+    small = square < 1e-6
+    first = torch.where(small, 1 - square / 6, angle.sin() / angle)
+    second = torch.where(small, 0.5 - square / 24, (1 - angle.cos()) / angle.square())
+    x, y, z = rotation_3.unbind(-1)
+    nothing = torch.zeros_like(x)
+    cross = torch.stack([nothing, -z, y, z, nothing, -x, -y, x, nothing], -1).unflatten(-1, (3, 3))
+    eye = torch.eye(3, dtype=rotation_3.dtype, device=rotation_3.device)
+    return eye + first * cross + second * (rotation_3[..., :, None] * rotation_3[..., None, :] - square * eye)
+
+
+def rigid_motion(offsets_BN3: Tensor, deltas_BHN3: Tensor) -> tuple[Tensor, Tensor]:
+    """The translation and the rotation vector (radians, small) that explain displacements best in least squares,
+    each [B,H,3]. offsets: points about any centre; deltas: their displacements."""
+    centred_BN3 = offsets_BN3 - offsets_BN3.mean(1, keepdim=True)
+    translation_BH3 = deltas_BHN3.mean(2)
+    left_BHN3 = deltas_BHN3 - translation_BH3[:, :, None]
+    moment_BH3 = torch.linalg.cross(centred_BN3[:, None].expand_as(left_BHN3), left_BHN3).mean(2)
+    square_B33 = (centred_BN3[..., :, None] * centred_BN3[..., None, :]).mean(1)
+    trace_B = square_B33.diagonal(dim1=1, dim2=2).sum(-1)
+    eye = torch.eye(3, dtype=offsets_BN3.dtype, device=offsets_BN3.device)
+    inertia_B33 = (trace_B + 1e-4)[:, None, None] * eye - square_B33
+    return translation_BH3, torch.linalg.solve(inertia_B33, moment_BH3.transpose(1, 2)).transpose(1, 2)
+
+
+def transformed(matrix_33: Tensor, points_3: Tensor) -> Tensor:
+    """[...,3,3] times [...,3], without the reduced precision that a matrix product may have."""
+    return (matrix_33 * points_3[..., None, :]).sum(-1)

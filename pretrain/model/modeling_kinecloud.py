@@ -1,0 +1,243 @@
+"""The predictor: one image, an instruction, the embodiment and P past clouds of points on the effector in; the cloud
+and the grasp opening at H later times out.
+
+Geometry: camera frame of the "now" image, OpenCV axes (x right, y down, z forward), metres.
+
+Shapes: B batch, P past clouds, N points, H horizons, S image side, D width, C image features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.utils.generic import ModelOutput
+
+from .compact import CompactTrunk
+from .configuration_kinecloud import KinecloudConfig
+from .flow import arrival, integrate, shrinkage
+from .geometry import CloudGeometry, flattened, geometry_of, rotation_matrix, transformed
+from .layers import Attention, init_weights, mlp, waves, zero
+from .mixture import MixtureTrunk
+from .tokenizer import Tokenizing
+from .trunk import Context
+
+_MOMENTS = 3 + 9  # of a field of displacements: mean, and mean product with the points' offsets
+
+
+@dataclass
+class KinecloudPrediction(ModelOutput):
+    """points: f32 [B,H,N,3] metres. opening: f32 [B,H] metres. actions: f32 [B,K,A], normalised; policies only.
+    velocity: f32 [B,H,N,3], of the noised displacements that were given; generative models in training only.
+    """
+
+    points: Tensor = None  # pyright: ignore[reportAssignmentType]  (ModelOutput wants defaults)
+    opening: Tensor = None  # pyright: ignore[reportAssignmentType]
+    actions: Tensor = None  # pyright: ignore[reportAssignmentType]
+    velocity: Tensor = None  # pyright: ignore[reportAssignmentType]
+
+
+@dataclass
+class Observed:
+    """An observation as the predictor has encoded it, before it thinks about the future."""
+
+    geometry: CloudGeometry
+    context: Context
+    points_BND: Tensor  # one embedding per point
+    present_BTD: Tensor  # the segment of the present: the situation, then the slots that summarise the cloud
+    depth_BN1: Tensor  # of the present points, metres
+
+
+class KinecloudPredictor(Tokenizing, PreTrainedModel):
+    """Image, instruction, embodiment and past clouds -> future clouds and openings.
+
+    Future cloud = present cloud, rotated about its centroid, moved by a gated constant velocity plus a learned
+    translation, plus a small displacement per point. The learned parts start at zero, so training starts from a damped
+    constant velocity. Points enter as a set and attend to nothing, so their number and order are free.
+
+    A generative predictor says the same of the velocity of noised displacements (flow.py) and samples the future.
+    """
+
+    config_class = KinecloudConfig
+    base_model_prefix = "predictor"
+    main_input_name = "image"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["Block", "GemmaDecoderLayer", "SiglipEncoderLayer"]  # noqa: RUF012
+
+    def __init__(self, config: KinecloudConfig):
+        super().__init__(config)
+        self.trunk = MixtureTrunk(config) if config.mixture else CompactTrunk(config)
+        width, past, horizons = self.trunk.width, len(config.past_times), len(config.horizons)
+        self.embodiment = nn.Embedding(len(config.embodiments) + 1, width)
+        self.situation = mlp(10 + 9 * past, 2 * width, width)
+        self.horizon_queries = nn.Parameter(torch.empty(horizons, width))
+        self.point = mlp(5 * past + 3 + self.trunk.channels, width, width)
+        self.slots = nn.Parameter(torch.empty(config.slots, width))
+        self.gather = Attention(width, config.heads)
+        self.motion = zero(nn.Linear(width, 3 + 3 + 1 + 1))  # translation, rotation, velocity gate, opening
+        self.point_norm = nn.LayerNorm(width)
+        self.point_of = nn.Linear(width, width // 2)
+        self.horizon_of = nn.Linear(width, width // 2)
+        self.displacement = zero(nn.Linear(width // 2, 3))
+        if config.generative:
+            self.noise_in = mlp(_MOMENTS + 1 + 8, width, width)
+            self.noise_of = nn.Linear(3 + 1, width // 2)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        init_weights(module)
+
+    def forward(
+        self,
+        image: Tensor,
+        intrinsics: Tensor,
+        past: Tensor,
+        past_visible: Tensor,
+        past_valid: Tensor,
+        past_opening: Tensor,
+        text: Sequence[str],
+        embodiment: Sequence[str],
+        image_present: Tensor | None = None,
+        seed: Tensor | None = None,
+        noised: Tensor | None = None,
+        tau: Tensor | None = None,
+        **unused: Any,
+    ) -> KinecloudPrediction:
+        """image: u8 [B,3,S,S] RGB. intrinsics: f32 [B,3,3], pixels of that image. past: f32 [B,P,N,3] metres.
+        past_visible: bool [B,P,N]. past_valid: bool [B,P]. past_opening: f32 [B,P] metres, NaN = unknown.
+        text, embodiment: B strings; empty text and unknown names are allowed. image_present: bool [B], default all.
+
+        Generative models: seed i64 [B] decides the sample (default 0); in training, noised f32 [B,H,N,3] and tau f32
+        [B] are a point on the path of ``deltas`` and the result holds its velocity. Other fields are ignored.
+        """
+        observed = self.observe(
+            image, intrinsics, past, past_visible, past_valid, past_opening, text, embodiment, image_present
+        )
+        if self.config.generative and noised is None:
+            return self.sample(observed, seed)
+        return self.estimate(observed, noised, tau)[0]
+
+    def observe(
+        self,
+        image: Tensor,
+        intrinsics: Tensor,
+        past: Tensor,
+        past_visible: Tensor,
+        past_valid: Tensor,
+        past_opening: Tensor,
+        text: Sequence[str],
+        embodiment: Sequence[str],
+        image_present: Tensor | None = None,
+    ) -> Observed:
+        """Everything that does not depend on the future; see ``forward``."""
+        batch, size = len(past), image.shape[-1]
+        if image_present is None:
+            image_present = torch.ones(batch, dtype=torch.bool, device=past.device)
+        geometry = geometry_of(self.config, intrinsics, past, past_visible, past_valid, past_opening)
+        context = self.trunk.read(image, image_present, geometry, text)
+        here_BNC = F.grid_sample(
+            context.features_BCHW.float(), geometry.grid(size)[:, :, None], padding_mode="border", align_corners=False
+        )[..., 0].transpose(1, 2)
+        points_BND = self.point(torch.cat([geometry.point_features(), here_BNC], -1))
+        names = {name: slot for slot, name in enumerate(self.config.embodiments, start=1)}
+        slots_B = torch.tensor([names.get(name, 0) for name in embodiment], device=past.device)
+        situation_BD = self.situation(geometry.situation(size)) + self.embodiment(slots_B)
+        slots_BLD = self.slots.expand(batch, -1, -1)
+        slots_BLD = slots_BLD + self.gather(slots_BLD, points_BND)
+        present_BTD = torch.cat([situation_BD[:, None], slots_BLD], 1)
+        return Observed(geometry, context, points_BND, present_BTD, past[:, -1, :, 2:])
+
+    def estimate(
+        self,
+        observed: Observed,
+        noised: Tensor | None = None,
+        tau: Tensor | None = None,
+        later: Sequence[Tensor] = (),
+    ) -> tuple[KinecloudPrediction, list[Tensor]]:
+        """The future as the network sees it, and what became of ``later``: segments that see everything and are seen
+        by nothing. Regression takes neither noised nor tau."""
+        future_BHD = self.horizon_queries + observed.present_BTD[:, :1]
+        if noised is not None and tau is not None:
+            future_BHD = future_BHD + self.noise_in(_moments(observed.geometry.offsets_BPN3[:, -1], noised, tau))
+        segments = self.trunk.think(observed.context, [observed.present_BTD, future_BHD, *later])
+        return self._decode(observed, segments[1], noised, tau), segments[2:]
+
+    @torch.no_grad()
+    def sample(self, observed: Observed, seed: Tensor | None = None) -> KinecloudPrediction:
+        """One future out of all that are likely; the context is read once. seed: i64 [B], one per window."""
+        batch, points = observed.points_BND.shape[:2]
+        seeds = [0] * batch if seed is None else seed.tolist()
+        shape = (len(self.config.horizons), points, 3)
+        noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
+        remembered = Observed(**{**vars(observed), "context": self.trunk.remember(observed.context)})
+        last: list[KinecloudPrediction] = []
+
+        def velocity(noised: Tensor, tau_B: Tensor) -> Tensor:
+            last[:] = [self.estimate(remembered, noised, tau_B)[0]]
+            return last[0].velocity
+
+        deltas = integrate(velocity, noise.to(observed.depth_BN1), self.config.flow_steps)
+        return KinecloudPrediction(points=self._placed(observed, deltas * self._scale(deltas)), opening=last[0].opening)
+
+    def deltas(self, now_BN3: Tensor, points_BHN3: Tensor) -> Tensor:
+        """Displacements of clouds in metres from the present one, as a generative model wants them, [B,H,N,3]."""
+        if self.config.dimensions == 2:
+            now_BN3, points_BHN3 = flattened(now_BN3), flattened(points_BHN3)
+        moved = (points_BHN3 - now_BN3[:, None]) / self.config.length_unit_m
+        return moved / self._scale(moved)
+
+    def _scale(self, like: Tensor) -> Tensor:
+        return torch.tensor(self.config.delta_scale, device=like.device, dtype=like.dtype)[:, None, None]
+
+    def _placed(self, observed: Observed, deltas_BHN3: Tensor) -> Tensor:
+        """Displacements in length units -> clouds in metres."""
+        points_BHN3 = observed.geometry.now_BN3[:, None] + self.config.length_unit_m * deltas_BHN3
+        if self.config.dimensions == 3:
+            return points_BHN3
+        in_plane = torch.cat([points_BHN3[..., :2], torch.ones_like(points_BHN3[..., 2:])], -1)
+        return in_plane * observed.depth_BN1[:, None]
+
+    def _decode(
+        self, observed: Observed, future_BHD: Tensor, noised: Tensor | None, tau: Tensor | None
+    ) -> KinecloudPrediction:
+        geometry = observed.geometry
+        now_BN3, offsets_B1N3 = geometry.now_BN3, geometry.offsets_BPN3[:, None, -1]
+        # positions are computed at full precision whatever autocast does to the network
+        translation_BH3, rotation_BH3, gate_BH1, opening_BH1 = (
+            self.motion(future_BHD).to(now_BN3).split([3, 3, 1, 1], -1)
+        )
+        times_H1 = torch.tensor(self.config.horizons, device=now_BN3.device, dtype=now_BN3.dtype)[:, None]
+        translation_BH3 = translation_BH3 + torch.sigmoid(gate_BH1) * times_H1 * geometry.velocity_B3[:, None]
+        hidden_BHND = (
+            self.point_of(self.point_norm(observed.points_BND))[:, None] + self.horizon_of(future_BHD)[:, :, None]
+        )
+        if noised is not None and tau is not None:
+            hidden_BHND = hidden_BHND + self.noise_of(torch.cat([noised, _along(tau, noised)], -1))
+        own_BHN3 = self.displacement(F.gelu(hidden_BHND)).to(now_BN3)
+        turned_BHN3 = transformed(rotation_matrix(rotation_BH3)[:, :, None], offsets_B1N3) - offsets_B1N3
+        deltas_BHN3 = turned_BHN3 + translation_BH3[:, :, None] + own_BHN3
+        opening_BH = self.config.length_unit_m * (geometry.opening_BP[:, -1:] + opening_BH1[..., 0])
+        if noised is None or tau is None:
+            return KinecloudPrediction(points=self._placed(observed, deltas_BHN3), opening=opening_BH)
+        scale = self._scale(deltas_BHN3)
+        velocity = deltas_BHN3 / scale + shrinkage(noised, tau)
+        points_BHN3 = self._placed(observed, scale * arrival(noised, velocity, tau))
+        return KinecloudPrediction(points=points_BHN3, opening=opening_BH, velocity=velocity)
+
+
+def _moments(offsets_BN3: Tensor, noised_BHN3: Tensor, tau_B: Tensor) -> Tensor:
+    """What noised displacements say of a common affine motion, and their time: [B,H,12+9]."""
+    mean_BH3 = noised_BHN3.mean(2)
+    products_BH9 = torch.einsum("bhni,bnj->bhij", noised_BHN3, offsets_BN3).flatten(2) / offsets_BN3.shape[1]
+    tau_BH1 = _along(tau_B, mean_BH3)
+    return torch.cat([mean_BH3, products_BH9, tau_BH1, waves(tau_BH1)], -1)
+
+
+def _along(tau_B: Tensor, x: Tensor) -> Tensor:
+    """tau as one more channel of x."""
+    return tau_B.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1)).expand(*x.shape[:-1], 1)

@@ -1,0 +1,206 @@
+"""The policy made from a predictor: new projections for proprioception and actions, all its weights kept.
+
+Shapes: B batch, P past clouds, N points, H horizons, D width, K actions in a chunk, A action dimensions,
+Q proprioception dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from .configuration_kinecloud import UNKNOWN_EMBODIMENT, KinecloudConfig
+from .geometry import rigid_motion
+from .layers import init_weights, mlp, zero
+from .modeling_kinecloud import KinecloudPrediction, KinecloudPredictor
+from .square import letterbox
+from .tokenizer import Tokenizing
+
+
+class KinecloudPolicy(Tokenizing, PreTrainedModel):
+    """The predictor with all its weights, plus new projections: proprioception in, a chunk of actions out.
+
+    Proprioception and action queries are tokens of the same trunk that see everything and are seen by nothing, so the
+    predicted clouds are exactly those of the predictor. Each action also reads the predicted motion itself, as an
+    inverse-dynamics model would. Actions and proprioception are normalised so that their 1 % and 99 % quantiles are -1
+    and 1; the quantiles are buffers of the model.
+    """
+
+    config_class = KinecloudConfig
+    base_model_prefix = "policy"
+    main_input_name = "image"
+
+    def __init__(self, config: KinecloudConfig):
+        super().__init__(config)
+        self.predictor = KinecloudPredictor(config)
+        width, actions, proprio = self.predictor.trunk.width, len(config.action_names), len(config.proprio_names)
+        plan = 7 * len(config.horizons) + 4 * len(config.past_times) + proprio
+        self.proprio_in = nn.Linear(proprio, width)
+        self.action_queries = nn.Parameter(torch.empty(config.action_chunk, width))
+        self.plan_in = mlp(plan, 2 * width, width)
+        self.action_mlp = mlp(width, 2 * width, width)
+        self.action_out = zero(nn.Linear(width, actions))
+        self.register_buffer("action_q01", torch.full((actions,), -1.0))
+        self.register_buffer("action_q99", torch.full((actions,), 1.0))
+        self.register_buffer("proprio_q01", torch.full((proprio,), -1.0))
+        self.register_buffer("proprio_q99", torch.full((proprio,), 1.0))
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        init_weights(module)
+
+    @classmethod
+    def from_predictor(
+        cls,
+        predictor: KinecloudPredictor,
+        *,
+        action_chunk: int,
+        action_names: Sequence[str],
+        proprio_names: Sequence[str],
+        action_quantiles: tuple[Any, Any],
+        proprio_quantiles: tuple[Any, Any],
+        action_spec: dict[str, Any] | None = None,
+    ) -> KinecloudPolicy:
+        """A policy that starts from a predictor; quantiles are pairs (1 %, 99 %) of [A] and [Q] physical values."""
+        config = KinecloudConfig.from_dict(
+            predictor.config.to_dict()
+            | {
+                "action_chunk": action_chunk,
+                "action_names": list(action_names),
+                "proprio_names": list(proprio_names),
+                "action_spec": action_spec,
+            }
+        )
+        policy = cls(config)
+        policy.predictor.load_state_dict(predictor.state_dict())
+        for name, values in (("action", action_quantiles), ("proprio", proprio_quantiles)):
+            for quantile, value in zip(("q01", "q99"), values, strict=True):
+                buffer = policy.get_buffer(f"{name}_{quantile}")
+                buffer.copy_(torch.as_tensor(np.asarray(value), dtype=buffer.dtype).reshape(buffer.shape))
+        return policy
+
+    def forward(
+        self,
+        past: Tensor,
+        proprio: Tensor,
+        seed: Tensor | None = None,
+        noised: Tensor | None = None,
+        tau: Tensor | None = None,
+        **window: Any,
+    ) -> KinecloudPrediction:
+        """A training window with ``proprio`` f32 [B,Q] in physical units; see KinecloudPredictor.forward.
+
+        With a generative predictor the actions read one sampled future, as if it stood at the end of the path.
+        """
+        predictor = self.predictor
+        observed = predictor.observe(past=past, **{name: window[name] for name in _OBSERVED if name in window})
+        if predictor.config.generative and noised is None:
+            noised = predictor.deltas(past[:, -1], predictor.sample(observed, seed).points)
+            tau = torch.ones_like(past[:, 0, 0, 0])
+        state_BQ = self.normalize(proprio, "proprio")
+        queries_BKD = self.action_queries + observed.present_BTD[:, :1]
+        later_BED = torch.cat([self.proprio_in(state_BQ)[:, None], queries_BKD], 1)
+        prediction, (later_BED,) = predictor.estimate(observed, noised, tau, [later_BED])
+        unit, now_BN3 = self.config.length_unit_m, past[:, -1]
+        moves = rigid_motion(now_BN3 / unit, (prediction.points - now_BN3[:, None]) / unit)
+        g = observed.geometry
+        plan = [*moves, prediction.opening[..., None] / unit, g.path_BP3, g.opening_BP, state_BQ]
+        action_BKD = later_BED[:, 1:] + self.plan_in(torch.cat([part.flatten(1) for part in plan], -1))[:, None]
+        prediction.actions = self.action_out(F.gelu(action_BKD + self.action_mlp(action_BKD)))
+        return prediction
+
+    def normalize(self, values: Tensor, kind: str) -> Tensor:
+        """Physical -> normalised; kind is ``action`` or ``proprio``. A dimension that never varied gives 0."""
+        low, high = self.get_buffer(f"{kind}_q01"), self.get_buffer(f"{kind}_q99")
+        span = (high - low) / 2
+        return torch.where(span > 1e-8, (values - (low + high) / 2) / span.clamp(min=1e-8), torch.zeros_like(values))
+
+    def denormalize(self, values: Tensor, kind: str) -> Tensor:
+        """Inverse of ``normalize``."""
+        low, high = self.get_buffer(f"{kind}_q01"), self.get_buffer(f"{kind}_q99")
+        return values * (high - low) / 2 + (low + high) / 2
+
+    def act(self, *observation: Any, **more: Any) -> np.ndarray:
+        """One observation -> the next K actions, f32 [K,A], in the physical units of ``config.action_spec``.
+
+        Takes the arguments of ``predict`` and raises what it raises.
+        """
+        prediction = self.predict(*observation, **more)
+        return self.denormalize(prediction.actions, "action")[0].float().cpu().numpy()
+
+    @torch.no_grad()
+    def predict(
+        self,
+        image_u8_HW3: np.ndarray,
+        instruction: str,
+        past_clouds_PN3: np.ndarray,
+        past_valid: np.ndarray,
+        intrinsics_33: np.ndarray,
+        proprio: np.ndarray,
+        embodiment: str,
+        past_visible_PN: np.ndarray | None = None,
+        past_opening_P: np.ndarray | None = None,
+    ) -> KinecloudPrediction:
+        """One observation -> predicted clouds, openings and normalised actions, with a batch dimension of 1.
+
+        image_u8_HW3: u8 RGB of any size; intrinsics_33: its pixels. past_clouds_PN3: metres, camera frame of this
+        image, at ``config.past_times``; past_valid: bool [P]. proprio: [Q] as ``config.proprio_names``, physical units.
+        embodiment: one of ``config.embodiments``, or ``unknown``. past_visible_PN: default all. past_opening_P: metres,
+        default unknown.
+        Raises ValueError naming the argument that does not fit and what was expected.
+        """
+        image_u8_HW3, clouds = np.asarray(image_u8_HW3), np.asarray(past_clouds_PN3, np.float32)
+        past = len(self.config.past_times)
+        if past_visible_PN is None:
+            past_visible_PN = np.ones(clouds.shape[:2], bool)
+        if past_opening_P is None:
+            past_opening_P = np.full(past, np.nan)
+        if image_u8_HW3.dtype != np.uint8:
+            raise ValueError(f"image_u8_HW3 has dtype {image_u8_HW3.dtype}; expected uint8, RGB from 0 to 255")
+        _expect("image_u8_HW3", image_u8_HW3, (None, None, 3))
+        _expect("past_clouds_PN3", clouds, (past, None, 3))
+        _expect("past_valid", past_valid, (past,))
+        _expect("past_visible_PN", past_visible_PN, clouds.shape[:2])
+        _expect("past_opening_P", past_opening_P, (past,))
+        _expect("intrinsics_33", intrinsics_33, (3, 3))
+        _expect("proprio", proprio, (len(self.config.proprio_names),), f" ({', '.join(self.config.proprio_names)})")
+        for name, values in (("past_clouds_PN3", clouds), ("proprio", proprio), ("intrinsics_33", intrinsics_33)):
+            if not np.isfinite(np.asarray(values, np.float64)).all():
+                raise ValueError(f"{name} holds values that are not finite; mark missing clouds in past_valid instead")
+        known = [*self.config.embodiments, UNKNOWN_EMBODIMENT]
+        if embodiment not in known:
+            raise ValueError(f"embodiment is {embodiment!r}; this policy knows: {', '.join(known)}")
+        image, intrinsics = letterbox(image_u8_HW3, np.asarray(intrinsics_33), self.config.image_size)
+
+        def tensor(values: Any, dtype: torch.dtype) -> Tensor:
+            return torch.as_tensor(np.ascontiguousarray(values), device=self.device).to(dtype)[None]
+
+        return self(
+            image=tensor(image.transpose(2, 0, 1), torch.uint8),
+            intrinsics=tensor(intrinsics, torch.float32),
+            past=tensor(clouds, torch.float32),
+            past_visible=tensor(past_visible_PN, torch.bool),
+            past_valid=tensor(past_valid, torch.bool),
+            past_opening=tensor(past_opening_P, torch.float32),
+            text=[instruction],
+            embodiment=[embodiment],
+            proprio=tensor(proprio, torch.float32),
+        )
+
+
+_OBSERVED = (
+    "image", "intrinsics", "past_visible", "past_valid", "past_opening", "text", "embodiment", "image_present",
+)  # fmt: skip
+
+
+def _expect(name: str, value: Any, shape: tuple[int | None, ...], meaning: str = "") -> None:
+    found = np.shape(value)
+    if len(found) != len(shape) or any(want not in (None, got) for want, got in zip(shape, found, strict=True)):
+        wanted = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name} has shape {list(found)}; expected [{wanted}]{meaning}")

@@ -1,0 +1,41 @@
+"""The tokenizer of a model that reads text with a transformers encoder: it lies beside the weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+
+class Tokenizing:
+    """Part of a model whose ``trunk`` may need a tokenizer. Small models read bytes and need none."""
+
+    config: Any
+
+    @property
+    def reader(self) -> Any:
+        """The module that reads text with a tokenizer, or None."""
+        for module in self.modules():  # pyright: ignore[reportAttributeAccessIssue]
+            if hasattr(module, "tokenizer"):
+                return module
+        return None
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *arguments: Any, **options: Any) -> Any:
+        """As PreTrainedModel's; the tokenizer is loaded from the same place."""
+        found = super().from_pretrained(pretrained_model_name_or_path, *arguments, **options)  # pyright: ignore[reportAttributeAccessIssue]
+        model = found[0] if isinstance(found, tuple) else found
+        if model.reader is not None:
+            model.reader.tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path)
+        return found
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Writes the tokenizer's files, if there is one, beside the weights in ``folder``."""
+        if self.reader is not None:
+            self.reader.tokenizer.save_pretrained(folder)
+
+    def save_pretrained(self, save_directory: Any, *arguments: Any, **options: Any) -> None:
+        """As PreTrainedModel's, and the tokenizer."""
+        super().save_pretrained(save_directory, *arguments, **options)  # pyright: ignore[reportAttributeAccessIssue]
+        self.save_tokenizer(Path(save_directory))
