@@ -32,14 +32,19 @@ def action_errors(actions_BKA: Tensor, true_BKA: Tensor, valid_BK: Tensor, kind:
 
 
 def alignment_loss(
-    prediction: KinecloudPrediction, true_BKA: Tensor, window: dict[str, Any], kind: str, dynamics: float
+    prediction: KinecloudPrediction,
+    true_BKA: Tensor,
+    window: dict[str, Any],
+    kind: str,
+    dynamics: float,
+    objective: ObjectiveSettings,
 ) -> Loss:
     """Action loss plus ``dynamics`` times the pretraining loss. true_BKA: normalised actions."""
-    error_B, known_B = action_errors(prediction.actions.float(), true_BKA, window["actions_valid"], kind)
-    action = (error_B * known_B).sum() / known_B.sum().clamp(min=1)
+    error_B, _ = action_errors(prediction.actions.float(), true_BKA, window["actions_valid"], kind)
+    action = error_B.mean()
     terms = {"action": action.detach()}
     if dynamics == 0:
         return Loss(action, terms, error_B.detach())
-    motion = loss_of(prediction, window, ObjectiveSettings())  # pyright: ignore[reportCallIssue]
+    motion = loss_of(prediction, window, objective)
     total = action + dynamics * motion.total
     return Loss(total, terms | motion.terms, error_B.detach() + dynamics * motion.per_window_B)

@@ -14,10 +14,10 @@ from data.loader import WindowDataset
 from pipeline.config import Config
 from pipeline.fingerprint import mark_done
 from pretrain.augment import augment
-from pretrain.config import AugmentSettings
+from pretrain.config import AugmentSettings, ObjectiveSettings
 from pretrain.loop import Training, discard, optimize, parameter_groups, publish
 from pretrain.model.policy_kinecloud import KinecloudPolicy
-from pretrain.objectives import Loss
+from pretrain.objectives import Loss, noised
 from pretrain.randomness import WindowRandom
 
 
@@ -89,11 +89,13 @@ class Alignment(Training):
         policy: KinecloudPolicy = self.run.accelerator.unwrap_model(model)
         window = augment(window, self.augmentation, random, progress)
         window["proprio"] = _noisy(window["proprio"], policy, self.settings.proprio_noise, random)
+        window = noised(window, policy.predictor, random)
         with self.run.accelerator.autocast():
             prediction = model(**window)
         true_BKA = policy.normalize(window["actions"], "action")
         dynamics = self.settings.dynamics if self.settings.trunk == "full" else 0.0  # a frozen one learns nothing
-        return alignment_loss(prediction, true_BKA, window, self.settings.action_loss, dynamics)
+        objective = ObjectiveSettings.model_validate(policy.config.objective)
+        return alignment_loss(prediction, true_BKA, window, self.settings.action_loss, dynamics, objective)
 
     def validate(self, model: KinecloudPolicy) -> float | None:
         return validation_error(model, self.aligned.val_windows, self.settings.validation_windows)

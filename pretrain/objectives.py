@@ -1,7 +1,7 @@
 """The terms of the pretraining loss, by name. Each gives one value per window, so a bad window can be named.
 
 Shapes: B windows, H horizons, N points. Clouds in metres; values in units of 0.1 m, about 1 for a motion of the size of
-a hand.
+a hand, but for flow matching, whose values are in units of the typical displacement at a horizon.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from torch import Tensor
 
 from pretrain.chamfer import chamfer
 from pretrain.config import ObjectiveSettings
-from pretrain.model.modeling_kinecloud import KinecloudPrediction
+from pretrain.model.flow import path, training_time
+from pretrain.model.geometry import flattened
+from pretrain.model.modeling_kinecloud import KinecloudPrediction, KinecloudPredictor
+from pretrain.randomness import WindowRandom
 
 UNIT_M = 0.1
 _ROBUST = 0.02  # errors below 2 mm count quadratically
@@ -23,25 +26,30 @@ _ROBUST = 0.02  # errors below 2 mm count quadratically
 
 @dataclass(frozen=True)
 class Loss:
-    """total: differentiable scalar. terms: detached scalars by name. per_window_B: detached, not finite = bad."""
+    """total: differentiable scalar, the mean over all windows. terms: detached scalars by name.
+    per_window_B: detached, not finite = bad."""
 
     total: Tensor
     terms: dict[str, Tensor]
     per_window_B: Tensor
 
 
-def _mean_where(value: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over all dimensions but the first where mask; and whether there was anything, [B]."""
+def _mean_where(value: Tensor, mask: Tensor) -> Tensor:
+    """Mean over all dimensions but the first where mask, [B]; 0 where there is nothing."""
     value, mask = value.flatten(1), mask.flatten(1)
-    count = mask.sum(1)
-    return torch.where(mask, value, torch.zeros_like(value)).sum(1) / count.clamp(min=1), count > 0
+    return torch.where(mask, value, torch.zeros_like(value)).sum(1) / mask.sum(1).clamp(min=1)
+
+
+def _robust(square: Tensor) -> Tensor:
+    """sqrt(d^2 + c^2) - c: quadratic for small errors, linear for large ones."""
+    return (square + _ROBUST**2).sqrt() - _ROBUST
 
 
 def _visible(window: dict[str, Any]) -> Tensor:
     return window["future_visible"] & window["future_valid"][..., None]
 
 
-def chamfer_term(prediction: KinecloudPrediction, window: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def chamfer_term(prediction: KinecloudPrediction, window: dict[str, Any]) -> Tensor:
     """Mean neighbour distance in both directions, over the points that are measured at that horizon."""
     visible_BHN = _visible(window)
     mask = visible_BHN.flatten(0, 1)
@@ -56,42 +64,64 @@ def chamfer_term(prediction: KinecloudPrediction, window: dict[str, Any]) -> tup
     return _mean_where(distance.unflatten(0, visible_BHN.shape[:2]) / 2, visible_BHN.any(-1))
 
 
-def tracked_term(prediction: KinecloudPrediction, window: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Distance of each measured point to where it was predicted, sqrt(d^2 + c^2) - c with c = 2 mm."""
+def tracked_term(prediction: KinecloudPrediction, window: dict[str, Any]) -> Tensor:
+    """Distance of each measured point to where it was predicted, robust from 2 mm on."""
     square = ((prediction.points.float() - window["future"]) / UNIT_M).square().sum(-1)
-    return _mean_where((square + _ROBUST**2).sqrt() - _ROBUST, _visible(window))
+    return _mean_where(_robust(square), _visible(window))
 
 
-def opening_term(prediction: KinecloudPrediction, window: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def tracks2d_term(prediction: KinecloudPrediction, window: dict[str, Any]) -> Tensor:
+    """The same in the image plane, as trackers without depth see it: distances on a plane 1 m away.
+
+    With ``model.dimensions: 2`` this is any-point trajectory modelling (Wen et al. 2024): the future of 2D tracks.
+    """
+    apart = flattened(prediction.points.float()) - flattened(window["future"])
+    return _mean_where(_robust((apart / UNIT_M).square().sum(-1)), _visible(window))
+
+
+def flow_matching_term(prediction: KinecloudPrediction, window: dict[str, Any]) -> Tensor:
+    """Squared error of the velocity of noised displacements, mean over coordinates; see pretrain/model/flow.py."""
+    square = (prediction.velocity.float() - window["velocity"]).square().mean(-1)
+    return _mean_where(square, _visible(window))
+
+
+def opening_term(prediction: KinecloudPrediction, window: dict[str, Any]) -> Tensor:
     """Absolute error of the grasp aperture; unknown apertures (NaN) do not count."""
     true_BH = window["future_opening"]
     known_BH = torch.isfinite(true_BH) & window["future_valid"]
-    error_BH = (prediction.opening.float() - torch.nan_to_num(true_BH)).abs() / UNIT_M
-    return _mean_where(error_BH, known_BH)
+    return _mean_where((prediction.opening.float() - torch.nan_to_num(true_BH)).abs() / UNIT_M, known_BH)
 
 
-TERMS: dict[str, Callable[[KinecloudPrediction, dict[str, Any]], tuple[Tensor, Tensor]]] = {
+TERMS: dict[str, Callable[[KinecloudPrediction, dict[str, Any]], Tensor]] = {
     "chamfer": chamfer_term,
     "tracked": tracked_term,
+    "tracks2d": tracks2d_term,
+    "flow_matching": flow_matching_term,
     "opening": opening_term,
 }
 
 
 def loss_of(prediction: KinecloudPrediction, window: dict[str, Any], weights: ObjectiveSettings) -> Loss:
-    """Weighted sum of the terms; each term is the mean over the windows in which it is defined."""
+    """Weighted sum of the terms, each the mean over all windows; a window in which a term is undefined gives 0 to it.
+
+    So the mean over ranks and micro-batches of equal size is the loss of one large batch.
+    """
     finite_B = torch.isfinite(prediction.points).flatten(1).all(1)
     if not finite_B.all():  # Chamfer refuses such clouds; the caller decides on all ranks together what to do
         bad_B = torch.where(finite_B, 0.0, float("nan"))
         return Loss(prediction.points.sum(), {}, bad_B.detach())
-    total, terms = prediction.points.new_zeros((), dtype=torch.float32), {}
-    per_window_B = torch.zeros(len(finite_B), device=total.device)
-    for name, term in TERMS.items():
-        weight = getattr(weights, name)
-        if weight == 0:
-            continue
-        value_B, defined_B = term(prediction, window)
-        value = (value_B * defined_B).sum() / defined_B.sum().clamp(min=1)
-        total = total + weight * value
-        terms[name] = value.detach()
-        per_window_B = per_window_B + weight * value_B.detach()
-    return Loss(total, terms, per_window_B)
+    values = {name: term(prediction, window) for name, term in TERMS.items() if getattr(weights, name)}
+    per_window_B = torch.stack([getattr(weights, name) * value_B for name, value_B in values.items()]).sum(0)
+    terms = {name: value_B.detach().mean() for name, value_B in values.items()}
+    return Loss(per_window_B.mean(), terms, per_window_B.detach())
+
+
+def noised(window: dict[str, Any], predictor: KinecloudPredictor, random: WindowRandom) -> dict[str, Any]:
+    """The window with a point on the path between noise and its true displacements: what a generative predictor
+    learns from. Other predictors need nothing, and get it."""
+    if not predictor.config.generative:
+        return window
+    clean = predictor.deltas(window["past"][:, -1], window["future"])
+    tau_B = training_time(random.beta(1.5, 1.0)).to(clean.device)
+    place, velocity = path(clean, random.normal(*clean.shape[1:]).to(clean.device), tau_B)
+    return window | {"noised": place, "tau": tau_B, "velocity": velocity}

@@ -16,9 +16,10 @@ from pretrain.evaluate import evaluate, validation_chamfer_mm
 from pretrain.loop import Training, discard, optimize, publish
 from pretrain.model.configuration_kinecloud import KinecloudConfig
 from pretrain.model.modeling_kinecloud import KinecloudPredictor
-from pretrain.objectives import Loss, loss_of
+from pretrain.objectives import Loss, loss_of, noised
 from pretrain.randomness import WindowRandom
 from pretrain.run import Run
+from pretrain.scale import displacement_scale
 
 
 def pretrain(config: Config, resume: bool) -> None:
@@ -54,9 +55,20 @@ def new_model(run: Run) -> KinecloudPredictor:
         size["embodiments"] = sorted({shard.meta(key).embodiment for shard in shards for key in shard.keys})
     torch.manual_seed(run.seed)
     window = settings.window
-    return KinecloudPredictor(
-        KinecloudConfig(image_size=window.image_size, past_times=window.past_s, horizons=window.horizons_s, **size)
+    predictor = KinecloudPredictor(
+        KinecloudConfig(
+            image_size=window.image_size,
+            past_times=window.past_s,
+            horizons=window.horizons_s,
+            generative=settings.objective.flow_matching > 0,
+            objective=settings.objective.model_dump(),
+            **size,
+        )
     )
+    if predictor.config.generative:
+        dataset = WindowDataset(run.train_shards, window)
+        predictor.config.delta_scale = displacement_scale(predictor, dataset)
+    return predictor
 
 
 class Pretraining(Training):
@@ -79,7 +91,9 @@ class Pretraining(Training):
         return new_model(self.run)
 
     def loss(self, model: nn.Module, window: dict[str, Any], progress: float) -> Loss:
-        window = augment(window, self.settings.augment, WindowRandom(window["seed"]), progress)
+        random = WindowRandom(window["seed"])
+        window = augment(window, self.settings.augment, random, progress)
+        window = noised(window, self.run.accelerator.unwrap_model(model), random)
         with self.run.accelerator.autocast():
             prediction = model(**window)
         return loss_of(prediction, window, self.settings.objective)

@@ -21,6 +21,7 @@ class KinecloudConfig(PretrainedConfig):
     generative: future clouds are sampled by flow matching instead of regressed; delta_scale: then the typical
     displacement at each horizon in length units, with which the noise is mixed.
     latent_action: the future passes through a discrete code (see latent.py).
+    objective: weights of the loss that it was trained with, by name.
 
     vision, text: configurations of transformers models in the place of the small encoders (any that AutoModel makes);
     pixel_mean, pixel_std: what the vision model wants. mixture: configuration of transformers' PI0Model; the context is
@@ -51,6 +52,7 @@ class KinecloudConfig(PretrainedConfig):
         flow_steps: int = 10,
         delta_scale: Sequence[float] | None = None,
         latent_action: bool = False,
+        objective: dict[str, float] | None = None,
         vision: dict[str, Any] | None = None,
         text: dict[str, Any] | None = None,
         pixel_mean: Sequence[float] = (0.5, 0.5, 0.5),
@@ -74,6 +76,7 @@ class KinecloudConfig(PretrainedConfig):
         self.generative, self.flow_steps = generative, flow_steps
         self.delta_scale = [1.0] * len(self.horizons) if delta_scale is None else list(delta_scale)
         self.latent_action = latent_action
+        self.objective = objective or {}
         self.vision, self.text, self.mixture = vision, text, mixture
         self.pixel_mean, self.pixel_std = list(pixel_mean), list(pixel_std)
         self.action_chunk = action_chunk
