@@ -34,7 +34,7 @@ class Clip:
 
     def image(self, frame: int) -> np.ndarray:
         """uint8 [H,W,3] RGB of one frame."""
-        return np.asarray(Image.open(io.BytesIO(self.images[frame])).convert("RGB"))
+        return decode_image(self.images[frame])
 
     def problems(self) -> list[str]:
         """Violations of the contract; empty when sound."""
@@ -89,6 +89,11 @@ def write_shard(path: Path, clips: Iterable[Clip]) -> int:
     return write_samples(path, (sample_of(clip) for clip in clips))
 
 
+def decode_image(jpeg: bytes) -> np.ndarray:
+    """JPEG -> uint8 [H,W,3] RGB."""
+    return np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"))
+
+
 class Shard:
     """Random access to the clips of one shard: reads the archive's headers once, then single members."""
 
@@ -116,11 +121,11 @@ class Shard:
 
     def meta(self, key: str) -> ClipMeta:
         """Only the clip's meta.json."""
-        return _parse_meta(self.member(key, "meta.json"), self.path, key)
+        return parse_meta(self.member(key, "meta.json"), self.path, key)
 
     def array(self, key: str, field: str) -> np.ndarray:
         """Only one array of the clip."""
-        return _parse_array(self.member(key, f"{field}.npy"), self.path, key, field)
+        return parse_array(self.member(key, f"{field}.npy"), self.path, key, field)
 
     def member(self, key: str, name: str) -> bytes:
         """One file of the sample."""
@@ -142,7 +147,7 @@ class Shard:
             if suffix == "npy":
                 if stem not in FIELD_BY_NAME:
                     raise UserError(f"{self.path}: clip {key}: {name} is not a field of the format.")
-                arrays[stem] = _parse_array(content, self.path, key, stem)
+                arrays[stem] = parse_array(content, self.path, key, stem)
             elif suffix == "jpg":
                 images.append((name, content))
         return Clip(key, arrays, [content for _, content in sorted(images)], self.meta(key))
@@ -157,14 +162,16 @@ class Shard:
         return handle.read(place[1])
 
 
-def _parse_array(content: bytes, path: Path, key: str, field: str) -> np.ndarray:
+def parse_array(content: bytes, path: Path, key: str, field: str) -> np.ndarray:
+    """A clip's .npy file; UserError naming it when it is none."""
     try:
         return np.load(io.BytesIO(content), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise UserError(f"{path}: clip {key}: {field}.npy cannot be read ({error}).") from error
 
 
-def _parse_meta(content: bytes, path: Path, key: str) -> ClipMeta:
+def parse_meta(content: bytes, path: Path, key: str) -> ClipMeta:
+    """A clip's meta.json; UserError naming what is wrong with it, such as an older version."""
     try:
         stored = json.loads(content)
     except ValueError as error:

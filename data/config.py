@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -86,4 +87,24 @@ class WindowConfig(Settings):
             raise ValueError(f"past_s must increase strictly and end at 0, found {self.past_s}")
         if min(self.horizons_s) <= 0 or list(self.horizons_s) != sorted(set(self.horizons_s)):
             raise ValueError(f"horizons_s must be positive and increase strictly, found {self.horizons_s}")
+        return self
+
+
+class MixtureConfig(Settings):
+    """How often training sees what, whatever its amount."""
+
+    by: Literal["source", "embodiment", "task"] = Field(
+        default="source", description="What the weights are given to; a clip without a task counts by its instruction."
+    )
+    weights: dict[str, float] = Field(
+        default={"*": 1.0},
+        description="Share of the samples by name, relative to each other; `*` stands for each name that is not given. "
+        "0 leaves out. Without `*`, every name in the training clips must be given.",
+    )
+
+    @model_validator(mode="after")
+    def _weights_are_usable(self) -> MixtureConfig:
+        bad = {name: weight for name, weight in self.weights.items() if not (math.isfinite(weight) and weight >= 0)}
+        if bad or not any(self.weights.values()):
+            raise ValueError(f"weights must be 0 or more, and one above 0, found {bad or self.weights}")
         return self

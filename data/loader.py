@@ -1,4 +1,4 @@
-"""Training windows from packed shards, in an order that is a pure function of seed and step.
+"""Training windows from packed shards, in an order that is a pure function of seed and position.
 
 A run reads an endless sequence of samples from its beginning on; batch k of rank r, of W ranks with B samples each, is
 positions (k*W + r)*B ... (k*W + r + 1)*B. Nothing else decides what is read, so a run resumes at the exact sample.
@@ -7,25 +7,29 @@ positions (k*W + r)*B ... (k*W + r + 1)*B. Nothing else decides what is read, so
 from __future__ import annotations
 
 import itertools
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from data.clips import Clip, Shard
-from data.config import WindowConfig
+from data.clips import Clip, parse_array, parse_meta
+from data.config import MixtureConfig, WindowConfig
 from data.geometry import invert_rigid, transform
+from data.kept import Kept
 from data.letterbox import letterbox
+from data.mixture import Order, shares
 from data.resample import SLACK_S, resample_points, resample_scalar
+from data.rows import ClipRows, File, OpenShards
+from data.schema import ClipMeta
+from pipeline.ahead import ahead
 from pipeline.errors import UserError
 
-CACHED_CLIPS = 512
+CACHE_MB = 512
+AHEAD = 2  # batches
 
 
 @dataclass(frozen=True)
@@ -38,120 +42,223 @@ class Window:
 
 
 class WindowDataset(Dataset):
-    """All windows of a set of shards. Items are drawn by (window number, seed of what is random about it)."""
+    """All windows of a set of shards. Items are drawn by (window number, seed of what is random about it).
 
-    def __init__(self, shards: list[Path], window: WindowConfig, labelled_only: bool = False, all_points: bool = False):
+    However large the shards, it holds some 20 bytes per clip and what ``cache_mb`` allows. For one thread at a time.
+    """
+
+    def __init__(
+        self,
+        shards: list[Path],
+        window: WindowConfig,
+        labelled_only: bool = False,
+        all_points: bool = False,
+        mixture: MixtureConfig | None = None,
+        cache_mb: int = CACHE_MB,
+    ):
         """labelled_only: only clips with actions, and the samples carry them.
-        all_points: keep every point in its order (evaluation); otherwise a random subset of ``window.points``."""
+        all_points: keep every point in its order (evaluation); otherwise a random subset of ``window.points``.
+        mixture: weights for training; null = every window alike. cache_mb: memory for decoded images and opened clips.
+        """
         self.config = window
         self.labelled = labelled_only
         self.all_points = all_points
-        self._shards = [Shard(path) for path in shards]
-        self._cache: OrderedDict[tuple[int, str], Clip] = OrderedDict()
-        self.windows: list[Window] = []
-        for number, shard in enumerate(self._shards):
-            for key in shard.keys:
-                if labelled_only and shard.meta(key).action_spec is None:
-                    continue
-                times = shard.array(key, "timestamps")
-                last = np.searchsorted(times, times[-1] - window.horizons_s[0] + SLACK_S, side="right")
-                self.windows += [Window(number, key, now) for now in range(int(last))]
+        self._shards = OpenShards(shards)
+        self._squares: Kept[tuple[np.ndarray, np.ndarray]] = Kept(cache_mb * 2**20 * 7 // 8)
+        self._clips: Kept[ClipRows] = Kept(cache_mb * 2**20 // 8)
+        found = [clip for number in range(len(shards)) for clip in self._scan(number, mixture)]
+        self._shard_C = np.array([number for number, *_ in found], np.int32)
+        self._header_C = np.array([header for _, header, *_ in found], np.int64)
+        self._end_C = np.cumsum([count for *_, count, _ in found], dtype=np.int64)  # one more than the last window
+        names = [name for *_, name in found]
+        self._quotas = shares(mixture, names) if mixture is not None and found else {}
+        self._group_C = np.array([list(self._quotas).index(n) if n in self._quotas else -1 for n in names], np.int16)
+        self.windows: Sequence[Window] = _Windows(self)
 
     def __len__(self) -> int:
-        return len(self.windows)
+        return int(self._end_C[-1]) if len(self._end_C) else 0
+
+    def _scan(self, shard: int, mixture: MixtureConfig | None) -> Iterator[tuple[int, int, int, str]]:
+        """Shard, first header, number of windows and name in the mixture of each clip that has windows."""
+        path = self._shards.paths[shard]
+        for key, files in self._shards.clips(shard):
+            places = {file.name.partition(".")[2]: file for file in files}
+
+            def content(name: str, places: dict[str, File] = places, key: str = key) -> bytes:
+                if name not in places:
+                    raise UserError(f"{path}: clip {key} has no {name}.")
+                return self._shards.read(shard, places[name].content, places[name].length)
+
+            name = ""
+            if self.labelled or mixture is not None:
+                meta = parse_meta(content("meta.json"), path, key)
+                if self.labelled and meta.action_spec is None:
+                    continue
+                name = _name_of(meta, mixture) if mixture is not None else ""
+            times = parse_array(content("timestamps.npy"), path, key, "timestamps")
+            count = int(np.searchsorted(times, times[-1] - self.config.horizons_s[0] + SLACK_S, side="right"))
+            if count:
+                yield shard, files[0].header, count, name
+
+    def order(self, seed: int) -> Order:
+        """The endless sequence of samples, by the weights of the mixture."""
+        if not self._quotas:
+            return Order([range(len(self))], [1], seed)
+        group_of_window = np.repeat(self._group_C, np.diff(self._end_C, prepend=0))
+        groups = [np.flatnonzero(group_of_window == group) for group in range(len(self._quotas))]
+        return Order(groups, list(self._quotas.values()), seed)
+
+    def divide_memory(self, processes: int) -> None:
+        """Leaves each of several loader processes its part of the cache."""
+        for kept in (self._squares, self._clips):
+            kept.max_bytes //= processes
 
     def clip_of(self, index: int) -> Clip:
-        """The clip that a window is cut from."""
-        window = self.windows[index]
-        place = (window.shard, window.key)
-        if place not in self._cache:
-            self._cache[place] = self._shards[window.shard].clip(window.key)
-            if len(self._cache) > CACHED_CLIPS:
-                self._cache.popitem(last=False)
-        return self._cache[place]
+        """The clip that a window is cut from, read whole."""
+        return self._rows(self._place(index)[0]).whole()
 
     def __getitem__(self, item: tuple[int, int]) -> dict[str, Any]:
         index, seed = item
-        clip, now = self.clip_of(index), self.windows[index].now
-        chosen = np.arange(clip.arrays["points"].shape[1])
+        number, now = self._place(index)
+        clip = self._rows(number)
+        chosen = np.arange(clip.points)
         if not self.all_points:
             chosen = np.random.default_rng(seed).permutation(np.resize(chosen, max(len(chosen), self.config.points)))
             chosen = chosen[: self.config.points]
-        sample = cut(clip, now, chosen, self.config) | {"seed": seed}
+        first, end = _reach(clip.arrays["timestamps"], now, self.config)
+        passage = {name: clip.arrays[name][first:end] for name in ("timestamps", "world_from_camera", "opening")}
+        passage |= {name: clip.rows(name, first, end) for name in ("points", "visible")}
+        image, intrinsics = self._squares.get((number, now), lambda: self._square(clip, now), _size)
+        sample = {"image": image, "intrinsics": intrinsics} | motion(passage, now - first, chosen, self.config)
+        sample |= _words(clip.key, clip.meta) | {"seed": seed}
         if self.labelled:
-            sample |= labels(clip, now, self.config.action_chunk)
+            sample |= labels(clip.arrays, now, self.config.action_chunk)
         return sample
+
+    def window(self, index: int) -> Window:
+        """Where a window lies."""
+        number, now = self._place(index)
+        shard, header = int(self._shard_C[number]), int(self._header_C[number])
+        return Window(shard, self._shards.key(shard, header), now)
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """Number of the clip and frame of a window."""
+        number = int(np.searchsorted(self._end_C, index, side="right"))
+        return number, index - (int(self._end_C[number - 1]) if number else 0)
+
+    def _rows(self, number: int) -> ClipRows:
+        def opened() -> ClipRows:
+            return ClipRows(self._shards, int(self._shard_C[number]), int(self._header_C[number]))
+
+        return self._clips.get(number, opened, lambda clip: clip.nbytes)
+
+    def _square(self, clip: ClipRows, now: int) -> tuple[np.ndarray, np.ndarray]:
+        return _planes(clip.image(now), clip.arrays["intrinsics"], self.config.image_size)
+
+
+class _Windows(Sequence[Window]):
+    """All windows in order, made when asked for: a list of them would be large."""
+
+    def __init__(self, dataset: WindowDataset):
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    @overload
+    def __getitem__(self, index: int) -> Window: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Window]: ...
+    def __getitem__(self, index: int | slice) -> Window | list[Window]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        index = range(len(self))[index]
+        return self._dataset.window(index)
 
 
 def cut(clip: Clip, now: int, chosen: np.ndarray, config: WindowConfig) -> dict[str, Any]:
     """One window of a clip as arrays; see the table of shapes in docs/architecture.md."""
-    times = clip.arrays["timestamps"]
-    points_TN3 = _in_camera_of(clip, now, chosen)
-    visible_TN = clip.arrays["visible"][:, chosen]
-    past_t = times[now] + np.asarray(config.past_s)
-    future_t = times[now] + np.asarray(config.horizons_s)
-    past, past_visible = resample_points(points_TN3, visible_TN, times, past_t)
-    future, future_visible = resample_points(points_TN3, visible_TN, times, future_t)
-    past[-1], past_visible[-1] = points_TN3[now], visible_TN[now]
-    image, intrinsics = letterbox(clip.image(now), clip.arrays["intrinsics"], config.image_size)
+    image, intrinsics = _planes(clip.image(now), clip.arrays["intrinsics"], config.image_size)
+    sample = {"image": image, "intrinsics": intrinsics} | motion(clip.arrays, now, chosen, config)
+    return sample | _words(clip.key, clip.meta)
+
+
+def motion(arrays: dict[str, np.ndarray], now: int, chosen: np.ndarray, config: WindowConfig) -> dict[str, Any]:
+    """The clouds and openings of a window. arrays: of a clip, or of a passage of it that reaches around the window."""
+    times = arrays["timestamps"]
+    points_TN3 = _in_camera_of(arrays["world_from_camera"], arrays["points"][:, chosen], now)
+    visible_TN = arrays["visible"][:, chosen]
+    past = len(config.past_s)
+    at = times[now] + np.array(config.past_s + config.horizons_s)
+    points, visible = resample_points(points_TN3, visible_TN, times, at)
+    points[past - 1], visible[past - 1] = points_TN3[now], visible_TN[now]
+    opening = resample_scalar(arrays["opening"], times, at)
     return {
-        "image": np.ascontiguousarray(image.transpose(2, 0, 1)),
-        "intrinsics": intrinsics,
-        "past": past,
-        "past_visible": past_visible,
-        "past_valid": past_t >= times[0] - SLACK_S,
-        "past_opening": resample_scalar(clip.arrays["opening"], times, past_t),
-        "future": future,
-        "future_visible": future_visible,
-        "future_valid": future_t <= times[-1] + SLACK_S,
-        "future_opening": resample_scalar(clip.arrays["opening"], times, future_t),
-        "text": clip.meta.instruction,
-        "embodiment": clip.meta.embodiment,
-        "key": clip.key,
+        "past": points[:past],
+        "past_visible": visible[:past],
+        "past_valid": at[:past] >= times[0] - SLACK_S,
+        "past_opening": opening[:past],
+        "future": points[past:],
+        "future_visible": visible[past:],
+        "future_valid": at[past:] <= times[-1] + SLACK_S,
+        "future_opening": opening[past:],
         "time": float(times[now]),
     }
 
 
-def labels(clip: Clip, now: int, chunk: int) -> dict[str, Any]:
+def labels(arrays: dict[str, np.ndarray], now: int, chunk: int) -> dict[str, Any]:
     """The next ``chunk`` executed actions, and the proprioception now."""
-    actions = clip.arrays["actions"][now : now + chunk]
+    actions = arrays["actions"][now : now + chunk]
     valid = np.arange(chunk) < len(actions)
     padded = np.concatenate([actions, np.zeros((chunk - len(actions), actions.shape[1]), np.float32)])
-    return {"actions": padded, "actions_valid": valid, "proprio": clip.arrays["proprio"][now]}
+    return {"actions": padded, "actions_valid": valid, "proprio": arrays["proprio"][now]}
 
 
-def _in_camera_of(clip: Clip, now: int, chosen: np.ndarray) -> np.ndarray:
-    """Points of all frames in the camera frame of frame ``now``, float32 [T,n,3]."""
-    points = clip.arrays["points"][:, chosen]
-    world_from_camera = clip.arrays["world_from_camera"]
+def _reach(times: np.ndarray, now: int, config: WindowConfig) -> tuple[int, int]:
+    """First frame and one more than the last frame that a window needs: its times lie between those or at an end."""
+    first = np.searchsorted(times, times[now] + config.past_s[0] + SLACK_S, side="right") - 1
+    last = np.searchsorted(times, times[now] + config.horizons_s[-1] - SLACK_S)
+    return max(0, int(first)), min(int(last) + 1, len(times))
+
+
+def _words(key: str, meta: ClipMeta) -> dict[str, str]:
+    return {"text": meta.instruction, "embodiment": meta.embodiment, "key": key}
+
+
+def _planes(image_HW3: np.ndarray, intrinsics_33: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Letterboxed image as u8 [3,size,size] and its intrinsics."""
+    square_SS3, intrinsics = letterbox(image_HW3, intrinsics_33, size)
+    return np.ascontiguousarray(square_SS3.transpose(2, 0, 1)), intrinsics
+
+
+def _size(square: tuple[np.ndarray, np.ndarray]) -> int:
+    return square[0].nbytes + 500
+
+
+def _name_of(meta: ClipMeta, mixture: MixtureConfig) -> str:
+    if mixture.by == "task":
+        return meta.task or meta.instruction
+    return meta.source if mixture.by == "source" else meta.embodiment
+
+
+def _in_camera_of(world_from_camera: np.ndarray, points_TN3: np.ndarray, now: int) -> np.ndarray:
+    """Points of all frames in the camera frame of frame ``now``, float32 [T,N,3]."""
     if (world_from_camera == world_from_camera[now]).all():
-        return points
+        return points_TN3
     now_from_camera = invert_rigid(world_from_camera[now].astype(np.float64)) @ world_from_camera
-    return transform(now_from_camera, points).astype(np.float32)
-
-
-def window_at(position: int, count: int, seed: int) -> tuple[int, int]:
-    """(window number, seed of the sample) at a position of the endless sequence: a fresh permutation per epoch."""
-    epoch, place = divmod(position, count)
-    sample_seed = np.random.SeedSequence([seed, position]).generate_state(1, np.uint64)[0] >> 1  # fits an i64
-    return int(_permutation(count, seed, epoch)[place]), int(sample_seed)
-
-
-@lru_cache(4)
-def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(count)
+    return transform(now_from_camera, points_TN3).astype(np.float32)
 
 
 class _Batches(Sampler[list[tuple[int, int]]]):
     """Endless batches of one rank, as (window number, seed); ``first``: see ``batches``."""
 
-    def __init__(self, count: int, batch_size: int, seed: int, first: int, rank: int, world: int):
-        self._count, self._size, self._seed = count, batch_size, seed
+    def __init__(self, order: Order, batch_size: int, first: int, rank: int, world: int):
+        self._order, self._size = order, batch_size
         self._first, self._stride = first + rank * batch_size, world * batch_size
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for first in itertools.count(self._first, self._stride):
-            yield [window_at(position, self._count, self._seed) for position in range(first, first + self._size)]
+            yield [self._order.at(position) for position in range(first, first + self._size)]
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -159,7 +266,7 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     batch: dict[str, Any] = {}
     for name, first in samples[0].items():
         values = [sample[name] for sample in samples]
-        batch[name] = values if isinstance(first, str) else torch.from_numpy(np.stack([np.asarray(v) for v in values]))
+        batch[name] = values if isinstance(first, str) else torch.from_numpy(np.stack(values))
     return batch
 
 
@@ -171,21 +278,32 @@ def batches(
     rank: int = 0,
     world: int = 1,
     workers: int = 0,
+    pin_memory: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Endless training batches of one rank: batch k holds positions first + (k*world + rank)*batch_size and following.
 
     batch_size: samples per rank. first: samples that all ranks together have consumed so far. workers: loader processes
-    (spawned); 0 reads in this process. What a position holds does not depend on where the iteration began.
+    (spawned), which share the memory of the cache; 0 reads in a thread of this process. pin_memory: for a GPU. What a
+    position holds depends on none of them, but on the shards, the mixture and the seed.
     """
     if len(dataset) == 0:
         raise UserError(
             "no training windows: every clip is shorter than the first horizon "
             f"({dataset.config.horizons_s[0]} s), or no clip is labelled. Look at `python -m data stats`."
         )
-    order = _Batches(len(dataset), batch_size, seed, first, rank, world)
-    context = "spawn" if workers else None
-    return iter(
-        DataLoader(
-            dataset, batch_sampler=order, num_workers=workers, collate_fn=collate, multiprocessing_context=context
-        )
+    loader = DataLoader(
+        dataset,
+        batch_sampler=_Batches(dataset.order(seed), batch_size, first, rank, world),
+        num_workers=workers,
+        collate_fn=collate,
+        multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=_share_cache,
+        pin_memory=pin_memory,
     )
+    return iter(loader) if workers else ahead(loader, AHEAD)
+
+
+def _share_cache(_: int) -> None:
+    info = get_worker_info()
+    assert info is not None
+    info.dataset.divide_memory(info.num_workers)  # pyright: ignore[reportAttributeAccessIssue]

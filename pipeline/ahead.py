@@ -6,6 +6,7 @@ else. Order, values and exceptions are those of the plain generator.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import queue
 import threading
@@ -45,7 +46,13 @@ def ahead(items: Iterable[Item], size: int) -> Generator[Item, None, None]:
                 source.close()
 
     thread = threading.Thread(target=work, daemon=True, name="ahead")
+
+    def stop() -> None:
+        stopped.set()
+        thread.join()
+
     thread.start()
+    atexit.register(stop)  # native code in a thread that the interpreter's end cuts off aborts the process
     try:
         while True:
             kind, value = made.get()
@@ -55,5 +62,5 @@ def ahead(items: Iterable[Item], size: int) -> Generator[Item, None, None]:
                 raise value
             yield value
     finally:
-        stopped.set()
-        thread.join()
+        atexit.unregister(stop)
+        stop()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,13 @@ import numpy as np
 import pytest
 import torch
 
+from data import rows
 from data.clips import Clip, write_shard
 from data.config import WindowConfig
 from data.geometry import invert_rigid, rigid_fit, transform
 from data.letterbox import letterbox
-from data.loader import WindowDataset, batches, window_at
+from data.loader import WindowDataset, batches, collate, cut
+from data.mixture import Order
 from pipeline.errors import UserError
 
 WINDOW = WindowConfig(points=16, image_size=64, action_chunk=3)
@@ -58,10 +62,10 @@ def test_ranks_split_the_single_process_batch(shards: list[Path]) -> None:
 
 def test_every_epoch_visits_every_window_once() -> None:
     count = 37
+    order = Order([range(count)], [1], seed=4)
     for epoch in range(3):
-        visited = [window_at(epoch * count + place, count, seed=4)[0] for place in range(count)]
-        assert sorted(visited) == list(range(count))
-    assert [window_at(place, count, 4)[0] for place in range(count)] != list(range(count))
+        visited = [order.at(epoch * count + place)[0] for place in range(count)]
+        assert sorted(visited) == list(range(count)) != visited
 
 
 def test_windows_are_exact_in_time(shards: list[Path], make_clip: Callable[..., Clip]) -> None:
@@ -76,6 +80,77 @@ def test_windows_are_exact_in_time(shards: list[Path], make_clip: Callable[..., 
     np.testing.assert_allclose(sample["future"][0], expected, atol=1e-6)
     both = clip.arrays["visible"][now + 2] & clip.arrays["visible"][now + 3]
     np.testing.assert_array_equal(sample["future_visible"][0], both)
+
+
+@pytest.mark.parametrize("moving", [False, True])
+def test_what_is_read_by_rows_is_what_the_whole_clip_gives(
+    moving: bool, make_clip: Callable[..., Clip], tmp_path: Path
+) -> None:
+    clip = make_clip(1, frames=50)
+    rng = np.random.default_rng(0)
+    clip.arrays["timestamps"][:] = np.cumsum(rng.uniform(0.01, 0.12, 50))
+    clip.arrays["points"] = np.asfortranarray(clip.arrays["points"]) if moving else clip.arrays["points"]
+    clip.arrays["opening"][10:20] = np.nan
+    clip.arrays["world_from_camera"][20:, 0, 3] = 0.1 * moving
+    write_shard(tmp_path / "a.tar", [make_clip(0), clip])
+    dataset = WindowDataset([tmp_path / "a.tar"], WINDOW, all_points=True)
+    read = 0
+    for index, window in enumerate(dataset.windows):
+        if window.key != clip.key:
+            continue
+        expected = cut(clip, window.now, np.arange(24), WINDOW)
+        sample = dataset[(index, 0)]
+        for name, value in expected.items():
+            np.testing.assert_array_equal(sample[name], value, err_msg=f"{name} at {window.now}")
+        read += 1
+    assert read > 30
+
+
+def test_memory_is_bounded_and_changes_nothing(shards: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "OPEN_FILES", 1)
+    roomy, none = WindowDataset(shards, WINDOW), WindowDataset(shards, WINDOW, cache_mb=0)
+    tight = WindowDataset(shards, WINDOW, cache_mb=1)
+    for index in list(range(len(roomy))) * 2:
+        sample = collate([roomy[index, 5]])
+        assert same(sample, collate([none[index, 5]])) and same(sample, collate([tight[index, 5]]))
+    kept = [dataset._squares.nbytes + dataset._clips.nbytes for dataset in (roomy, tight, none)]
+    assert kept[0] > 2**20 >= kept[1] > 0.7 * 2**20 and kept[2] == 0
+
+
+def test_a_dataset_travels_without_what_it_has_read(shards: list[Path]) -> None:
+    dataset = WindowDataset(shards, WINDOW)
+    sample = dataset[(3, 1)]
+    packed = pickle.dumps(dataset)
+    assert len(packed) < 3000
+    assert same(collate([pickle.loads(packed)[(3, 1)]]), collate([sample]))
+
+
+def test_names_too_long_for_a_plain_archive_are_read_all_the_same(
+    make_clip: Callable[..., Clip], tmp_path: Path
+) -> None:
+    clips = [replace(make_clip(number), key=f"{'long-' * 30}{number}") for number in range(3)]
+    write_shard(tmp_path / "long.tar", clips)
+    write_shard(tmp_path / "short.tar", [make_clip(number) for number in range(3)])
+    long, short = (WindowDataset([tmp_path / f"{name}.tar"], WINDOW) for name in ("long", "short"))
+    for dataset in (long, pickle.loads(pickle.dumps(long))):
+        assert len(dataset) == len(short)
+        assert {window.key for window in dataset.windows} == {clip.key for clip in clips}
+        one, other = collate([dataset[(20, 1)]]), collate([short[(20, 1)]])
+        assert same(one | {"key": 0}, other | {"key": 0})
+
+
+def test_damaged_shards_are_named(shards: list[Path], tmp_path: Path) -> None:
+    whole = shards[0].read_bytes()
+    (tmp_path / "cut.tar").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"cut.tar: (truncated inside clip made-up-|cannot be read as a shard)"):
+        WindowDataset([tmp_path / "cut.tar"], WINDOW)
+    (tmp_path / "none.tar").write_bytes(b"no archive" * 1000)
+    with pytest.raises(UserError, match=r"none.tar: cannot be read as a shard"):
+        WindowDataset([tmp_path / "none.tar"], WINDOW)
+    dataset = WindowDataset(shards, WINDOW)
+    shards[1].write_bytes(shards[1].read_bytes()[:2000])
+    with pytest.raises(UserError, match=r"b.tar: (truncated|has changed)"):
+        dataset[(len(dataset) - 1, 0)]
 
 
 def test_beyond_the_ends_is_marked_invalid(shards: list[Path]) -> None:

@@ -1,0 +1,236 @@
+"""Clips as training reads them: a few rows of an array and one image at a time, straight from their place in the shard.
+
+A window needs some 14 of a clip's frames. ``data.clips.Shard`` reads clips whole and keeps the place of every file of
+a shard in memory; here only the place of each clip is kept, so that a data set of millions of clips opens quickly,
+travels to loader processes in a few megabytes and needs no more memory than its reader allows.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import tarfile
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.clips import Clip, decode_image, parse_array, parse_meta
+from data.schema import FIELD_BY_NAME, ClipMeta
+from pipeline.errors import UserError
+
+OPEN_FILES = 64
+SMALL = ("timestamps", "intrinsics", "world_from_camera", "opening", "actions", "proprio")  # kept whole
+LARGE = ("points", "visible")  # read by rows
+_BLOCK = 512  # of a tar file: a header before each file, which is padded to whole blocks
+_NPY_HEADER = 128  # bytes; what numpy writes before an array of few dimensions
+
+
+@dataclass(frozen=True)
+class File:
+    """One file in a shard. header, content: offsets in bytes. length: of the content."""
+
+    name: str
+    header: int
+    content: int
+    length: int
+
+
+class OpenShards:
+    """The shards of a data set, opened when needed, a bounded number at a time; closed when pickled. For one thread."""
+
+    def __init__(self, paths: list[Path]):
+        self.paths = paths
+        self._handles: OrderedDict[int, int] = OrderedDict()
+        self._irregular: dict[tuple[int, int], list[File]] = {}  # clips that only tarfile finds, by shard and header
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_handles": OrderedDict()}
+
+    def __del__(self) -> None:
+        for handle in self._handles.values():
+            os.close(handle)
+
+    def read(self, shard: int, offset: int, length: int) -> bytes:
+        """Bytes of a shard; UserError when it ends before."""
+        content = os.pread(self._handle(shard), length, offset)
+        if len(content) < length:
+            raise UserError(f"{self.paths[shard]}: truncated. Remove it and run the stage again.")
+        return content
+
+    def clips(self, shard: int) -> Iterator[tuple[str, list[File]]]:
+        """Key and files of each clip, in the order of the archive. Raises UserError when the shard cannot be read."""
+        path = self.paths[shard]
+        files = list(self._walk(shard, 0))
+        regular = bool(files) and files[-1].name != ""
+        if not regular:
+            files = _by_tarfile(path)
+        size = path.stat().st_size
+        for key, group in itertools.groupby(files, lambda file: file.name.partition(".")[0]):
+            members = list(group)
+            if members[-1].content + members[-1].length > size:
+                raise UserError(f"{path}: truncated inside clip {key}. Remove it and run the stage again.")
+            if not regular:
+                self._irregular[shard, members[0].header] = members
+            yield key, members
+
+    def key(self, shard: int, header: int) -> str:
+        """Key of the clip whose first header is at ``header``."""
+        members = self._irregular.get((shard, header)) or list(itertools.islice(self._walk(shard, header), 1))
+        if not members or not members[0].name:
+            raise UserError(f"{self.paths[shard]}: has changed since it was opened. Start again.")
+        return members[0].name.partition(".")[0]
+
+    def files(self, shard: int, header: int) -> tuple[str, list[File]]:
+        """Key and files of the clip whose first header is at ``header``."""
+        members = self._irregular.get((shard, header))
+        if members is not None:
+            return members[0].name.partition(".")[0], members
+        key, members = self.key(shard, header), []
+        for file in self._walk(shard, header):
+            if file.name.partition(".")[0] != key:
+                break
+            members.append(file)
+        return key, members
+
+    def _handle(self, shard: int) -> int:
+        if shard not in self._handles:
+            if len(self._handles) >= OPEN_FILES:
+                os.close(self._handles.popitem(last=False)[1])
+            try:
+                self._handles[shard] = os.open(self.paths[shard], os.O_RDONLY)
+            except OSError as error:
+                raise UserError(f"{self.paths[shard]}: cannot be read as a shard ({error}).") from error
+        self._handles.move_to_end(shard)
+        return self._handles[shard]
+
+    def _walk(self, shard: int, at: int) -> Iterator[File]:
+        """Files of a plain ustar archive from the header at ``at`` on; a last one without a name where it is not plain
+        (long names, other formats, damage). Ten times as fast as tarfile."""
+        handle = self._handle(shard)
+        while True:
+            header = os.pread(handle, _BLOCK, at)
+            if header[:1] == b"\0":  # the end
+                return
+            try:
+                plain = header[257:262] == b"ustar" and header[156:157] == b"0" and header[345] == 0
+                name, length = header[:100].rstrip(b"\0").decode("ascii"), int(header[124:135], 8)
+            except (ValueError, IndexError):
+                plain, name, length = False, "", 0
+            if not plain:
+                yield File("", at, 0, 0)
+                return
+            yield File(name, at, at + _BLOCK, length)
+            at += _BLOCK + -(-length // _BLOCK) * _BLOCK
+
+
+def _by_tarfile(path: Path) -> list[File]:
+    try:
+        with tarfile.open(path, "r:") as archive:
+            return [File(member.name, member.offset, member.offset_data, member.size) for member in archive]
+    except (tarfile.TarError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as a shard ({error}). Run `python -m data verify`.") from error
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Where the rows of an array lie: offset of the first, and what they are."""
+
+    offset: int
+    dtype: np.dtype
+    shape: tuple[int, ...]  # of all rows
+
+
+@lru_cache(1024)  # numpy parses such a header in 40 us; clips share a few
+def _layout(start: bytes) -> _Rows | None:
+    """Layout of the .npy file that begins with ``start``; None where only numpy should read it."""
+    stream = io.BytesIO(start)
+    try:
+        if np.lib.format.read_magic(stream) != (1, 0):
+            return None
+        shape, columns_first, dtype = np.lib.format.read_array_header_1_0(stream)
+    except ValueError:
+        return None
+    return None if columns_first or dtype.hasobject else _Rows(stream.tell(), dtype, shape)
+
+
+class ClipRows:
+    """One clip: what is small in memory, what is large on disk. Raises UserError naming what cannot be read."""
+
+    def __init__(self, shards: OpenShards, shard: int, header: int):
+        self._shards, self._shard = shards, shard
+        self.key, files = shards.files(shard, header)
+        self._files = {file.name.partition(".")[2]: file for file in files}
+        self.meta: ClipMeta = parse_meta(self._content("meta.json"), self._path, self.key)
+        self.arrays = {name: self._whole(name) for name in SMALL if f"{name}.npy" in self._files}
+        self._images = [self._files[name] for name in sorted(self._files) if name.endswith(".jpg")]
+        self._large = {name: self._place(name) for name in LARGE}
+        places = 200 * len(self._files)  # about what a name and its place take
+        self.nbytes = sum(array.nbytes for array in self.arrays.values()) + 32 * len(self.arrays["timestamps"]) + places
+
+    @property
+    def frames(self) -> int:
+        return len(self.arrays["timestamps"])
+
+    @property
+    def points(self) -> int:
+        """How many points the clip has."""
+        return self._large["points"].shape[1]
+
+    def rows(self, name: str, first: int, end: int) -> np.ndarray:
+        """Rows first ... end-1 of ``points`` or ``visible``; do not write to them."""
+        place = self._large[name]
+        if isinstance(place, np.ndarray):
+            return place[first:end]
+        width = int(np.prod(place.shape[1:])) * place.dtype.itemsize
+        content = self._shards.read(self._shard, place.offset + first * width, (end - first) * width)
+        return np.frombuffer(content, place.dtype).reshape(end - first, *place.shape[1:])
+
+    def image(self, frame: int) -> np.ndarray:
+        """uint8 [H,W,3] RGB of one frame."""
+        file = self._images[frame]
+        return decode_image(self._shards.read(self._shard, file.content, file.length))
+
+    def whole(self) -> Clip:
+        """All of the clip."""
+        arrays = {}
+        for name in self._files:
+            stem, _, suffix = name.rpartition(".")
+            if suffix == "npy":
+                if stem not in FIELD_BY_NAME:
+                    raise UserError(f"{self._path}: clip {self.key}: {name} is not a field of the format.")
+                arrays[stem] = self._whole(stem).copy()
+        images = [self._shards.read(self._shard, file.content, file.length) for file in self._images]
+        return Clip(self.key, arrays, images, self.meta)
+
+    @property
+    def _path(self) -> Path:
+        return self._shards.paths[self._shard]
+
+    def _content(self, name: str, length: int | None = None) -> bytes:
+        if name not in self._files:
+            raise UserError(f"{self._path}: clip {self.key} has no {name}.")
+        file = self._files[name]
+        return self._shards.read(self._shard, file.content, file.length if length is None else min(length, file.length))
+
+    def _whole(self, name: str) -> np.ndarray:
+        content = self._content(f"{name}.npy")
+        layout = _layout(content[:_NPY_HEADER])
+        if layout is None:
+            return parse_array(content, self._path, self.key, name)
+        try:
+            return np.frombuffer(content, layout.dtype, offset=layout.offset).reshape(layout.shape)
+        except ValueError as error:
+            raise UserError(f"{self._path}: clip {self.key}: {name}.npy cannot be read ({error}).") from error
+
+    def _place(self, name: str) -> _Rows | np.ndarray:
+        """Where the rows lie; the array itself where it is not stored row by row."""
+        layout = _layout(self._content(f"{name}.npy", _NPY_HEADER))
+        if layout is None:
+            return self._whole(name)
+        return replace(layout, offset=self._files[f"{name}.npy"].content + layout.offset)
