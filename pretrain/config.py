@@ -48,6 +48,10 @@ class ObjectiveSettings(Settings):
     flow_matching: float = Field(
         0.0, ge=0, description="Squared error of the velocity of noised displacements; the predictor then samples."
     )
+    latent_action: float = Field(
+        0.0, ge=0, description="Baseline: the future as a small code learned from images; the other terms then only "
+        "teach its readout.",
+    )
     opening: float = Field(0.3, ge=0, description="L1 of the grasp aperture where it is known.")
 
     @model_validator(mode="after")
@@ -108,11 +112,13 @@ class TrainingSettings(Settings):
                            "pass through a product are rounded by up to 0.05 % (0.4 mm at 0.8 m)."
     )  # fmt: skip
     sharding: Literal["none", "fsdp"] = Field(
-        "none", description="fsdp: weights, gradients and optimizer state are split over the ranks (FSDP2), for models "
-                            "that do not fit on one; also chosen by `accelerate launch --use_fsdp`. Checkpoints are the same."
+        "none", description="fsdp: weights, gradients and optimizer state are split over the ranks (FSDP2), for "
+                            "models that do not fit on one; `accelerate launch --use_fsdp` does the same. Checkpoints "
+                            "do not differ."
     )  # fmt: skip
     gradient_checkpointing: bool = Field(
-        False, description="Activations of transformer blocks are computed again when needed: less memory, a third more time."
+        False, description="Activations of transformer blocks are computed again when needed: less memory, about a "
+                           "third more time."
     )  # fmt: skip
     compile: bool = Field(False, description="torch.compile of the transformer blocks; needs a C++ compiler.")
     rank_timeout_s: float = Field(
@@ -135,12 +141,21 @@ class PretrainConfig(TrainingSettings):
     objective: ObjectiveSettings = ObjectiveSettings()  # pyright: ignore[reportCallIssue]
     augment: AugmentSettings = AugmentSettings()  # pyright: ignore[reportCallIssue]
     evaluation_stride: int = Field(3, ge=1, description="The evaluation reads every so many-th held-out window.")
+    evaluation_samples: int = Field(
+        1, ge=1, description="Predictions per held-out window of a generative model: their mean error, the error of their "
+                             "mean, and the best of them are reported."
+    )  # fmt: skip
+    evaluation_candidates: int = Field(
+        4000, ge=0, description="Training windows the nearest-neighbour baseline may look up; 0 = leave it out."
+    )
 
     @model_validator(mode="after")
     def _objectives_fit_the_model(self) -> PretrainConfig:
         metric = self.objective.chamfer > 0 or self.objective.tracked > 0
         if self.model.dimensions == 2 and metric:
             raise ValueError("model.dimensions: 2 learns from tracks2d or flow_matching; set chamfer and tracked to 0")
+        if self.objective.latent_action > 0 and self.objective.flow_matching > 0:
+            raise ValueError("latent_action and flow_matching do not go together; set one of them to 0")
         if self.model.dimensions == 3 and not metric and self.objective.flow_matching == 0:
             raise ValueError("tracks2d alone does not teach depth: set model.dimensions to 2, or add another objective")
         return self

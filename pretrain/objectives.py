@@ -85,6 +85,12 @@ def flow_matching_term(prediction: KinecloudPrediction, window: dict[str, Any]) 
     return _mean_where(square, _visible(window))
 
 
+def latent_action_term(prediction: KinecloudPrediction, window: dict[str, Any]) -> Tensor:
+    """Cost of making the later image from a latent action and of guessing that action; see pretrain/model/latent.py."""
+    assert prediction.latent is not None, "image_later is missing from the window"
+    return prediction.latent.float()
+
+
 def opening_term(prediction: KinecloudPrediction, window: dict[str, Any]) -> Tensor:
     """Absolute error of the grasp aperture; unknown apertures (NaN) do not count."""
     true_BH = window["future_opening"]
@@ -97,6 +103,7 @@ TERMS: dict[str, Callable[[KinecloudPrediction, dict[str, Any]], Tensor]] = {
     "tracked": tracked_term,
     "tracks2d": tracks2d_term,
     "flow_matching": flow_matching_term,
+    "latent_action": latent_action_term,
     "opening": opening_term,
 }
 

@@ -22,6 +22,7 @@ from .compact import CompactTrunk
 from .configuration_kinecloud import KinecloudConfig
 from .flow import arrival, integrate, shrinkage
 from .geometry import CloudGeometry, flattened, geometry_of, rotation_matrix, transformed
+from .latent import LatentAction
 from .layers import Attention, init_weights, mlp, waves, zero
 from .mixture import MixtureTrunk
 from .tokenizer import Tokenizing
@@ -34,12 +35,14 @@ _MOMENTS = 3 + 9  # of a field of displacements: mean, and mean product with the
 class KinecloudPrediction(ModelOutput):
     """points: f32 [B,H,N,3] metres. opening: f32 [B,H] metres. actions: f32 [B,K,A], normalised; policies only.
     velocity: f32 [B,H,N,3], of the noised displacements that were given; generative models in training only.
+    latent: f32 [B], cost of the latent action; models with one, in training only.
     """
 
     points: Tensor = None  # pyright: ignore[reportAssignmentType]  (ModelOutput wants defaults)
     opening: Tensor = None  # pyright: ignore[reportAssignmentType]
     actions: Tensor = None  # pyright: ignore[reportAssignmentType]
     velocity: Tensor = None  # pyright: ignore[reportAssignmentType]
+    latent: Tensor | None = None
 
 
 @dataclass
@@ -51,6 +54,8 @@ class Observed:
     points_BND: Tensor  # one embedding per point
     present_BTD: Tensor  # the segment of the present: the situation, then the slots that summarise the cloud
     depth_BN1: Tensor  # of the present points, metres
+    situation_BF: Tensor  # where the effector is and how it moves
+    images: tuple[Tensor, Tensor] | None = None  # now and later; for latent actions in training only
 
 
 class KinecloudPredictor(Tokenizing, PreTrainedModel):
@@ -84,6 +89,8 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
         self.point_of = nn.Linear(width, width // 2)
         self.horizon_of = nn.Linear(width, width // 2)
         self.displacement = zero(nn.Linear(width // 2, 3))
+        if config.latent_action:
+            self.latent = LatentAction(config, width, 10 + 9 * past)
         if config.generative:
             self.noise_in = mlp(_MOMENTS + 1 + 8, width, width)
             self.noise_of = nn.Linear(3 + 1, width // 2)
@@ -106,6 +113,7 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
         seed: Tensor | None = None,
         noised: Tensor | None = None,
         tau: Tensor | None = None,
+        image_later: Tensor | None = None,
         **unused: Any,
     ) -> KinecloudPrediction:
         """image: u8 [B,3,S,S] RGB. intrinsics: f32 [B,3,3], pixels of that image. past: f32 [B,P,N,3] metres.
@@ -113,11 +121,14 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
         text, embodiment: B strings; empty text and unknown names are allowed. image_present: bool [B], default all.
 
         Generative models: seed i64 [B] decides the sample (default 0); in training, noised f32 [B,H,N,3] and tau f32
-        [B] are a point on the path of ``deltas`` and the result holds its velocity. Other fields are ignored.
+        [B] are a point on the path of ``deltas`` and the result holds its velocity. Models with latent actions: in
+        training, image_later u8 [B,3,S,S] is what the camera sees later. Other fields are ignored.
         """
         observed = self.observe(
             image, intrinsics, past, past_visible, past_valid, past_opening, text, embodiment, image_present
         )
+        if image_later is not None:
+            observed.images = (image, image_later)
         if self.config.generative and noised is None:
             return self.sample(observed, seed)
         return self.estimate(observed, noised, tau)[0]
@@ -140,17 +151,22 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
             image_present = torch.ones(batch, dtype=torch.bool, device=past.device)
         geometry = geometry_of(self.config, intrinsics, past, past_visible, past_valid, past_opening)
         context = self.trunk.read(image, image_present, geometry, text)
+        features = context.features_BCHW.float()
         here_BNC = F.grid_sample(
-            context.features_BCHW.float(), geometry.grid(size)[:, :, None], padding_mode="border", align_corners=False
+            features.detach() if self.config.latent_action else features,
+            geometry.grid(size)[:, :, None],
+            padding_mode="border",
+            align_corners=False,
         )[..., 0].transpose(1, 2)
         points_BND = self.point(torch.cat([geometry.point_features(), here_BNC], -1))
         names = {name: slot for slot, name in enumerate(self.config.embodiments, start=1)}
         slots_B = torch.tensor([names.get(name, 0) for name in embodiment], device=past.device)
-        situation_BD = self.situation(geometry.situation(size)) + self.embodiment(slots_B)
+        situation_BF = geometry.situation(size)
+        situation_BD = self.situation(situation_BF) + self.embodiment(slots_B)
         slots_BLD = self.slots.expand(batch, -1, -1)
         slots_BLD = slots_BLD + self.gather(slots_BLD, points_BND)
         present_BTD = torch.cat([situation_BD[:, None], slots_BLD], 1)
-        return Observed(geometry, context, points_BND, present_BTD, past[:, -1, :, 2:])
+        return Observed(geometry, context, points_BND, present_BTD, past[:, -1, :, 2:], situation_BF)
 
     def estimate(
         self,
@@ -165,7 +181,12 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
         if noised is not None and tau is not None:
             future_BHD = future_BHD + self.noise_in(_moments(observed.geometry.offsets_BPN3[:, -1], noised, tau))
         segments = self.trunk.think(observed.context, [observed.present_BTD, future_BHD, *later])
-        return self._decode(observed, segments[1], noised, tau), segments[2:]
+        future_BHD, cost_B = segments[1], None
+        if self.config.latent_action:
+            future_BHD, cost_B = self.latent(future_BHD, observed.situation_BF, observed.images)
+        prediction = self._decode(observed, future_BHD, noised, tau)
+        prediction.latent = cost_B
+        return prediction, segments[2:]
 
     @torch.no_grad()
     def sample(self, observed: Observed, seed: Tensor | None = None) -> KinecloudPrediction:
