@@ -54,15 +54,18 @@ class WindowDataset(Dataset):
         labelled_only: bool = False,
         all_points: bool = False,
         mixture: MixtureConfig | None = None,
+        image_later: bool = False,
         cache_mb: int = CACHE_MB,
     ):
         """labelled_only: only clips with actions, and the samples carry them.
         all_points: keep every point in its order (evaluation); otherwise a random subset of ``window.points``.
-        mixture: weights for training; null = every window alike. cache_mb: memory for decoded images and opened clips.
+        mixture: weights for training; null = every window alike. image_later: samples carry the image at the last
+        horizon too, or the clip's last one. cache_mb: memory for decoded images and opened clips.
         """
         self.config = window
         self.labelled = labelled_only
         self.all_points = all_points
+        self.image_later = image_later
         self._shards = OpenShards(shards)
         self._squares: Kept[tuple[np.ndarray, np.ndarray]] = Kept(cache_mb * 2**20 * 7 // 8)
         self._clips: Kept[ClipRows] = Kept(cache_mb * 2**20 // 8)
@@ -131,6 +134,8 @@ class WindowDataset(Dataset):
         image, intrinsics = self._squares.get((number, now), lambda: self._square(clip, now), _size)
         sample = {"image": image, "intrinsics": intrinsics} | motion(passage, now - first, chosen, self.config)
         sample |= _words(clip.key, clip.meta) | {"seed": seed}
+        if self.image_later:
+            sample["image_later"] = self._squares.get((number, end - 1), lambda: self._square(clip, end - 1), _size)[0]
         if self.labelled:
             sample |= labels(clip.arrays, now, self.config.action_chunk)
         return sample
