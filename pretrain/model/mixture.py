@@ -81,6 +81,7 @@ class MixtureTrunk(Trunk):
             attention_mask=mask,
             position_ids=(prefix.real_BL.long().cumsum(1) - 1).clamp(min=0),
             past_key_values=Cache(layers=list(written)),
+            use_cache=False,  # nothing is to be handed back
         )
         return Context(context.features_BCHW, prefix, [layer.take() for layer in written])
 
@@ -97,6 +98,7 @@ class MixtureTrunk(Trunk):
             attention_mask=self._mask(expert.config, x_BTD, real_BL, lengths, cache),
             position_ids=real_BL.sum(1, keepdim=True) + torch.arange(x_BTD.shape[1], device=x_BTD.device),
             past_key_values=cache,
+            use_cache=False,
         ).last_hidden_state
         return list(x_BTD.split(lengths, 1))
 
@@ -195,7 +197,7 @@ class _LastLayer(nn.Module):
 
 
 def without_unread(pi0: PI0Model) -> PI0Model:
-    """Takes out of a PI0Model, in place, what no result depends on: about 0.4 of 3.3 billion parameters at full size."""
+    """Takes out of a PI0Model, in place, what no result depends on: 372 of 3498 million parameters at full size."""
     language: Any = pi0.vlm.language_model
     language.layers[-1] = _LastLayer(language.layers[-1])
     language.norm = nn.Identity()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from .geometry import CloudGeometry
 
@@ -35,6 +36,14 @@ class Trunk(nn.Module):
 
     width: int
     channels: int
+
+    def train(self, mode: bool = True) -> Trunk:
+        """As always, but encoders that learn nothing stay as in evaluation: frozen parts have no dropout."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, PreTrainedModel) and not any(p.requires_grad for p in module.parameters()):
+                module.eval()
+        return self
 
     def read(self, image_B3SS: Tensor, present_B: Tensor, geometry: CloudGeometry, text: Sequence[str]) -> Context:
         """Encodes image (u8, RGB) and instruction; where ``present`` is false the image must not matter."""
