@@ -10,6 +10,8 @@ from pipeline.command import add_config_options, add_resume_option, config_of, e
 from pipeline.config import Config
 from pipeline.fingerprint import is_done
 from pipeline.logs import StageLog
+from pretrain.cli import add_ranks_option
+from pretrain.shards import is_trained
 
 ROLLOUT_FOLLOWS = frozenset({"policy_sha256"})
 EXPORT_FOLLOWS = frozenset({"policy_sha256", "modelling_sha256", "eval", "rollout", "settings"})
@@ -22,6 +24,7 @@ def main() -> int:
     parser.add_argument("action", nargs="?", choices=("train", "rollout", "export"), default="train")
     add_config_options(parser)
     add_resume_option(parser)
+    add_ranks_option(parser)
     arguments = parser.parse_args()
     return exit_code_of(lambda: ACTIONS[arguments.action](arguments))
 
@@ -36,11 +39,11 @@ def _align(arguments: argparse.Namespace) -> None:
     settings = config.section("align", AlignConfig)
     if arguments.check:
         return
-    if arguments.resume and is_done(config.folder("align"), align_made_from(config, settings)):
+    if arguments.resume and is_trained(config.folder("align"), align_made_from(config, settings)):
         return _nothing_to_do(config, "align")
     from align.train import align
 
-    align(config, arguments.resume)
+    align(config, arguments.resume, arguments.change_ranks)
 
 
 def _rollout(arguments: argparse.Namespace) -> None:

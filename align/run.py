@@ -22,11 +22,11 @@ class AlignRun(TrainingRun):
 
     settings: AlignConfig
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, change_ranks: bool = False):
         settings = config.section(STAGE, AlignConfig)
         # without the dynamics loss nothing teaches the displacement of single points
         some_rest = settings.trunk == "full" and settings.dynamics == 0
-        super().__init__(config, STAGE, settings, align_made_from(config, settings), some_rest)
+        super().__init__(config, STAGE, settings, align_made_from(config, settings), some_rest, change_ranks)
         self.predictor_folder = predictor_folder(config, settings)
 
     def predictor(self) -> KinecloudPredictor:

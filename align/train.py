@@ -21,23 +21,22 @@ from pretrain.objectives import Loss, noised
 from pretrain.randomness import WindowRandom
 
 
-def align(config: Config, resume: bool) -> None:
+def align(config: Config, resume: bool, change_ranks: bool = False) -> None:
     """Aligns the run's predictor, evaluates the policy and publishes it as RUN/align/model.
 
     resume: go on from the latest checkpoint if there is one; otherwise whatever was trained before is discarded.
+    change_ranks: go on although the batches are shared out in another way than before.
     Raises Refused when what is stored was made with another configuration, UserError for bad configuration or data.
     """
-    run = AlignRun(config)
+    run = AlignRun(config, change_ranks)
     if not resume:
         discard(run)
     optimize(Alignment(run))
-    if run.leads:
+    if run.part():
         publish(run)
         evaluate(run)
         mark_done(run.folder, run.made_from, best=run.best, labelled=run.labelled.summary())
         run.say(f"done: {run.folder / 'model'}")
-    run.accelerator.wait_for_everyone()
-    run.accelerator.end_training()
 
 
 def new_policy(run: AlignRun) -> KinecloudPolicy:

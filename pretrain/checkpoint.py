@@ -3,26 +3,33 @@
     step-00000200/config.json, model.safetensors     weights to use (the averaged ones when averaging is on)
                   training.safetensors               the weights that training goes on from, when averaging is on
                   optimizer.safetensors              AdamW's two moments by parameter name
-                  state.json                         step, what it was made from, validation, best checkpoint so far
+                  state.json                         step, samples read, what it was made from, best checkpoint so far
 
-Nothing is pickled. The data position is the step, so there is no loader state.
+Nothing is pickled. The data position is the number of samples read, and random numbers come from the samples, so there
+is neither loader state nor random state. Tensors are stored in full however the run was spread over ranks, so a run in
+shards goes on from a checkpoint of one that was not, and the other way round.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pipeline.atomic import publishing_dir
-from pipeline.errors import UserError
+from pipeline.errors import KinecloudError, UserError
+from pretrain.average import Average, distinct_state
+from pretrain.ranks import split_like, whole
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -47,49 +54,99 @@ def read_state(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read ({error}). Remove {folder} to go on from an earlier one.") from error
 
 
-def save(
-    folder: Path,
-    model: PreTrainedModel,
-    optimizer: torch.optim.Optimizer,
-    average: dict[str, Tensor] | None,
-    state: dict[str, Any],
-) -> None:
-    """Publishes a checkpoint. average: averaged weights by name, or None."""
-    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    with publishing_dir(folder) as temporary:
-        model.config.save_pretrained(temporary)
-        if average is not None:
-            save_file(weights, temporary / "training.safetensors", {"format": "pt"})
-            weights = {name: average[name].detach().cpu().contiguous() for name in weights}
-        save_file(weights, temporary / "model.safetensors", {"format": "pt"})
-        save_file(_moments(model, optimizer), temporary / "optimizer.safetensors", {"format": "pt"})
-        (temporary / "state.json").write_text(json.dumps(state, indent=1, sort_keys=True))
+@dataclass(frozen=True)
+class Snapshot:
+    """Full tensors on the CPU by name. weights: those that training goes on from. average: or None when it is off."""
+
+    weights: dict[str, Tensor]
+    average: dict[str, Tensor] | None
+    moments: dict[str, Tensor]
 
 
-def load(folder: Path, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor] | None:
-    """Restores model and optimizer in place; returns the averaged weights, or None when averaging is off."""
-    training = folder / "training.safetensors"
-    published = load_file(folder / "model.safetensors")
-    model.load_state_dict(load_file(training) if training.exists() else published)
-    stored = load_file(folder / "optimizer.safetensors")
+def gather(model: nn.Module, optimizer: torch.optim.Optimizer, average: Average | None, keep: bool) -> Snapshot:
+    """What there is to save. All ranks call it together; only those that ``keep`` it get the tensors."""
+    return Snapshot(
+        _gathered(distinct_state(model).items(), keep),
+        None if average is None else _gathered(average.values.items(), keep),
+        _gathered(_moments(model, optimizer), keep),
+    )
+
+
+def _gathered(values: Iterable[tuple[str, Tensor]], keep: bool) -> dict[str, Tensor]:
+    found = {}
+    for name, value in values:  # one by one, so that no rank ever holds a second full model on its device
+        full = whole(value.detach())
+        if keep:
+            found[name] = full.cpu().contiguous()
+    return found
+
+
+def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+    for name, parameter in model.named_parameters():
+        if parameter in optimizer.state:
+            for moment in _MOMENTS:
+                yield f"{name}/{moment}", optimizer.state[parameter][moment]
+
+
+def save(folder: Path, model: PreTrainedModel, snapshot: Snapshot, state: dict[str, Any]) -> None:
+    """Publishes a checkpoint, on one rank. Raises KinecloudError when the disk is full; earlier ones are untouched."""
+    try:
+        with publishing_dir(folder) as temporary:
+            model.config.save_pretrained(temporary)
+            published = snapshot.weights
+            if snapshot.average is not None:
+                save_file(snapshot.weights, temporary / "training.safetensors", {"format": "pt"})
+                published = snapshot.average
+            save_file(published, temporary / "model.safetensors", {"format": "pt"})
+            save_file(snapshot.moments, temporary / "optimizer.safetensors", {"format": "pt"})
+            (temporary / "state.json").write_text(json.dumps(state, indent=1, sort_keys=True))
+    except (OSError, SafetensorError) as error:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "Free space there" if full else "Look at the disk"
+        raise KinecloudError(
+            f"{folder}: the checkpoint cannot be written ({error}). Earlier checkpoints are untouched. {remedy} and "
+            "run the same command again."
+        ) from error
+
+
+def load_weights(folder: Path, model: PreTrainedModel) -> None:
+    """Sets the weights that training goes on from, in a model that is whole. Raises UserError when they do not fit."""
+    path = _training_weights(folder)
+    missing, unknown = model.load_state_dict(_read(path), strict=False)
+    missing = [name for name in missing if name in distinct_state(model)]
+    if missing or unknown:
+        raise UserError(
+            f"{path}: not the weights of this model: {len(missing)} are missing and {len(unknown)} unknown, such as "
+            f"{(missing + unknown)[0]}. The checkpoint is of another version; start again with --no-resume."
+        )
+
+
+def load_rest(folder: Path, model: PreTrainedModel, optimizer: torch.optim.Optimizer, average: Average | None) -> None:
+    """Sets the optimizer's moments and the averaged weights, after the model was spread over the ranks."""
+    stored = _read(folder / "optimizer.safetensors")
     for name, parameter in model.named_parameters():
         if f"{name}/step" in stored:
-            # cloned: tensors of a mapped file are not aligned like fresh ones, which could change rounding
-            optimizer.state[parameter] = {
-                moment: stored[f"{name}/{moment}"].clone().to(parameter.device) for moment in _MOMENTS
+            step = stored[f"{name}/step"].clone().to(parameter.device)
+            optimizer.state[parameter] = {"step": step} | {
+                moment: split_like(stored[f"{name}/{moment}"], parameter) for moment in _MOMENTS if moment != "step"
             }
-    if not training.exists():
-        return None
-    return {name: published[name].clone().to(value.device) for name, value in model.state_dict().items()}
+    if average is not None:
+        published = _read(folder / "model.safetensors")
+        average.values = {name: split_like(published[name], value) for name, value in average.values.items()}
 
 
-def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    return {
-        f"{name}/{moment}": optimizer.state[parameter][moment].detach().cpu().contiguous()
-        for name, parameter in model.named_parameters()
-        if parameter in optimizer.state
-        for moment in _MOMENTS
-    }
+def _training_weights(folder: Path) -> Path:
+    apart = folder / "training.safetensors"
+    return apart if apart.exists() else folder / "model.safetensors"
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}). Remove {path.parent} to go on from an earlier one."
+        ) from error
 
 
 def prune(checkpoints: Path, keep_last: int, keep_steps: Iterable[int]) -> None:

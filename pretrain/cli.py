@@ -6,10 +6,9 @@ import argparse
 from pathlib import Path
 
 from pipeline.command import add_config_options, add_resume_option, config_of, exit_code_of
-from pipeline.fingerprint import is_done
 from pipeline.logs import StageLog
 from pretrain.config import PretrainConfig
-from pretrain.shards import made_from
+from pretrain.shards import is_trained, made_from
 
 
 def main() -> int:
@@ -18,9 +17,20 @@ def main() -> int:
     parser.add_argument("action", nargs="?", choices=("train", "evaluate"), default="train")
     add_config_options(parser)
     add_resume_option(parser)
+    add_ranks_option(parser)
     parser.add_argument("--model", type=Path, help="evaluate: folder of the predictor (default: RUN/pretrain/model)")
     arguments = parser.parse_args()
     return exit_code_of(lambda: _run(arguments))
+
+
+def add_ranks_option(parser: argparse.ArgumentParser) -> None:
+    """--change-ranks."""
+    parser.add_argument(
+        "--change-ranks",
+        action="store_true",
+        help="go on with another number of ranks, batch_size or gradient_accumulation than before: no window is read "
+        "twice or left out; the learning rate goes by optimizer steps",
+    )
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -33,9 +43,9 @@ def _run(arguments: argparse.Namespace) -> None:
         from pretrain.evaluate import evaluate
 
         evaluate(config, arguments.model or config.folder("pretrain") / "model")
-    elif arguments.resume and is_done(config.folder("pretrain"), made_from(config, settings)):
+    elif arguments.resume and is_trained(config.folder("pretrain"), made_from(config, settings)):
         StageLog(config.run.out, "pretrain").info("already done with this configuration; nothing to do")
     else:
         from pretrain.train import pretrain
 
-        pretrain(config, arguments.resume)
+        pretrain(config, arguments.resume, arguments.change_ranks)

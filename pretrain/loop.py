@@ -1,16 +1,16 @@
 """The training loop of every stage that trains: one process, or several under ``accelerate launch``.
 
 Everything random about a sample is a pure function of the seed and its position in the sequence, so a run that was
-killed continues to the very same weights and the very same metrics file.
+killed continues to the very same weights and the very same metrics file. A step learns from the mean over the windows
+of all its batches on all ranks: how they are shared out changes nothing but rounding.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,14 +19,19 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from data.loader import WindowDataset, batches
-from pipeline.atomic import publishing_dir, remove_leftovers, write_json, write_lines
 from pipeline.errors import KinecloudError
-from pipeline.fingerprint import DONE, require_same
 from pretrain import checkpoint
+from pretrain.acceleration import accelerate_model
+from pretrain.average import Average
 from pretrain.objectives import Loss
-from pretrain.recorder import Recorder
+from pretrain.ranks import clip_gradients, spread, without_sync
+from pretrain.recorder import NORM, Recorder
+from pretrain.resume import Position, discard, publish, restore, windows_per_step
 from pretrain.run import TrainingRun
 from pretrain.schedule import learning_rate
+from pretrain.stop import Stopped, StopRequest
+
+__all__ = ["Training", "discard", "optimize", "parameter_groups", "publish"]
 
 
 class Training(ABC):
@@ -57,7 +62,7 @@ class Training(ABC):
 
     @abstractmethod
     def validate(self, model: Any) -> float | None:
-        """The error on held-out windows, or None when there are none."""
+        """The error on held-out windows, or None when there are none. With shards, all ranks call it together."""
 
     def parameter_groups(self, model: Any) -> list[dict[str, Any]]:
         """What the optimizer changes."""
@@ -77,166 +82,188 @@ def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float, **
 def optimize(training: Training) -> None:
     """Optimizes until the configured step; checkpoints and metrics are on disk afterwards.
 
-    Goes on from the latest checkpoint; raises Refused when that was made with another configuration.
+    Goes on from the latest checkpoint. Raises Refused when that was made with another configuration, Stopped after a
+    SIGTERM, KinecloudError when a loss or a gradient is not finite or a checkpoint cannot be written.
     """
-    run = training.run
-    settings, accelerator = run.settings, run.accelerator
-    model: Any = training.new_model()
-    model.to(accelerator.device)
-    optimizer = torch.optim.AdamW(training.parameter_groups(model), betas=(0.9, 0.99), fused=True)
-    step, average = _restore(run, model, optimizer)
-    if step >= settings.steps:
-        return
-    dataset = training.dataset
-    source = batches(
-        dataset, settings.batch_size, run.seed, step * settings.batch_size * accelerator.num_processes,
-        accelerator.process_index, accelerator.num_processes, settings.loader_workers,
-    )  # fmt: skip
-    learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    run.say(
-        f"{learned / 1e6:.2f} M parameters to learn, {len(dataset)} windows, {accelerator.num_processes} rank(s) x "
-        f"{settings.batch_size}, steps {step} to {settings.steps}"
-    )
-    ranks_model = accelerator.prepare(model)
-    recorder = Recorder(run, step)
-    while step < settings.steps:
-        window = _to_device(next(source), accelerator.device)
+    model = training.new_model()
+    position = restore(training.run, model)
+    if position.step < training.run.settings.steps:
+        _Loop(training, model, position).run_all()
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What is kept of one batch of a step."""
+
+    loss: Loss
+    keys: list[str]
+
+
+class _Loop:
+    """The state of a training between steps: model, optimizer, averaged weights, position."""
+
+    def __init__(self, training: Training, model: PreTrainedModel, position: Position):
+        run = training.run
+        settings, accelerator = run.settings, run.accelerator
+        self.training, self.run, self.settings, self.position = training, run, settings, position
+        accelerate_model(run, model)
+        learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        frozen = sum(p.numel() for p in model.parameters()) - learned
+        self.ranks_model = spread(model, accelerator.device, accelerator.num_processes, run.shards, run.some_rest)
+        self.model = model.train()
+        self.optimizer = torch.optim.AdamW(training.parameter_groups(model), betas=(0.9, 0.99), fused=True)
+        self.average = Average(model, settings.ema_decay) if settings.ema_decay else None
+        if position.folder is not None:
+            checkpoint.load_rest(position.folder, model, self.optimizer, self.average)
+        self.learned = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.per_step = windows_per_step(run.made_from)
+        dataset = training.dataset
+        self.source = batches(
+            dataset, settings.batch_size, run.seed, position.samples, accelerator.process_index,
+            accelerator.num_processes, settings.loader_workers,
+        )  # fmt: skip
+        self.recorder = Recorder(run, position.step, self.per_step)
+        self.stop = StopRequest()
+        self.norm = torch.zeros((), device=accelerator.device)  # of the last gradient
+        run.say(
+            f"{_millions(learned)} parameters to learn, {_millions(frozen)} frozen, {len(dataset)} windows, "
+            f"{accelerator.num_processes} rank(s) x {settings.gradient_accumulation} x {settings.batch_size}"
+            f"{' in shards' if run.shards and accelerator.num_processes > 1 else ''}, steps {position.step} to "
+            f"{settings.steps}"
+        )
+
+    def run_all(self) -> None:
+        with self.stop, contextlib.closing(self.recorder):
+            while self.position.step < self.settings.steps:
+                stopping = self.one_step()
+                step = self.position.step
+                if step % self.settings.checkpoint_every == 0 or step == self.settings.steps:
+                    self.save(validated=True)
+                elif stopping:
+                    self.save(validated=False)
+                if stopping and step < self.settings.steps:
+                    raise Stopped(
+                        f"stopped by SIGTERM after step {step}; the checkpoint is written. Run the same command again "
+                        "to go on."
+                    )
+
+    def one_step(self) -> bool:
+        """Learns from the next batches; returns whether any rank was asked to stop."""
+        settings, step = self.settings, self.position.step
         rate = learning_rate(
             step, settings.steps, settings.learning_rate, settings.warmup_steps, settings.final_learning_rate
         )
-        for group in optimizer.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
-        loss = training.loss(ranks_model, window, step / settings.steps)
-        _require_finite(run, loss, window, step)
-        accelerator.backward(loss.total)
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
-        if not torch.isfinite(norm):
-            raise KinecloudError(
-                f"step {step}: the gradient is not finite, the loss is; lower {run.stage}.learning_rate and start again"
-            )
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        step += 1
-        if average is not None:
-            _update_average(average, model, settings.ema_decay, step)
-        values = {"loss": loss.total.detach(), **loss.terms}
-        means = accelerator.reduce(torch.stack(list(values.values())), "mean")
-        assert isinstance(means, Tensor)
-        row = dict(zip(values, means.tolist(), strict=True))
-        recorder.step(step, row | {"gradient_norm": float(norm), "learning_rate": rate})
-        if step % settings.checkpoint_every == 0 or step == settings.steps:
-            _checkpoint(training, recorder, model, optimizer, average, step)
-            accelerator.wait_for_everyone()
-    recorder.close()
+        parts: list[_Part] = []
+        stopping = False
+        for number in range(settings.gradient_accumulation):
+            last = number == settings.gradient_accumulation - 1
+            with contextlib.nullcontext() if last else without_sync(self.ranks_model):
+                part = self._loss()
+                parts.append(_Part(_detached(part.loss), part.keys))
+                if last:
+                    # before the backward pass in which ranks exchange gradients: one whose loss is broken may have
+                    # none for some weights, and the others would wait for them
+                    stopping = self._judge(parts)
+                (part.loss.total / settings.gradient_accumulation).backward()
+        self.norm = clip_gradients(self.learned, settings.gradient_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.position.step += 1
+        self.position.samples += self.per_step
+        if self.average is not None:
+            self.average.update(self.model, self.position.step)
+        self.recorder.step(self.position.step, _mean(parts) | {NORM: self.norm}, {"learning_rate": rate})
+        return stopping
+
+    def _loss(self) -> _Part:
+        window = next(self.source)
+        # what a model draws without asking for seeds, such as dropout, repeats after a resume as well
+        torch.manual_seed(int(window["seed"][0]))
+        window = _to_device(window, self.run.accelerator.device)
+        loss = self.training.loss(self.ranks_model, window, self.position.step / self.settings.steps)
+        return _Part(loss, window["key"])
+
+    def _judge(self, parts: list[_Part]) -> bool:
+        """Stops all ranks together, before the optimizer steps, when the loss of any batch of the step is not finite;
+        names the clips. Returns whether any rank was asked to stop. The one moment of a step that waits for the device.
+        """
+        bad = torch.stack([_is_bad(part.loss) for part in parts]).any().float()
+        flags = torch.stack([bad, bad.new_tensor(float(self.stop.received)), ~torch.isfinite(self.norm)])
+        total = self.run.accelerator.reduce(flags, "sum")
+        assert isinstance(total, Tensor)
+        bad_ranks, asked_to_stop, broken_gradient = total.tolist()
+        if broken_gradient or bad_ranks:
+            self.recorder.flush()  # the curves up to here; raises when it was the gradient
+        if bad_ranks:
+            raise _loss_not_finite(self.run, parts, self.position.step + 1)
+        return asked_to_stop > 0
+
+    def save(self, validated: bool) -> None:
+        """Writes a checkpoint. validated: judge it first; one that is written in a hurry is no candidate for the best,
+        and the metrics stay those of a run that was not stopped."""
+        run, step = self.run, self.position.step
+        self.recorder.flush()
+        with self.recorder.pause():
+            error = None
+            judges = run.leads or run.shards  # shards are put together by all ranks
+            if validated and judges:
+                with self.average.in_place_of(self.model) if self.average else contextlib.nullcontext():
+                    error = self.training.validate(self.model)
+                self.model.train()
+            snapshot = checkpoint.gather(self.model, self.optimizer, self.average, run.leads)
+            if run.leads:
+                measure = self.training.measure
+                # without held-out clips the last checkpoint is the one to use
+                if validated and (error is None or run.best is None or error < run.best[measure]):
+                    run.best = {"step": step, measure: error}
+                if error is not None:
+                    self.recorder.validation(step, measure, error, self.training.measure_words)
+                state = {
+                    "step": step, "samples": self.position.samples, "made_from": run.made_from, "best": run.best,
+                    "history": self.position.history,
+                }  # fmt: skip
+                checkpoint.save(checkpoint.folder_of(run.checkpoints, step), self.model, snapshot, state)
+                best = [run.best["step"]] if run.best else []
+                checkpoint.prune(run.checkpoints, self.settings.keep_last, best)
+            run.accelerator.wait_for_everyone()
 
 
-def _require_finite(run: TrainingRun, loss: Loss, window: dict[str, Any], step: int) -> None:
-    """Stops all ranks together, before the optimizer steps, when any rank's loss is not finite; names the clips."""
-    bad_B = ~torch.isfinite(loss.per_window_B)
-    flag = (bad_B.any() | ~torch.isfinite(loss.total.detach())).float().reshape(1)
-    count = run.accelerator.reduce(flag, "sum")
-    assert isinstance(count, Tensor)
-    if count.item() == 0:
-        return
-    clips = sorted({key for key, bad in zip(window["key"], bad_B.tolist(), strict=True) if bad})
+def _is_bad(loss: Loss) -> Tensor:
+    return (~torch.isfinite(loss.per_window_B)).any() | ~torch.isfinite(loss.total.detach())
+
+
+def _detached(loss: Loss) -> Loss:
+    return Loss(loss.total.detach(), loss.terms, loss.per_window_B)
+
+
+def _mean(parts: list[_Part]) -> dict[str, Tensor]:
+    """Loss and terms of a step on this rank."""
+    rows = [{"loss": part.loss.total, **part.loss.terms} for part in parts]
+    return {name: torch.stack([row[name] for row in rows]).mean() for name in rows[0]}
+
+
+def _loss_not_finite(run: TrainingRun, parts: list[_Part], step: int) -> KinecloudError:
+    """All ranks call it together. step: 1-based."""
+    clips: list[str] = []
+    for part in parts:
+        bad_B = ~torch.isfinite(part.loss.per_window_B)
+        clips += [key for key, bad in zip(part.keys, bad_B.tolist(), strict=True) if bad]
     clips = sorted(set(gather_object(clips)))
-    raise KinecloudError(
+    return KinecloudError(
         f"step {step}: the loss is not finite for {', '.join(clips) or 'the sum of the batch'}. The last checkpoint is "
         f"untouched: look at these clips (python -m data peek), or lower {run.stage}.learning_rate and start again."
     )
 
 
-def _restore(
-    run: TrainingRun, model: PreTrainedModel, optimizer: torch.optim.Optimizer
-) -> tuple[int, dict[str, Tensor] | None]:
-    """Step and averaged weights to go on from; model and optimizer are set in place."""
-    found = checkpoint.latest(run.checkpoints)
-    if found is None:
-        discard(run)
-        start = {n: v.detach().clone() for n, v in model.state_dict().items()}
-        return 0, start if run.settings.ema_decay else None
-    state = checkpoint.read_state(found)
-    require_same(state["made_from"], run.made_from, found)
-    average = checkpoint.load(found, model, optimizer)
-    run.best = state["best"]
-    if run.leads:
-        remove_leftovers(run.checkpoints)
-        _truncate_metrics(run.metrics_path, state["step"])
-    run.say(f"resuming from {found}")
-    run.accelerator.wait_for_everyone()
-    return state["step"], average
-
-
-def discard(run: TrainingRun) -> None:
-    """Removes every trace of earlier training, so that metrics and checkpoints are of one run."""
-    if run.leads:
-        (run.folder / DONE).unlink(missing_ok=True)
-        run.metrics_path.unlink(missing_ok=True)
-        for folder in (run.checkpoints, run.folder / "tensorboard"):
-            shutil.rmtree(folder, ignore_errors=True)
-    run.accelerator.wait_for_everyone()
-
-
-def _truncate_metrics(path: Path, step: int) -> None:
-    """Drops what was recorded after the checkpoint; the killed process may have left half a line at the end."""
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            break
-        if row["step"] <= step:
-            rows.append(row)
-    write_lines(path, rows)
-
-
-def _checkpoint(
-    training: Training,
-    recorder: Recorder,
-    model: PreTrainedModel,
-    optimizer: torch.optim.Optimizer,
-    average: dict[str, Tensor] | None,
-    step: int,
-) -> None:
-    """Validates and saves, on the leading rank."""
-    run = training.run
-    if not run.leads:
-        return
-    settings = run.settings
-    learned = {name: value.clone() for name, value in model.state_dict().items()} if average is not None else None
-    if average is not None:
-        model.load_state_dict(average)
-    error = training.validate(model)
-    if learned is not None:
-        model.load_state_dict(learned)
-    # without held-out clips the last checkpoint is the one to use
-    if error is None or run.best is None or error < run.best[training.measure]:
-        run.best = {"step": step, training.measure: error}
-    if error is not None:
-        recorder.validation(step, training.measure, error, training.measure_words)
-    state = {"step": step, "made_from": run.made_from, "best": run.best}
-    checkpoint.save(checkpoint.folder_of(run.checkpoints, step), model, optimizer, average, state)
-    checkpoint.prune(run.checkpoints, settings.keep_last, [run.best["step"]])
-
-
-def _update_average(average: dict[str, Tensor], model: PreTrainedModel, decay: float, step: int) -> None:
-    decay = min(decay, (1 + step) / (10 + step))  # a short memory at first, so that the start is forgotten
-    for name, value in model.state_dict().items():
-        average[name].lerp_(value, 1 - decay)
-
-
 def _to_device(window: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in window.items()}
+    """Seeds stay where random numbers are drawn, on the CPU."""
+    return {
+        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) and name != "seed" else value
+        for name, value in window.items()
+    }
 
 
-def publish(run: TrainingRun) -> None:
-    """Copies the best checkpoint's weights to the run's ``model`` folder."""
-    found = checkpoint.latest(run.checkpoints)
-    assert found is not None
-    best = checkpoint.read_state(found)["best"]
-    run.best = best
-    source = checkpoint.folder_of(run.checkpoints, best["step"])
-    with publishing_dir(run.folder / "model") as temporary:
-        for name in ("config.json", "model.safetensors"):
-            shutil.copyfile(source / name, temporary / name)
-        write_json(temporary / "provenance.json", {"made_from": run.made_from, "best": best})
+def _millions(parameters: int) -> str:
+    return f"{parameters / 1e6:.2f} M"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, InitProcessGroupKwargs
 
 from data.loader import WindowDataset
 from pipeline.config import Config
@@ -15,6 +16,7 @@ from pipeline.errors import UserError
 from pipeline.logs import StageLog
 from pretrain.config import PretrainConfig, TrainingSettings
 from pretrain.shards import made_from, shards_of
+from pretrain.trackers import require_installed
 
 STAGE = "pretrain"
 
@@ -24,12 +26,21 @@ class TrainingRun:
 
     stage: section of the configuration and folder of the run. made_from: what decides the result, one JSON document.
     some_rest: whether some parameters get no gradient from the loss, which several ranks must be told.
+    change_ranks: go on from a checkpoint whose batches were shared out over other ranks.
     """
 
     def __init__(
-        self, config: Config, stage: str, settings: TrainingSettings, made_from: dict[str, Any], some_rest: bool = False
+        self,
+        config: Config,
+        stage: str,
+        settings: TrainingSettings,
+        made_from: dict[str, Any],
+        some_rest: bool = False,
+        change_ranks: bool = False,
     ):
         self.config, self.stage, self.settings, self.made_from = config, stage, settings, made_from
+        self.some_rest, self.change_ranks = some_rest, change_ranks
+        require_installed(config, stage, settings)
         self.seed = config.run.seed
         self.folder = config.folder(stage)
         self.checkpoints = self.folder / "checkpoints"
@@ -37,8 +48,9 @@ class TrainingRun:
         cpu = settings.device == "cpu" or not torch.cuda.is_available()
         if settings.device == "cuda" and cpu:
             raise UserError(f"{config.path}: {stage}.device: cuda is asked for, but no GPU is usable; use auto or cpu.")
-        spare = DistributedDataParallelKwargs(find_unused_parameters=some_rest)
-        self.accelerator = Accelerator(cpu=cpu, mixed_precision=settings.mixed_precision, kwargs_handlers=[spare])
+        patience = InitProcessGroupKwargs(timeout=timedelta(seconds=settings.rank_timeout_s))
+        self.accelerator = Accelerator(cpu=cpu, mixed_precision=settings.mixed_precision, kwargs_handlers=[patience])
+        self.shards = settings.sharding == "fsdp" or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
         local = int(os.environ.get("LOCAL_WORLD_SIZE") or self.accelerator.num_processes)
         torch.set_num_threads(settings.threads or max(1, len(os.sched_getaffinity(0)) // local))
         self.train_shards = shards_of(config, settings, "train", stage)
@@ -51,6 +63,13 @@ class TrainingRun:
         """Whether this is the process that writes."""
         return self.accelerator.is_main_process
 
+    def part(self) -> bool:
+        """Ends what ranks do together, after training; none waits for another from here on. True on the rank that goes
+        on alone with publishing and evaluation."""
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
+        return self.leads
+
     def say(self, message: str, **fields: Any) -> None:
         if self.leads:
             self.log.info(message, **fields)
@@ -61,9 +80,9 @@ class Run(TrainingRun):
 
     settings: PretrainConfig
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, change_ranks: bool = False):
         settings = config.section(STAGE, PretrainConfig)
-        super().__init__(config, STAGE, settings, made_from(config, settings))
+        super().__init__(config, STAGE, settings, made_from(config, settings), change_ranks=change_ranks)
 
     @cached_property
     def val_windows(self) -> WindowDataset:

@@ -10,7 +10,7 @@ from typing import Any
 from data.pack import packed
 from pipeline.config import Config
 from pipeline.errors import UserError
-from pipeline.fingerprint import file_sha256, require_done
+from pipeline.fingerprint import file_sha256, is_done, read_done, require_done
 from pretrain.config import STAGE_VERSION, PretrainConfig, TrainingSettings
 
 
@@ -55,7 +55,7 @@ def training_identity(
     config: Config, stage: str, stage_version: int, settings: TrainingSettings, **more: Any
 ) -> dict[str, Any]:
     """Everything that decides the result of training: settings, seed, data, and the number of ranks, which share out
-    the data. more: what else a stage starts from. One JSON document."""
+    the batches. more: what else a stage starts from. One JSON document."""
     document = {
         "stage": stage,
         "stage_version": stage_version,
@@ -67,3 +67,27 @@ def training_identity(
         **more,
     }
     return json.loads(json.dumps(document))
+
+
+_SHARES = ("batch_size", "gradient_accumulation")
+
+
+def shared_out(made_from: dict[str, Any]) -> dict[str, Any]:
+    """The part of a training identity that says how the windows of a step are shared out: ranks and batches."""
+    return {"ranks": made_from["ranks"], **{name: made_from["settings"][name] for name in _SHARES}}
+
+
+def without_shared_out(made_from: dict[str, Any]) -> dict[str, Any]:
+    """The rest of a training identity."""
+    settings = {name: value for name, value in made_from["settings"].items() if name not in _SHARES}
+    return {name: value for name, value in made_from.items() if name != "ranks"} | {"settings": settings}
+
+
+def is_trained(folder: Path, made_from: dict[str, Any]) -> bool:
+    """Whether a training is finished. On how many ranks it ran does not matter to those who find it finished.
+
+    Raises Refused when it was made from something else.
+    """
+    mark = read_done(folder)
+    stored = made_from if mark is None else mark["made_from"]
+    return is_done(folder, made_from | {"ranks": stored.get("ranks", made_from["ranks"])})

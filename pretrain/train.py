@@ -22,23 +22,22 @@ from pretrain.run import Run
 from pretrain.scale import displacement_scale
 
 
-def pretrain(config: Config, resume: bool) -> None:
+def pretrain(config: Config, resume: bool, change_ranks: bool = False) -> None:
     """Trains the predictor of a run, evaluates it and publishes it as RUN/pretrain/model.
 
     resume: go on from the latest checkpoint if there is one; otherwise whatever was trained before is discarded.
+    change_ranks: go on although the batches are shared out in another way than before.
     Raises Refused when what is stored was made with another configuration, UserError for bad configuration or data.
     """
-    run = Run(config)
+    run = Run(config, change_ranks)
     if not resume:
         discard(run)
     train(run)
-    if run.leads:
+    if run.part():
         publish(run)
         evaluate(config, run.folder / "model")
         mark_done(run.folder, run.made_from, best=run.best)
         run.say(f"done: {run.folder / 'model'}")
-    run.accelerator.wait_for_everyone()
-    run.accelerator.end_training()
 
 
 def train(run: Run) -> None:

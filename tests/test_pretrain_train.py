@@ -84,9 +84,10 @@ def test_a_killed_run_goes_on_to_the_same_bytes(whole: Config, shards: tuple[Pat
         "import os, signal, sys; from pathlib import Path; from pipeline.config import load\n"
         "from pretrain import recorder; from pretrain.train import pretrain\n"
         "write = recorder.Recorder.step\n"
-        "def step(self, step, row):\n"
-        "    write(self, step, row)\n"
+        "def step(self, step, row, known):\n"
+        "    write(self, step, row, known)\n"
         "    if step == 8:\n"
+        "        self.flush()\n"
         '        self.handle.write(\'{"step": 9, "lo\'); self.handle.flush()\n'
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "recorder.Recorder.step = step\n"
@@ -192,7 +193,7 @@ def test_a_loss_that_is_not_finite_stops_training_and_names_the_clips(tmp_path: 
     clip.arrays["points"][:] *= 1e38  # finite, so it is a valid clip; its distances are not
     path = tmp_path / "train-00000.tar"
     write_shard(path, [clip])
-    with pytest.raises(KinecloudError, match=r"step 0: the loss is not finite for clip-0000"):
+    with pytest.raises(KinecloudError, match=r"step 1: the loss is not finite for clip-0000"):
         trained(tmp_path, (path, path))
 
 
