@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from pipeline.config import Settings
 from pipeline.errors import UserError
+from pipeline.weights import Checkpoint, find_weights
 
 if TYPE_CHECKING:
     import torch
-
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-NEEDED = ["*.json", "*.txt", "model*.safetensors"]
 
 
 class ModelSettings(Settings):
@@ -41,49 +31,12 @@ class ModelSettings(Settings):
     )
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint on this machine. weights: its safetensors files."""
-
-    folder: Path
-    weights: tuple[Path, ...]
-
-    @cached_property
-    def sha256(self) -> dict[str, str]:
-        """By ``model type/file``, of every weight file: the same on every machine, wherever the folder lies."""
-        return {f"{self.model_type}/{path.name}": _sha256(path) for path in self.weights}
-
-    @property
-    def model_type(self) -> str:
-        """The architecture that config.json names."""
-        return str(_json(self.folder / "config.json").get("model_type"))
-
-    def image_processing(self) -> dict[str, Any]:
-        """How its pictures are to be prepared (image_mean, image_std, size ...); empty when it does not say."""
-        for name, inside in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
-            path = self.folder / name
-            if path.exists():
-                return _json(path).get(inside, {}) if inside else _json(path)
-        return {}
-
-
 def find_checkpoint(settings: ModelSettings) -> Checkpoint:
     """The checkpoint that the settings name, downloaded once into the hub's cache if it is not a folder.
 
     Raises UserError when it is neither there nor to be had, or has no safetensors weights.
     """
-    source, field = settings.checkpoint, f"{getattr(settings, 'name', 'model')}: checkpoint"
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
-        if not HUB_ID.fullmatch(source):
-            raise UserError(
-                f"{field}: {source} is neither a folder nor an id on the hub (owner/name). Name a folder with "
-                f"config.json and {WEIGHTS}."
-            )
-        folder = _downloaded(source, settings.revision, field)
-    if not (folder / "config.json").exists():
-        raise UserError(f"{field}: {folder} has no config.json. Name a folder written by save_pretrained.")
-    return Checkpoint(folder, _weight_files(folder, field))
+    return find_weights(settings.checkpoint, f"{getattr(settings, 'name', 'model')}: checkpoint", settings.revision)
 
 
 def load_model(model_class: Any, checkpoint: Checkpoint, settings: ModelSettings) -> Any:
@@ -146,39 +99,6 @@ def exact_inference() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _downloaded(source: str, revision: str | None, field: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=NEEDED))
-    except Exception as error:  # the hub, the proxy, the network, the disk: whatever it is, the remedy is the same
-        reason = (str(error).strip().splitlines() or [""])[0]
-        raise UserError(
-            f"{field}: {source} (revision {revision or 'main'}) is not in the hub's cache and could not be "
-            f"downloaded ({type(error).__name__}: {reason}). On a connected machine run `hf download {source}"
-            f"{' --revision ' + revision if revision else ''} --local-dir FOLDER`, copy FOLDER here and set "
-            "checkpoint to its path."
-        ) from None
-
-
-def _weight_files(folder: Path, field: str) -> tuple[Path, ...]:
-    index = folder / INDEX
-    if index.exists():
-        files = tuple(folder / name for name in sorted(set(_json(index).get("weight_map", {}).values())))
-        absent = [path.name for path in files if not path.exists()]
-        if absent:
-            raise UserError(f"{field}: {index} names {absent[0]}, which is not there. Download the folder again.")
-        return files
-    if (folder / WEIGHTS).exists():
-        return (folder / WEIGHTS,)
-    others = sorted(path.name for path in folder.iterdir() if path.suffix in {".bin", ".pt", ".pth", ".ckpt"})
-    raise UserError(
-        f"{field}: {folder} has no {WEIGHTS}"
-        + (f", only {', '.join(others)}. Pickled weights can run code and are never read: " if others else ". ")
-        + "convert it with save_pretrained, or name a revision that has safetensors."
-    )
-
-
 def _device(wanted: str) -> torch.device:
     import torch
 
@@ -202,18 +122,3 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"checkpoint: {path} cannot be read as JSON ({error}). Download the folder again.") from None
-    if not isinstance(content, dict):
-        raise UserError(f"checkpoint: {path} holds {type(content).__name__}, not an object. Download the folder again.")
-    return content
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

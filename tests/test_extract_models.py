@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from extract.detect.grounding_dino import GroundingDino, GroundingDinoSettings
-from extract.models import INDEX, WEIGHTS, exact_inference, find_checkpoint
+from extract.models import exact_inference, find_checkpoint
 from extract.preprocess import pixel_values
 from extract.segment.sam2 import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.errors import UserError
+from pipeline.weights import INDEX, WEIGHTS
 from tests.beside_torchvision import run_beside_torchvision
 from tests.tiny_models import make_shot, rewrite_json, tiny_grounding_dino
 
