@@ -1,0 +1,83 @@
+"""Neighbours by k-d trees on the CPU: exact, and the fastest from some hundred points per cloud.
+
+pykdtree where it is installed (it has OpenMP inside and knows the Euclidean norm), scipy otherwise and for norm 1. Both
+release the interpreter lock, so the clouds are shared out among as many threads as torch may use.
+
+Shapes: B clouds in the batch, N points in x, M points in y.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import numpy as np
+import torch
+from scipy.spatial import KDTree as _ScipyTree
+from torch import Tensor
+
+try:
+    from pykdtree.kdtree import KDTree as _FastTree
+except ImportError:  # an optional accelerator; scipy gives the same neighbours
+    _FastTree = None
+
+KIND = "scipy" if _FastTree is None else "pykdtree"
+
+
+def nearest_by_tree(
+    x_BN3: Tensor, y_BM3: Tensor, x_mask_BN: Tensor | None, y_mask_BM: Tensor | None, norm: int
+) -> tuple[Tensor, Tensor]:
+    """As `nearest_both_ways`, for finite points. From other devices the points are copied to the CPU and back."""
+    device = x_BN3.device
+    x, y = x_BN3.cpu().contiguous().numpy(), y_BM3.cpu().contiguous().numpy()
+    x_mask, y_mask = (None if mask is None else mask.cpu().numpy() for mask in (x_mask_BN, y_mask_BM))
+    in_y, in_x = np.zeros(x.shape[:2], np.int64), np.zeros(y.shape[:2], np.int64)
+    query = _query_fast if norm == 2 and _FastTree is not None else _query_scipy
+
+    def search(b: int) -> None:
+        if x_mask is None and y_mask is None:
+            in_y[b], in_x[b] = query(y[b], x[b], norm), query(x[b], y[b], norm)
+            return
+        x_of = np.arange(x.shape[1]) if x_mask is None else x_mask[b].nonzero()[0]
+        y_of = np.arange(y.shape[1]) if y_mask is None else y_mask[b].nonzero()[0]
+        if len(x_of) and len(y_of):
+            x_seen, y_seen = x[b][x_of], y[b][y_of]
+            in_y[b, x_of] = y_of[query(y_seen, x_seen, norm)]
+            in_x[b, y_of] = x_of[query(x_seen, y_seen, norm)]
+
+    _for_all(search, len(x), torch.get_num_threads())
+    return torch.from_numpy(in_y).to(device), torch.from_numpy(in_x).to(device)
+
+
+def _query_fast(among: np.ndarray, points: np.ndarray, norm: int) -> np.ndarray:
+    assert _FastTree is not None and norm == 2
+    return _FastTree(among).query(points, k=1, sqr_dists=True)[1].astype(np.int64)
+
+
+def _query_scipy(among: np.ndarray, points: np.ndarray, norm: int) -> np.ndarray:
+    return np.asarray(_ScipyTree(among).query(points, k=1, p=norm)[1], np.int64)
+
+
+def _for_all(search: Callable[[int], None], count: int, threads: int) -> None:
+    """search(0), ..., search(count - 1), an equal stretch of them in every thread."""
+    threads = min(threads, count)
+    if threads <= 1:
+        for b in range(count):
+            search(b)
+        return
+    bounds = np.linspace(0, count, threads + 1).astype(int)
+
+    def stretch(part: int) -> None:
+        for b in range(bounds[part], bounds[part + 1]):
+            search(b)
+
+    waiting = [_pool(threads).submit(stretch, part) for part in range(1, threads)]
+    stretch(0)
+    for future in waiting:
+        future.result()
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads - 1, thread_name_prefix="chamfer")
