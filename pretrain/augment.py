@@ -1,69 +1,105 @@
-"""Random changes of training windows that keep them true.
+"""Random changes of training windows that keep them true, and inputs withheld so that none is relied upon alone.
 
-Turning the camera about its axis, zooming and shifting the image are exact: pixels are moved by the very map that the
-changed camera implies, and clouds are expressed in the changed camera frame.
+Shapes: B windows, P past times, N points, S image side. What a window gets depends on its own random numbers only.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from pretrain.appearance import disturbed, strength
 from pretrain.config import AugmentSettings
 from pretrain.model.configuration_kinecloud import UNKNOWN_EMBODIMENT
-from pretrain.model.geometry import rotation_matrix
 from pretrain.randomness import WindowRandom
+from pretrain.viewpoint import about_z, change_camera, cropped, images_of, mirror, scale, zoomed
 
 
 def augment(
     window: dict[str, Any], settings: AugmentSettings, random: WindowRandom, progress: float = 1.0
 ) -> dict[str, Any]:
-    """A changed copy of a batch of windows, as ``random`` says. progress: share of the training that is done."""
+    """A changed copy of a batch of windows, as ``random`` says. progress: share of the training that is done.
+
+    Raises ValueError when windows with actions are to be mirrored or scaled: their actions would no longer be true.
+    """
+    if "actions" in window and (settings.flip or settings.scale):
+        raise ValueError("augment.flip and augment.scale do not change actions; labelled windows do without them")
     window = dict(window)
+    _change_view(window, settings, random)
+    _change_look(window, settings, random, progress)
+    _blur_past(window, settings, random)
+    _withhold(window, settings, random)
+    return window
+
+
+def _change_view(window: dict[str, Any], settings: AugmentSettings, random: WindowRandom) -> None:
+    like, size = window["past"], window["image"].shape[-1]
+    if settings.flip:
+        mirror(window, (random.uniform(0, 1) < settings.flip).to(like.device))
+    if settings.roll_deg or settings.zoom or settings.shift or settings.crop < 1:
+        roll_B = random.uniform(-settings.roll_deg, settings.roll_deg).to(like) * (math.pi / 180)
+        zoom_B = random.uniform(1 - settings.zoom, 1 + settings.zoom).to(like)
+        shift_B2 = random.uniform(-settings.shift, settings.shift, 2).to(like) * size
+        camera_B33 = zoomed(window["intrinsics"], zoom_B, shift_B2)
+        if settings.crop < 1:
+            keep_B3 = (about_z(roll_B) * window["past"][:, -1].mean(1)[:, None]).sum(-1)
+            side_B, place_B2 = random.uniform(settings.crop, 1).to(like), random.uniform(0, 1, 2).to(like)
+            camera_B33 = cropped(camera_B33, size, keep_B3, side_B, place_B2)
+        change_camera(window, roll_B, camera_B33)
+    if settings.scale:
+        most = math.log(1 + settings.scale)
+        scale(window, random.uniform(-most, most).exp().to(like))
+
+
+def _change_look(window: dict[str, Any], settings: AugmentSettings, random: WindowRandom, progress: float) -> None:
+    if settings.color:
+        low, high = 1 - settings.color, 1 + settings.color
+        gain_B3 = (random.uniform(low, high, 3) * random.uniform(low, high, 1)).to(window["past"].device)
+        for name in images_of(window):
+            image = window[name].float() * gain_B3[..., None, None]
+            window[name] = image.round_().clamp_(0, 255).to(torch.uint8)
+    amount = strength(settings.appearance, progress) if settings.appearance is not None else 0.0
+    if settings.appearance is not None and amount > 0:
+        window["image"] = disturbed(window["image"], settings.appearance, amount, random)
+
+
+def _blur_past(window: dict[str, Any], settings: AugmentSettings, random: WindowRandom) -> None:
+    """Past clouds as a worse extraction would give them; the future stays as it is."""
+    past_BPN3: Tensor = window["past"]
+    if settings.past_offset_m:
+        past_BPN3 = past_BPN3 + settings.past_offset_m * random.normal(1, 1, 3).to(past_BPN3)
+    if settings.past_jitter_m:
+        past_BPN3 = past_BPN3 + settings.past_jitter_m * random.normal(*past_BPN3.shape[1:]).to(past_BPN3)
+    window["past"] = past_BPN3
+
+
+def _withhold(window: dict[str, Any], settings: AugmentSettings, random: WindowRandom) -> None:
+    """Leaves no trace of what is withheld."""
     device = window["past"].device
 
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return random.uniform(low, high, *shape).to(device)
+    def drawn(share: float) -> Tensor:
+        return random.uniform(0, 1) < share
 
-    roll_B = uniform(-settings.roll_deg, settings.roll_deg) * (torch.pi / 180)
-    zoom_B = uniform(1 - settings.zoom, 1 + settings.zoom)
-    shift_B2 = uniform(-settings.shift, settings.shift, 2) * window["image"].shape[-1]
-    gain_B3 = uniform(1 - settings.color, 1 + settings.color, 3) * uniform(1 - settings.color, 1 + settings.color, 1)
-    if settings.roll_deg or settings.zoom or settings.shift:
-        change_camera(window, roll_B, zoom_B, shift_B2)
-    if settings.color:
-        image = window["image"].float() * gain_B3[..., None, None]
-        window["image"] = image.round().clamp(0, 255).to(torch.uint8)
-    window["image_present"] = uniform(0, 1) >= settings.drop_image
+    dropped_B = drawn(settings.drop_image).to(device)
+    window["image_present"] = ~dropped_B
+    if settings.drop_image:
+        window["image"] = window["image"] * window["image_present"][:, None, None, None]
     for field, share, empty in (
         ("text", settings.drop_text, ""),
         ("embodiment", settings.drop_embodiment, UNKNOWN_EMBODIMENT),
     ):
-        dropped = (random.uniform(0, 1) < share).tolist()
+        dropped = drawn(share).tolist()
         window[field] = [empty if drop else value for value, drop in zip(window[field], dropped, strict=True)]
-    return window
-
-
-def change_camera(window: dict[str, Any], roll_B: Tensor, zoom_B: Tensor, shift_B2: Tensor) -> None:
-    """Replaces image, intrinsics and clouds by those of a camera turned by ``roll_B`` (radians, about z), with focal
-    lengths times ``zoom_B`` and the principal point moved by ``shift_B2`` pixels. Beyond the old image is black."""
-    rotation_B33 = rotation_matrix(torch.stack([torch.zeros_like(roll_B), torch.zeros_like(roll_B), roll_B], -1))
-    for field in ("past", "future"):
-        window[field] = window[field] @ rotation_B33.transpose(1, 2)[:, None]
-    before_B33 = window["intrinsics"]
-    after_B33 = before_B33.clone()
-    after_B33[:, :2, :2] *= zoom_B[:, None, None]
-    after_B33[:, :2, 2] += shift_B2
-    old_from_new_B33 = before_B33 @ rotation_B33.transpose(1, 2) @ torch.linalg.inv(after_B33)
-    size = window["image"].shape[-1]
-    # grid_sample counts from -1 to 1 over the whole image: pixel = (x + 1) * size / 2
-    pixel_from_grid = torch.tensor(
-        [[size / 2, 0, size / 2], [0, size / 2, size / 2], [0, 0, 1]], device=before_B33.device
-    )
-    theta_B23 = (torch.linalg.inv(pixel_from_grid) @ old_from_new_B33 @ pixel_from_grid)[:, :2]
-    grid = F.affine_grid(theta_B23, list(window["image"].shape), align_corners=False)
-    image = F.grid_sample(window["image"].float(), grid, mode="bilinear", align_corners=False)
-    window["image"], window["intrinsics"] = image.round().to(torch.uint8), after_B33
+    if settings.drop_history:
+        dropped_B = drawn(settings.drop_history).to(device)
+        for field in ("past", "past_visible", "past_opening"):  # as at the first frame of a clip
+            now = window[field][:, -1:].expand_as(window[field])
+            window[field] = torch.where(dropped_B.reshape(-1, *[1] * (now.ndim - 1)), now, window[field])
+        before_P = torch.arange(window["past_valid"].shape[1], device=device) < window["past_valid"].shape[1] - 1
+        window["past_valid"] = window["past_valid"] & ~(dropped_B[:, None] & before_P)
+    if settings.drop_opening:
+        dropped_B = drawn(settings.drop_opening).to(device)
+        window["past_opening"] = window["past_opening"].masked_fill(dropped_B[:, None], float("nan"))

@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from data.config import WindowConfig
+from data.config import MixtureConfig, WindowConfig
 from pipeline.config import Settings
 
 STAGE_VERSION = 1
 # what decides how fast or how talkative a run is, but not what it computes
 _WITHOUT_EFFECT = (
-    "threads", "loader_workers", "log_every", "keep_last", "device", "sharding", "gradient_checkpointing", "compile",
-    "tracking", "rank_timeout_s",
+    "threads", "loader_workers", "loader_cache_mb", "log_every", "keep_last", "device", "sharding",
+    "gradient_checkpointing", "compile", "tracking", "rank_timeout_s",
 )  # fmt: skip
 
 
@@ -49,7 +49,9 @@ class ObjectiveSettings(Settings):
         0.0, ge=0, description="Squared error of the velocity of noised displacements; the predictor then samples."
     )
     latent_action: float = Field(
-        0.0, ge=0, description="Baseline: the future as a small code learned from images; the other terms then only "
+        0.0,
+        ge=0,
+        description="Baseline: the future as a small code learned from images; the other terms then only "
         "teach its readout.",
     )
     opening: float = Field(0.3, ge=0, description="L1 of the grasp aperture where it is known.")
@@ -61,16 +63,79 @@ class ObjectiveSettings(Settings):
         return self
 
 
+class AppearanceSettings(Settings):
+    """Noise on what images look like, in its full strength; a window draws how much of it it gets."""
+
+    color: float = Field(default=0.4, ge=0, lt=1, description="Gain per colour channel 1 +- color.")
+    brightness: float = Field(default=0.25, ge=0, le=1, description="Added to all channels, +- this share of white.")
+    contrast: float = Field(default=0.5, ge=0, lt=1, description="Distance from the mean colour times 1 +- contrast.")
+    noise: float = Field(default=0.1, ge=0, le=1, description="Largest standard deviation per pixel, share of white.")
+    blur: float = Field(
+        default=1.0, ge=0, le=1, description="Largest share of the picture that is replaced by a blurred one."
+    )
+    patches: int = Field(default=2, ge=0, description="Rectangles of one colour.")
+    patch_size: float = Field(default=0.4, ge=0, le=1, description="Their largest side as a share of the image.")
+    until: float = Field(
+        default=0.6, gt=0, le=1, description="Share of training over which it falls from full to `final`."
+    )
+    final: float = Field(default=0.0, ge=0, le=1, description="Share of it that stays.")
+
+
 class AugmentSettings(Settings):
     """Random changes of a training window. Camera changes are exact: image, intrinsics and clouds agree afterwards."""
 
-    roll_deg: float = Field(8.0, ge=0, description="Camera turned about its axis by up to this angle.")
-    zoom: float = Field(0.1, ge=0, lt=1, description="Focal length times 1 +- zoom.")
-    shift: float = Field(0.06, ge=0, lt=1, description="Principal point moved by up to this share of the image.")
-    color: float = Field(0.2, ge=0, lt=1, description="Gain per colour channel 1 +- color, and brightness likewise.")
-    drop_image: float = Field(0.05, ge=0, le=1, description="Share of windows that must do without the image.")
-    drop_text: float = Field(0.1, ge=0, le=1, description="Share of windows that must do without the instruction.")
-    drop_embodiment: float = Field(0.1, ge=0, le=1, description="Share of windows with the embodiment `unknown`.")
+    roll_deg: float = Field(default=8.0, ge=0, description="Camera turned about its axis by up to this angle.")
+    zoom: float = Field(default=0.1, ge=0, lt=1, description="Focal length times 1 +- zoom.")
+    shift: float = Field(
+        default=0.06, ge=0, lt=1, description="Principal point moved by up to this share of the image."
+    )
+    crop: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Least side of a random part of the image that is enlarged to the whole, as a share; the effector "
+        "stays in it. 1 = always the whole image.",
+    )
+    flip: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of windows seen in a mirror: image, clouds, and left, right, clockwise in the instruction. "
+        "A right hand becomes a left one.",
+    )
+    scale: float = Field(
+        default=0.0,
+        ge=0,
+        description="World larger or smaller by up to a factor of 1 + scale, which one camera cannot see. Only for "
+        "clips of assumed or relative scale: it unlearns metric size.",
+    )
+    color: float = Field(
+        default=0.2, ge=0, lt=1, description="Gain per colour channel 1 +- color, and brightness likewise."
+    )
+    appearance: AppearanceSettings | None = Field(
+        default=None, description="Strong noise on the image that vanishes during training; null = none."
+    )
+    past_offset_m: float = Field(
+        default=0.0,
+        ge=0,
+        description="Past clouds displaced as a whole, standard deviation per axis in metres; not the future.",
+    )
+    past_jitter_m: float = Field(
+        default=0.0, ge=0, description="Each past point displaced for itself, standard deviation per axis in metres."
+    )
+    drop_image: float = Field(default=0.05, ge=0, le=1, description="Share of windows that must do without the image.")
+    drop_text: float = Field(
+        default=0.1, ge=0, le=1, description="Share of windows that must do without the instruction."
+    )
+    drop_embodiment: float = Field(
+        default=0.1, ge=0, le=1, description="Share of windows with the embodiment `unknown`."
+    )
+    drop_history: float = Field(
+        default=0.0, ge=0, le=1, description="Share of windows that know the present cloud only."
+    )
+    drop_opening: float = Field(
+        default=0.0, ge=0, le=1, description="Share of windows with unknown grasp openings in the past."
+    )
 
 
 class TrackingSettings(Settings):
@@ -127,6 +192,7 @@ class TrainingSettings(Settings):
     tracking: TrackingSettings = TrackingSettings()  # pyright: ignore[reportCallIssue]
     threads: int = Field(0, ge=0, description="CPU threads per rank; 0 = cores / ranks on this machine.")
     loader_workers: int = Field(0, ge=0, description="Loader processes per rank; 0 = read in the training process.")
+    loader_cache_mb: int = Field(512, ge=0, description="Memory per rank for decoded images and opened clips, MiB.")
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide the result, as JSON values."""
@@ -140,10 +206,13 @@ class PretrainConfig(TrainingSettings):
     model: ModelSettings = ModelSettings()  # pyright: ignore[reportCallIssue]
     objective: ObjectiveSettings = ObjectiveSettings()  # pyright: ignore[reportCallIssue]
     augment: AugmentSettings = AugmentSettings()  # pyright: ignore[reportCallIssue]
+    mixture: MixtureConfig | None = Field(
+        default=None, description="How often training sees what; null = every window alike."
+    )
     evaluation_stride: int = Field(3, ge=1, description="The evaluation reads every so many-th held-out window.")
     evaluation_samples: int = Field(
-        1, ge=1, description="Predictions per held-out window of a generative model: their mean error, the error of their "
-                             "mean, and the best of them are reported."
+        1, ge=1, description="Predictions per held-out window of a generative model: their mean error, the error of "
+                             "their mean, and the best of them are reported."
     )  # fmt: skip
     evaluation_candidates: int = Field(
         4000, ge=0, description="Training windows the nearest-neighbour baseline may look up; 0 = leave it out."

@@ -1,0 +1,119 @@
+"""Changes of a window's camera and scene that are exact: pixels, intrinsics, clouds and words agree afterwards.
+
+Shapes: B windows, S image side. Clouds are in the camera frame, OpenCV axes (x right, y down, z forward), metres; the
+centre of pixel (row r, column c) is at (u, v) = (c + 0.5, r + 0.5).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pretrain.model.geometry import rotation_matrix
+
+CLOUDS, OPENINGS = ("past", "future"), ("past_opening", "future_opening")
+IMAGES = ("image", "image_later")  # of one camera at rest; the second is there for some objectives only
+_SIDES = re.compile(r"\b(left|right)(?=\b|most\b|wards?\b)|\b(counter-?|anti-?)?clockwise\b", re.IGNORECASE)
+_OTHER = {"left": "right", "right": "left"}
+
+
+def images_of(window: dict[str, Any]) -> list[str]:
+    """The image fields that the window has."""
+    return [name for name in IMAGES if name in window]
+
+
+def change_camera(window: dict[str, Any], roll_B: Tensor, intrinsics_B33: Tensor) -> None:
+    """Replaces images, intrinsics and clouds by those of a camera at the same place, turned by ``roll_B`` (radians,
+    about z), with other intrinsics and images of the same size. Beyond the old image is black."""
+    rotation_B33 = about_z(roll_B)
+    for field in CLOUDS:
+        window[field] = window[field] @ rotation_B33.transpose(1, 2)[:, None]
+    old_from_new_B33 = window["intrinsics"] @ rotation_B33.transpose(1, 2) @ torch.linalg.inv(intrinsics_B33)
+    size = window["image"].shape[-1]
+    # grid_sample counts from -1 to 1 over the whole image: pixel = (x + 1) * size / 2
+    pixel_from_grid = torch.tensor([[size / 2, 0, size / 2], [0, size / 2, size / 2], [0, 0, 1]]).to(intrinsics_B33)
+    theta_B23 = (torch.linalg.inv(pixel_from_grid) @ old_from_new_B33 @ pixel_from_grid)[:, :2]
+    grid = F.affine_grid(theta_B23, list(window["image"].shape), align_corners=False)
+    for name in images_of(window):
+        image = F.grid_sample(window[name].float(), grid, mode="bilinear", align_corners=False)
+        window[name] = image.round_().to(torch.uint8)
+    window["intrinsics"] = intrinsics_B33
+
+
+def about_z(angle_B: Tensor) -> Tensor:
+    """Rotations about the viewing axis, [B,3,3]: turned_from_old. angle: radians."""
+    nothing_B = torch.zeros_like(angle_B)
+    return rotation_matrix(torch.stack([nothing_B, nothing_B, angle_B], -1))
+
+
+def zoomed(intrinsics_B33: Tensor, zoom_B: Tensor, shift_B2: Tensor) -> Tensor:
+    """Intrinsics with focal lengths times ``zoom_B`` and the principal point moved by ``shift_B2`` pixels."""
+    after_B33 = intrinsics_B33.clone()
+    after_B33[:, :2, :2] *= zoom_B[:, None, None]
+    after_B33[:, :2, 2] += shift_B2
+    return after_B33
+
+
+def cropped(intrinsics_B33: Tensor, size: int, keep_B3: Tensor, side_B: Tensor, place_B2: Tensor) -> Tensor:
+    """Intrinsics after a square part of the image, of side ``size`` pixels, is enlarged to the whole of it.
+
+    side_B: of the part, as a share of the image, in 0..1. place_B2: where the part lies between its first and last
+    position, 0..1 to the right and down. All positions keep the 3D point ``keep_B3`` in view; where that is not in the
+    image, any position will do.
+    """
+    uvw_B3 = (intrinsics_B33 * keep_B3[:, None]).sum(-1)
+    pixel_B2 = uvw_B3[:, :2] / uvw_B3[:, 2:].clamp(min=1e-3)
+    part_B1 = side_B[:, None] * size
+    seen_B1 = ((pixel_B2 >= 0) & (pixel_B2 <= size)).all(1, keepdim=True)
+    first_B2 = torch.where(seen_B1, (pixel_B2 - part_B1).clamp(min=0), 0.0)
+    last_B2 = torch.where(seen_B1, torch.minimum(pixel_B2, size - part_B1), size - part_B1)
+    corner_B2 = first_B2 + place_B2 * (last_B2 - first_B2)
+    after_B33 = intrinsics_B33.clone()
+    after_B33[:, :2, 2] -= corner_B2
+    after_B33[:, :2] /= side_B[:, None, None]
+    return after_B33
+
+
+def mirror(window: dict[str, Any], flip_B: Tensor) -> None:
+    """Replaces windows where ``flip_B`` by what a mirror would show: left and right change sides, in words too.
+
+    A mirrored hand is the other hand; what is asymmetric about a robot is no longer that robot's.
+    """
+    for name in images_of(window):
+        window[name] = torch.where(flip_B[:, None, None, None], window[name].flip(-1), window[name])
+    sign_B = torch.where(flip_B, -1.0, 1.0)
+    for field in CLOUDS:
+        cloud = window[field].clone()
+        cloud[..., 0] *= sign_B[:, None, None]
+        window[field] = cloud
+    intrinsics_B33 = window["intrinsics"].clone()
+    intrinsics_B33[:, 0, 1] *= sign_B
+    principal_B = intrinsics_B33[:, 0, 2]
+    intrinsics_B33[:, 0, 2] = torch.where(flip_B, window["image"].shape[-1] - principal_B, principal_B)
+    window["intrinsics"] = intrinsics_B33
+    flips = flip_B.tolist()
+    window["text"] = [mirrored(text) if flip else text for text, flip in zip(window["text"], flips, strict=True)]
+
+
+def mirrored(text: str) -> str:
+    """An instruction with left and right, and the senses of rotation, exchanged; capitals are kept."""
+    return _SIDES.sub(_mirrored_word, text)
+
+
+def _mirrored_word(match: re.Match[str]) -> str:
+    word = match[0]
+    other = _OTHER.get(word.lower()) or ("clockwise" if match[2] else "counterclockwise")
+    if word.isupper():
+        return other.upper()
+    return other.capitalize() if word[0].isupper() else other
+
+
+def scale(window: dict[str, Any], factor_B: Tensor) -> None:
+    """Replaces clouds and openings by those of a world ``factor_B`` times as large, as far away as many times: a single
+    camera sees the same."""
+    for field in (*CLOUDS, *OPENINGS):
+        window[field] = window[field] * factor_B.reshape(-1, *[1] * (window[field].ndim - 1))
