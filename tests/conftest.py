@@ -11,6 +11,7 @@ import pytest
 
 os.environ.setdefault("MUJOCO_GL", "osmesa")
 os.environ.setdefault("LP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # models here are tiny: threads cost more than they give
 
 from data.clips import Clip, encode_image
 from data.schema import ActionSpec, ClipMeta

@@ -22,6 +22,7 @@ from pretrain.model.policy_kinecloud import KinecloudPolicy
 from pretrain.model.square import letterbox
 
 B, P, H, N, S = 3, 4, 5, 20, 32
+OBSERVED = {"image", "intrinsics", "past", "past_visible", "past_valid", "past_opening", "text", "embodiment"}
 
 
 def small_config(**changes: Any) -> KinecloudConfig:
@@ -233,3 +234,32 @@ def test_a_saved_policy_loads_from_its_own_copy_of_the_files(policy, tmp_path: P
     assert type(loaded) is not KinecloudPolicy
     np.testing.assert_allclose(loaded.act(**inputs), policy.act(**inputs), atol=1e-5)
     assert loaded.config.action_spec == {"rate_hz": 20}
+
+
+@pytest.mark.parametrize("changes", [{}, {"generative": True}])
+def test_a_context_that_is_remembered_gives_the_same_thoughts(changes):
+    torch.manual_seed(0)
+    model: Any = trained_like(KinecloudPredictor(small_config(**changes)))
+    inputs = {name: value for name, value in random_window().items() if name in OBSERVED}
+    observed = model.observe(**inputs)
+    segments = [observed.present_BTD, model.horizon_queries + observed.present_BTD[:, :1]]
+    afresh = model.trunk.think(observed.context, segments)
+    kept = model.trunk.remember(observed.context)
+    for _ in range(2):
+        for expected, found in zip(afresh, model.trunk.think(kept, segments), strict=True):
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_what_comes_later_is_not_seen():
+    torch.manual_seed(0)
+    model: Any = trained_like(KinecloudPredictor(small_config()))
+    observed = model.observe(**{name: value for name, value in random_window().items() if name in OBSERVED})
+    first = observed.present_BTD
+    second, third = torch.randn(B, 5, 32), torch.randn(B, 3, 32)
+    thoughts = model.trunk.think(observed.context, [first, second, third])
+    changed_last = model.trunk.think(observed.context, [first, second, -third])
+    changed_middle = model.trunk.think(observed.context, [first, -second, third])
+    for number in (0, 1):
+        torch.testing.assert_close(changed_last[number], thoughts[number], rtol=0, atol=1e-6)
+    torch.testing.assert_close(changed_middle[0], thoughts[0], rtol=0, atol=1e-6)
+    assert not torch.allclose(changed_middle[2], thoughts[2], atol=1e-3)
