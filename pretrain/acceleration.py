@@ -27,9 +27,10 @@ def accelerate_model(run: TrainingRun, model: PreTrainedModel) -> None:
         torch.backends.cudnn.benchmark = True  # images of a run are of one size
     where = f"{run.config.path}: {run.stage}"
     if settings.gradient_checkpointing:
-        if not model.supports_gradient_checkpointing:
-            raise UserError(f"{where}.gradient_checkpointing: this model does not support it; set it to false.")
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        try:
+            model.activation_checkpointing_enable({"use_reentrant": False})
+        except ValueError as error:
+            raise UserError(f"{where}.gradient_checkpointing: {error} Set it to false.") from error
     if settings.compile:
         _require_compiler(device, f"{where}.compile")
         blocks = blocks_of(model)

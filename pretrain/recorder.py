@@ -31,10 +31,13 @@ class Recorder:
         self.run = run
         self.windows_per_step = windows_per_step
         self._waiting: list[tuple[int, dict[str, Tensor], dict[str, float]]] = []
-        self._said_step, self._said_at, self._paused = first_step, time.monotonic(), 0.0
         self._trackers: list[Guarded] = []
-        if not run.leads:
-            return
+        if run.leads:
+            self._open(first_step)
+        self._said_step, self._said_at, self._paused = first_step, time.monotonic(), 0.0
+
+    def _open(self, first_step: int) -> None:
+        run = self.run
         run.folder.mkdir(parents=True, exist_ok=True)
         self.handle = run.metrics_path.open("a")
         self._trackers.append(Guarded("TensorBoard", lambda: TensorBoard(run.folder, first_step), run.log.warning))
