@@ -16,8 +16,8 @@ from align.run import AlignRun
 from data.clips import Clip
 from data.loader import WindowDataset
 from pipeline.atomic import write_json
-from pretrain.evaluate import clip_windows
 from pretrain.model.policy_kinecloud import KinecloudPolicy
+from pretrain.reading import clip_windows
 
 POLICY, REPEAT, MEAN = "policy", "repeat last action", "dataset mean"
 

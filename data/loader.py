@@ -28,7 +28,7 @@ from data.schema import ClipMeta
 from pipeline.ahead import ahead
 from pipeline.errors import UserError
 
-CACHE_MB = 512
+CACHE_MB = 256
 AHEAD = 2  # batches
 
 
@@ -119,6 +119,10 @@ class WindowDataset(Dataset):
     def clip_of(self, index: int) -> Clip:
         """The clip that a window is cut from, read whole."""
         return self._rows(self._place(index)[0]).whole()
+
+    def meta_of(self, index: int) -> ClipMeta:
+        """What is known of the clip that a window is cut from."""
+        return self._rows(self._place(index)[0]).meta
 
     def __getitem__(self, item: tuple[int, int]) -> dict[str, Any]:
         index, seed = item

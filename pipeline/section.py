@@ -73,15 +73,17 @@ class Section:
         """Key figures, (name, value) each; give the unit inside the value: ("error at 0.5 s", "14.2 mm")."""
         self._add("facts", top, facts=[[plain(name), cell(value)] for name, value in facts])
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """A table; cells are text or numbers. More than 500 rows are cut, and the page says so."""
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], folded: bool = False) -> None:
+        """A table; cells are text or numbers. More than 500 rows are cut, and the page says so.
+
+        folded: only the title is seen until it is opened.
+        """
         for number, row in enumerate(rows):
             if len(row) != len(columns):
                 raise ValueError(f"table {title!r}: row {number} has {len(row)} cells for {len(columns)} columns")
         shown = [[cell(value) for value in row] for row in rows[:MAX_ROWS]]
-        self._add(
-            "table", False, title, columns=[plain(c) for c in columns], rows=shown, left_out=len(rows) - len(shown)
-        )
+        fields = {"columns": [plain(c) for c in columns], "rows": shown, "left_out": len(rows) - len(shown)}
+        self._add("table", False, title, **fields, **({"folded": True} if folded else {}))
 
     def images(self, title: str, images: Sequence[tuple[bytes, str]], top: bool = False) -> None:
         """Pictures side by side: (PNG or JPEG bytes, caption) each."""

@@ -1,190 +1,196 @@
-"""Errors of a trained predictor on held-out clips, in millimetres per horizon, beside the baselines."""
+"""Judges a trained predictor on held-out clips, beside the baselines. Definitions: ``pretrain.metrics``; layout of the
+result: ``pretrain.evaluation``.
+
+Shapes: B windows, M methods, K measures, H horizons.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
-from data.clips import Clip
-from data.loader import WindowDataset, collate
+from data.config import WindowConfig
+from data.loader import WindowDataset
 from pipeline.atomic import write_json
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.logs import StageLog
+from pretrain import neighbour
 from pretrain.config import PretrainConfig
-from pretrain.metrics import baselines, errors_mm
-from pretrain.modeling_kinecloud import KinecloudPredictor
+from pretrain.evaluation import document_of, lines_of
+from pretrain.metrics import MEASURES, baselines, chamfer_mm, errors_of, same_opening
+from pretrain.model.modeling_kinecloud import KinecloudPredictor
+from pretrain.neighbour import NearestNeighbour
+from pretrain.neighbour_choice import fitted
+from pretrain.prediction import predict
+from pretrain.reading import in_batches, spread
 from pretrain.report import write_section
+from pretrain.scores import MODEL, Scores, nan_mean
 from pretrain.shards import shards_of
 
-MODEL = "predictor"
-MEASURES = ("chamfer", "displacement")
-_BATCH = 64
-_RESAMPLES = 1000
+_VALIDATION_POINTS = 256
 
 
-@dataclass(frozen=True)
-class ClipScore:
-    """Errors of one method on one clip: millimetres per horizon [H], mean over its windows, NaN where undefined."""
+def model_errors(
+    model: KinecloudPredictor, window: dict[str, Any], horizons: Sequence[float], samples: int
+) -> dict[str, dict[str, Tensor]]:
+    """Errors of the model by reading of its samples, then by measure, [B,H] each.
 
-    group: str
-    embodiment: str
-    simulated: bool
-    method: str
-    measure: str
-    error_H: np.ndarray
-
-
-def clip_windows(dataset: WindowDataset, stride: int) -> Iterator[tuple[Clip, dict[str, Any]]]:
-    """Batches of windows of one clip each: every ``stride``-th window of the whole set, in order."""
-    numbers: dict[tuple[int, str], list[int]] = defaultdict(list)
-    for number in range(0, len(dataset), stride):
-        window = dataset.windows[number]
-        numbers[window.shard, window.key].append(number)
-    for chosen in numbers.values():
-        for start in range(0, len(chosen), _BATCH):
-            yield dataset.clip_of(chosen[0]), collate([dataset[(n, n)] for n in chosen[start : start + _BATCH]])
-
-
-@torch.no_grad()
-def predict(model: KinecloudPredictor, window: dict[str, Any]) -> torch.Tensor:
-    """Future clouds of a batch of windows, f32 [B,H,N,3] metres, on the CPU."""
-    inputs = {name: v.to(model.device) if isinstance(v, torch.Tensor) else v for name, v in window.items()}
-    was_training = model.training
-    points = model.eval()(**inputs).points.float().cpu()
-    model.train(was_training)
-    return points
-
-
-def score(model: KinecloudPredictor, dataset: WindowDataset, stride: int) -> tuple[list[ClipScore], int]:
-    """Scores of the model and of every baseline on every clip, and the number of windows read."""
-    config, collected, windows = model.config, defaultdict(list), 0
-    metas = {}
-    for clip, window in clip_windows(dataset, stride):
-        metas[clip.key] = clip.meta
-        windows += len(window["past"])
-        predictions = {MODEL: predict(model, window)} | baselines(window, config.horizons, config.past_times)
-        for method, points in predictions.items():
-            for measure, error_BH in errors_mm(points, window).items():
-                collected[clip.key, method, measure].append(error_BH.numpy())
-    scores = [
-        ClipScore(
-            metas[key].group, metas[key].embodiment, metas[key].simulated, method, measure,
-            _nan_mean(np.concatenate(errors)),
-        )
-        for (key, method, measure), errors in collected.items()
-    ]  # fmt: skip
-    return scores, windows
-
-
-def validation_chamfer_mm(model: KinecloudPredictor, dataset: WindowDataset, windows: int) -> float | None:
-    """Mean Chamfer error over all horizons of about ``windows`` held-out windows; None when there are none."""
-    stride = max(1, -(-len(dataset) // windows))
-    errors = [
-        errors_mm(predict(model, window), window)["chamfer"].numpy() for _, window in clip_windows(dataset, stride)
-    ]
-    if not errors:
-        return None
-    by_horizon = _nan_mean(np.concatenate(errors))
-    return float(np.nanmean(by_horizon)) if np.isfinite(by_horizon).any() else None
-
-
-def _nan_mean(error_BH: np.ndarray) -> np.ndarray:
-    known = np.isfinite(error_BH)
-    total = np.where(known, error_BH, 0).sum(0)
-    return np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan)
-
-
-def summarize(scores: list[ClipScore]) -> dict[str, list[dict[str, float] | None]]:
-    """By method: per horizon the mean over groups (episodes of the same motion) with its 95 % bootstrap interval."""
-    result: dict[str, list[dict[str, float] | None]] = {}
-    for method in dict.fromkeys(s.method for s in scores):
-        by_group: dict[str, list[np.ndarray]] = defaultdict(list)
-        for s in scores:
-            if s.method == method:
-                by_group[s.group].append(s.error_H)
-        groups_GH = np.stack([_nan_mean(np.stack(errors)) for _, errors in sorted(by_group.items())])
-        result[method] = [_interval(column[np.isfinite(column)]) for column in groups_GH.T]
+    ``predictor``: mean over samples of a sample's error, that is the error to expect of one prediction. With more than
+    one sample also the error of the samples' mean cloud, and that of the best sample, chosen for each window with the
+    truth in hand (least ADE), which bounds what choosing among samples could give.
+    """
+    drawn = [predict(model, window, sample) for sample in range(samples)]
+    each = [errors_of(points, window, horizons, opening) for points, opening in drawn]
+    stacked = {name: torch.stack([errors[name] for errors in each]) for name in each[0]}
+    result = {MODEL: {name: errors_SBH.mean(0) for name, errors_SBH in stacked.items()}}
+    if samples > 1:
+        mean_cloud, mean_opening = (torch.stack(part).mean(0) for part in zip(*drawn, strict=True))
+        result[f"{MODEL}, mean of {samples} samples"] = errors_of(mean_cloud, window, horizons, mean_opening)
+        weight_H = torch.tensor([0.0, *horizons]).diff()
+        best_B = (torch.nan_to_num(stacked["displacement_mm"]) * weight_H).sum(-1).argmin(0)
+        here_B = torch.arange(len(best_B))
+        result[f"{MODEL}, best of {samples} samples"] = {name: e[best_B, here_B] for name, e in stacked.items()}
     return result
 
 
-def _interval(values: np.ndarray) -> dict[str, float] | None:
-    if len(values) == 0:
-        return None
-    random = np.random.default_rng(0)
-    means = values[random.integers(0, len(values), (_RESAMPLES, len(values)))].mean(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return {"mean": float(values.mean()), "low": float(low), "high": float(high), "episodes": len(values)}
+def window_errors(
+    model: KinecloudPredictor, window: dict[str, Any], groups: Sequence[str], dataset: WindowDataset,
+    baseline: NearestNeighbour | None, samples: int,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Errors of the model and of every baseline, by method, [B,K,H] in the order of ``MEASURES``.
+
+    groups: source episodes of the windows, which the nearest neighbour may not look up.
+    """
+    horizons, times = dataset.config.horizons_s, dataset.config.past_s
+    by_method = model_errors(model, window, horizons, samples)
+    still_BH = same_opening(window, horizons)
+    for name, points in baselines(window, horizons, times).items():
+        by_method[name] = errors_of(points, window, horizons, still_BH)
+    if baseline is not None:
+        points, opening_BH = baseline.predict(window, groups)
+        by_method[neighbour.NAME] = errors_of(points, window, horizons, opening_BH)
+    return {method: torch.stack([errors[name] for name in MEASURES], 1).numpy() for method, errors in by_method.items()}
 
 
-def evaluation_of(scores: list[ClipScore], windows: int, horizons: list[float]) -> dict[str, Any]:
-    """The document eval.json."""
-    subsets = {"all": scores}
-    subsets |= {"simulated": [s for s in scores if s.simulated], "filmed": [s for s in scores if not s.simulated]}
-    subsets |= {name: [s for s in scores if s.embodiment == name] for name in sorted({s.embodiment for s in scores})}
-    results = {
-        name: {f"{measure}_mm": summarize([s for s in subset if s.measure == measure]) for measure in MEASURES}
-        for name, subset in subsets.items()
-        if subset
-    }
-    return {
-        "horizons_s": horizons,
-        "windows": windows,
-        "episodes": len({s.group for s in scores}),
-        "results": results,
-        "last_horizon": {name: _verdict(result["chamfer_mm"]) for name, result in results.items()},
-    }
+def score(
+    model: KinecloudPredictor,
+    dataset: WindowDataset,
+    stride: int,
+    baseline: NearestNeighbour | None = None,
+    samples: int = 1,
+) -> Scores:
+    """Errors on every ``stride``-th window of ``dataset`` (all points), averaged by clip."""
+    scores = Scores(list(dataset.config.horizons_s))
+    for numbers, window in in_batches(dataset, range(0, len(dataset), stride)):
+        metas = [dataset.meta_of(number) for number in numbers]
+        errors = window_errors(model, window, [meta.group for meta in metas], dataset, baseline, samples)
+        for row, (number, meta) in enumerate(zip(numbers, metas, strict=True)):
+            place = dataset.windows[number].shard, dataset.windows[number].key
+            scores.add(number, place, meta, float(window["time"][row]), {m: e[row] for m, e in errors.items()})
+    return scores
 
 
-def _verdict(chamfer: dict[str, list[dict[str, float] | None]]) -> dict[str, Any] | None:
-    """Chamfer at the last horizon as a share of each baseline's."""
-    ours = chamfer[MODEL][-1]
-    if ours is None:
-        return None
-    shares = {}
-    for method, by_horizon in chamfer.items():
-        last = by_horizon[-1]
-        if method != MODEL and last is not None:
-            shares[method] = ours["mean"] / last["mean"] if last["mean"] > 0 else None
-    return {"chamfer_mm": ours["mean"], "share_of": shares}
+def evaluate_model(
+    model: KinecloudPredictor,
+    dataset: WindowDataset,
+    stride: int = 1,
+    baseline: NearestNeighbour | None = None,
+    samples: int = 1,
+) -> dict[str, Any]:
+    """The document of ``pretrain.evaluation`` for any model and any windows (``all_points``); touches no files.
+
+    baseline: the fitted nearest neighbour (``pretrain.neighbour_choice.fitted``), fitted once for many models.
+    samples: predictions per window; 1 unless the model is generative. Raises UserError when the windows are not of the
+    model's times or do not keep all points.
+    """
+    _require_fitting(model, dataset)
+    samples = samples if model.config.generative else 1
+    scores = score(model, dataset, stride, baseline, samples)
+    chosen = baseline.describe() if baseline is not None else None
+    return document_of(scores, stride=stride, samples=samples, nearest_neighbour=chosen)
 
 
-def evaluate(config: Config, model_folder: Path) -> dict[str, Any]:
-    """Scores the predictor in ``model_folder`` on the held-out clips; writes RUN/pretrain/eval.json and the report
-    section. Raises UserError when there is no model."""
+def _require_fitting(model: KinecloudPredictor, dataset: WindowDataset) -> None:
+    if not dataset.all_points:
+        raise UserError("evaluation needs windows with all points: WindowDataset(..., all_points=True)")
+    for name, ours, theirs in (
+        ("past_s", model.config.past_times, dataset.config.past_s),
+        ("horizons_s", model.config.horizons, dataset.config.horizons_s),
+    ):
+        if not np.allclose(ours, theirs) if len(ours) == len(theirs) else True:
+            raise UserError(
+                f"window.{name} of the windows is {list(theirs)}, the model was made for {list(ours)}; cut the windows "
+                "as the model says (pretrain.evaluate.window_of)"
+            )
+
+
+def window_of(model: KinecloudPredictor, window: WindowConfig) -> WindowConfig:
+    """The window settings with the times and the image size that the model was trained with."""
+    size = model.config
+    return window.model_copy(
+        update={
+            "past_s": tuple(size.past_times), "horizons_s": tuple(size.horizons), "image_size": size.image_size
+        }
+    )  # fmt: skip
+
+
+def evaluate(
+    config: Config, model_folder: Path, shards: Sequence[Path] | None = None, out: Path | None = None
+) -> dict[str, Any]:
+    """Judges the predictor in ``model_folder`` on held-out clips; writes eval.json and the report section.
+
+    shards: other shards than the run's held-out ones. out: folder to write to; default: the run's, or its subfolder
+    ``other-shards`` when other shards are given. Raises UserError when there is no model or a shard is missing.
+    """
     settings = config.section("pretrain", PretrainConfig)
-    folder = config.folder("pretrain")
     if not (model_folder / "config.json").exists():
         raise UserError(f"{model_folder}: no trained predictor there. Train first: python -m pretrain --config ...")
+    for path in shards or ():
+        if not path.is_file():
+            raise UserError(f"--shards: {path} is not a file.")
     transformers_logging.disable_progress_bar()
     model = KinecloudPredictor.from_pretrained(model_folder)
     if settings.device != "cpu" and torch.cuda.is_available():
         model.to("cuda")  # pyright: ignore[reportArgumentType]
-    dataset = WindowDataset(shards_of(config, settings, "val", "pretrain"), settings.window, all_points=True)
-    scores, windows = score(model, dataset, settings.evaluation_stride)
-    document = evaluation_of(scores, windows, model.config.horizons)
-    write_json(folder / "eval.json", document)
+    window = window_of(model, settings.window)
     log = StageLog(config.run.out, "pretrain")
+    held_out = list(shards) if shards else shards_of(config, settings, "val", "pretrain")
+    dataset = WindowDataset(held_out, window, all_points=True)
+    baseline = None
+    if settings.evaluation_candidates:
+        training = WindowDataset(shards_of(config, settings, "train", "pretrain"), window, all_points=True)
+        baseline = fitted(training, settings.evaluation_candidates)
+    document = evaluate_model(model, dataset, settings.evaluation_stride, baseline, settings.evaluation_samples)
+    folder = out or (config.folder("pretrain") / "other-shards" if shards else config.folder("pretrain"))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "eval.json", document)
     for line in lines_of(document):
         log.info(line)
     write_section(folder, model, dataset, document)
     return document
 
 
-def lines_of(document: dict[str, Any]) -> list[str]:
-    """The evaluation for people: per subset the Chamfer error at the last horizon, beside the baselines."""
-    if not document["windows"]:
-        return ["no held-out windows, so nothing was evaluated"]
-    lines = []
-    for subset, result in document["results"].items():
-        last = {m: by_horizon[-1]["mean"] for m, by_horizon in result["chamfer_mm"].items() if by_horizon[-1]}
-        text = ", ".join(f"{method} {value:.2f} mm" for method, value in last.items())
-        lines.append(f"Chamfer at {document['horizons_s'][-1]} s, {subset}: {text or 'no clip is long enough'}")
-    return lines
+def validation_chamfer_mm(model: KinecloudPredictor, dataset: WindowDataset, windows: int) -> float | None:
+    """Mean Chamfer error over horizons of at most ``windows`` held-out windows, always the same, evenly spread, with at
+    most 256 points each; None when there are none. Every window counts alike: a check for training, not a result."""
+    errors = []
+    for _, window in in_batches(dataset, spread(len(dataset), windows)):
+        window = _thinned(window)
+        errors.append(chamfer_mm(predict(model, window)[0], window).numpy())
+    if not errors:
+        return None
+    by_horizon = nan_mean(np.concatenate(errors))
+    return float(np.nanmean(by_horizon)) if np.isfinite(by_horizon).any() else None
+
+
+def _thinned(window: dict[str, Any]) -> dict[str, Any]:
+    step = -(-window["past"].shape[2] // _VALIDATION_POINTS)
+    names = ("past", "past_visible", "future", "future_visible")
+    return window | {name: window[name][:, :, ::step].contiguous() for name in names}

@@ -55,11 +55,14 @@ def _table(item: dict[str, Any], element_id: str, place: str) -> str:
         for row in rows
     )
     more = _aside(f"{count_of(int(item['left_out']), 'more row')} not shown") if item.get("left_out") else ""
-    return (
-        f'<figure class="table"><figcaption>{esc(item["title"])}</figcaption>'
+    title = f"<figcaption>{esc(item['title'])}</figcaption>"
+    table = (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{esc(item["title"])}">'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{more}</figure>"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{more}"
     )
+    if item.get("folded"):
+        return f'<details><summary>{esc(item["title"])}</summary><figure class="table">{table}</figure></details>'
+    return f'<figure class="table">{title}{table}</figure>'
 
 
 def picture_html(picture: dict[str, Any], title: str) -> str:
