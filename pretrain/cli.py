@@ -19,6 +19,15 @@ def main() -> int:
     add_resume_option(parser)
     add_ranks_option(parser)
     parser.add_argument("--model", type=Path, help="evaluate: folder of the predictor (default: RUN/pretrain/model)")
+    parser.add_argument(
+        "--shards", type=Path, nargs="+", help="evaluate: other clips than the run's held-out ones (default: those)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="evaluate: where eval.json and the report section go (default: RUN/pretrain, with --shards its folder "
+        "other-shards)",
+    )
     arguments = parser.parse_args()
     return exit_code_of(lambda: _run(arguments))
 
@@ -42,7 +51,8 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.action == "evaluate":
         from pretrain.evaluate import evaluate
 
-        evaluate(config, arguments.model or config.folder("pretrain") / "model")
+        model = arguments.model or config.folder("pretrain") / "model"
+        evaluate(config, model, arguments.shards, arguments.out)
     elif arguments.resume and is_trained(config.folder("pretrain"), made_from(config, settings)):
         StageLog(config.run.out, "pretrain").info("already done with this configuration; nothing to do")
     else:
