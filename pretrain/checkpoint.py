@@ -1,7 +1,7 @@
 """Checkpoints of a training run: model, optimizer and step in one folder that appears whole or not at all.
 
     step-00000200/config.json, model.safetensors     weights to use (the averaged ones when averaging is on)
-                  training.safetensors               the weights that training goes on from, when averaging is on
+                  training.safetensors               with averaging: those that differ in what training goes on from
                   optimizer.safetensors              AdamW's two moments by parameter name
                   state.json                         step, samples read, what it was made from, best checkpoint so far
 
@@ -28,7 +28,7 @@ from transformers import PreTrainedModel
 
 from pipeline.atomic import publishing_dir
 from pipeline.errors import KinecloudError, UserError
-from pretrain.average import Average, distinct_state
+from pretrain.average import Average
 from pretrain.ranks import split_like, whole
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -56,7 +56,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Full tensors on the CPU by name. weights: those that training goes on from. average: or None when it is off."""
+    """Full tensors on the CPU by name. weights: those that training goes on from. average: of those that learn."""
 
     weights: dict[str, Tensor]
     average: dict[str, Tensor] | None
@@ -70,6 +70,17 @@ def gather(model: nn.Module, optimizer: torch.optim.Optimizer, average: Average 
         None if average is None else _gathered(average.values.items(), keep),
         _gathered(_moments(model, optimizer), keep),
     )
+
+
+def distinct_state(model: nn.Module) -> dict[str, Tensor]:
+    """Weights and buffers by name, on their rank, tied weights under their first name only."""
+    state: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, value in model.state_dict(keep_vars=True).items():
+        if id(value) not in seen:
+            seen.add(id(value))
+            state[name] = value.detach()
+    return state
 
 
 def _gathered(values: Iterable[tuple[str, Tensor]], keep: bool) -> dict[str, Tensor]:
@@ -93,10 +104,10 @@ def save(folder: Path, model: PreTrainedModel, snapshot: Snapshot, state: dict[s
     try:
         with publishing_dir(folder) as temporary:
             model.config.save_pretrained(temporary)
-            published = snapshot.weights
             if snapshot.average is not None:
-                save_file(snapshot.weights, temporary / "training.safetensors", {"format": "pt"})
-                published = snapshot.average
+                learned = {name: snapshot.weights[name] for name in snapshot.average}
+                save_file(learned, temporary / "training.safetensors", {"format": "pt"})
+            published = snapshot.weights | (snapshot.average or {})
             save_file(published, temporary / "model.safetensors", {"format": "pt"})
             save_file(snapshot.moments, temporary / "optimizer.safetensors", {"format": "pt"})
             (temporary / "state.json").write_text(json.dumps(state, indent=1, sort_keys=True))
@@ -111,8 +122,9 @@ def save(folder: Path, model: PreTrainedModel, snapshot: Snapshot, state: dict[s
 
 def load_weights(folder: Path, model: PreTrainedModel) -> None:
     """Sets the weights that training goes on from, in a model that is whole. Raises UserError when they do not fit."""
-    path = _training_weights(folder)
-    missing, unknown = model.load_state_dict(_read(path), strict=False)
+    path, apart = folder / "model.safetensors", folder / "training.safetensors"
+    weights = _read(path) | (_read(apart) if apart.exists() else {})
+    missing, unknown = model.load_state_dict(weights, strict=False)
     missing = [name for name in missing if name in distinct_state(model)]
     if missing or unknown:
         raise UserError(
@@ -133,11 +145,6 @@ def load_rest(folder: Path, model: PreTrainedModel, optimizer: torch.optim.Optim
     if average is not None:
         published = _read(folder / "model.safetensors")
         average.values = {name: split_like(published[name], value) for name, value in average.values.items()}
-
-
-def _training_weights(folder: Path) -> Path:
-    apart = folder / "training.safetensors"
-    return apart if apart.exists() else folder / "model.safetensors"
 
 
 def _read(path: Path) -> dict[str, Tensor]:

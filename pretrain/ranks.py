@@ -38,7 +38,7 @@ def spread(model: nn.Module, device: torch.device, world: int, shards: bool, som
         model,
         device_ids=[device.index] if device.type == "cuda" else None,
         find_unused_parameters=some_rest,
-        broadcast_buffers=False,  # they are constants, alike on all ranks
+        forward_sync_buffers=False,  # they are constants, alike on all ranks
         gradient_as_bucket_view=True,
     )
 
