@@ -10,7 +10,7 @@ from pydantic import Field
 
 from pipeline.config import Settings
 from pipeline.errors import UserError
-from pipeline.weights import Checkpoint, find_weights
+from pipeline.weights import Checkpoint, find_weights, load_network
 
 if TYPE_CHECKING:
     import torch
@@ -45,9 +45,6 @@ def load_model(model_class: Any, checkpoint: Checkpoint, settings: ModelSettings
     Every parameter must be in the file: a network that is partly random would look like one that works.
     Raises UserError for another kind of model, missing or broken weights, or a device that is not there.
     """
-    import torch
-    from safetensors import SafetensorError
-
     field = f"{getattr(settings, 'name', 'model')}: checkpoint"
     device = _device(settings.device)
     found, wanted = checkpoint.model_type, model_class.config_class.model_type
@@ -56,27 +53,7 @@ def load_model(model_class: Any, checkpoint: Checkpoint, settings: ModelSettings
             f"{field}: {checkpoint.folder / 'config.json'}: model_type is {found!r}, this step needs {wanted!r}. "
             "Name a checkpoint of that kind."
         )
-    try:
-        with _quiet():
-            model, report = model_class.from_pretrained(
-                checkpoint.folder,
-                local_files_only=True,
-                use_safetensors=True,
-                dtype=getattr(torch, settings.dtype),
-                output_loading_info=True,
-            )
-    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
-        raise UserError(
-            f"{field}: {checkpoint.folder} cannot be loaded as {model_class.__name__}: {error}. "
-            "Download it again, or name another."
-        ) from None
-    lacking = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
-    if lacking:
-        raise UserError(
-            f"{field}: {checkpoint.folder}: {len(lacking)} parameters of {model_class.__name__} are not in its "
-            f"weights or have another shape (first: {lacking[0]}). Name a checkpoint of this very architecture."
-        )
-    return model.eval().to(device)
+    return load_network(model_class, checkpoint, field, settings.dtype).to(device)
 
 
 @contextlib.contextmanager
@@ -106,19 +83,3 @@ def _device(wanted: str) -> torch.device:
     if wanted == "cuda" and not there:
         raise UserError("device: cuda was asked for, but torch finds none here. Set device to auto or cpu.")
     return torch.device("cuda" if there and wanted != "cpu" else "cpu")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps transformers' progress bars and load report off the terminal; the caller checks what matters in it."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

@@ -1,12 +1,14 @@
-"""Trained networks on the Hugging Face hub or in a folder: found and hashed. Safetensors only, no pickle.
+"""Trained networks on the Hugging Face hub or in a folder: found, hashed, loaded whole. Safetensors only, no pickle.
 
-Needs neither torch nor transformers, so that a stage can tell what it is made from before it starts.
+Importing this needs neither torch nor transformers, so that a stage can tell what it is made from before it starts.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -69,6 +71,72 @@ def find_weights(source: str, field: str, revision: str | None = None) -> Checkp
     if not (folder / "config.json").exists():
         raise UserError(f"{field}: {folder} has no config.json. Name a folder written by save_pretrained.")
     return Checkpoint(folder, _weight_files(folder, field))
+
+
+def load_network(
+    model_class: Any,
+    checkpoint: Checkpoint,
+    field: str,
+    dtype: str = "float32",
+    config: Any = None,
+    may_lack: str = "(?!)",
+    may_hold: str = ".*",
+) -> Any:
+    """A transformers model of ``model_class`` with the checkpoint's weights, in evaluation mode, on the CPU.
+
+    Every parameter must be in the file, but for names that match ``may_lack``: a network that is partly random would
+    look like one that works. Everything in the file must be a parameter, but for names that match ``may_hold``.
+    field: the setting that named it, for messages. Raises UserError.
+    """
+    import torch
+    from safetensors import SafetensorError
+
+    options = {} if config is None else {"config": config}
+    try:
+        with _quiet():
+            model, report = model_class.from_pretrained(
+                checkpoint.folder,
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=getattr(torch, dtype),
+                output_loading_info=True,
+                **options,
+            )
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"{field}: {checkpoint.folder} cannot be loaded as {model_class.__name__}: {error}. "
+            "Download it again, or name another."
+        ) from None
+    lacking = [name for name in sorted(report["missing_keys"]) if not re.search(may_lack, name)]
+    lacking += sorted(str(key) for key in report["mismatched_keys"])
+    if lacking:
+        raise UserError(
+            f"{field}: {checkpoint.folder}: {len(lacking)} parameters of {model_class.__name__} are not in its "
+            f"weights or have another shape (first: {lacking[0]}). Name a checkpoint of this very architecture."
+        )
+    added = [name for name in sorted(report["unexpected_keys"]) if not re.search(may_hold, name)]
+    if added:
+        raise UserError(
+            f"{field}: {checkpoint.folder}: {len(added)} tensors in its weights are no parameters of "
+            f"{model_class.__name__} (first: {added[0]}). Name a checkpoint of this very architecture."
+        )
+    return model.eval()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps transformers' progress bars and load report off the terminal; the caller checks what matters in it."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _downloaded(source: str, revision: str | None, field: str) -> Path:

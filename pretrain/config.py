@@ -18,24 +18,67 @@ _WITHOUT_EFFECT = (
 )  # fmt: skip
 
 
-class ModelSettings(Settings):
-    """Size of the predictor."""
+# what vision and text are when nothing is loaded
+FROM_SCRATCH = {"vision": "small", "text": "bytes"}
 
-    width: int = Field(128, ge=16, description="Channels per token; a multiple of 16 and of `heads`.")
-    layers: int = Field(4, ge=1)
-    heads: int = Field(4, ge=1)
-    mlp_ratio: int = Field(3, ge=1)
+
+class ModelSettings(Settings):
+    """The predictor: its size, and the published networks that it starts from (docs/models.md)."""
+
+    family: Literal["compact", "full"] = Field(
+        "compact", description="full: PaliGemma is the context and an expert beside it predicts, as pi0 does."
+    )
+    width: int = Field(128, ge=16, description="Channels per token; a multiple of 16 and of `heads`. Compact family.")
+    layers: int = Field(4, ge=1, description="Compact family.")
+    heads: int = Field(4, ge=1, description="Compact family.")
+    mlp_ratio: int = Field(3, ge=1, description="Compact family.")
     slots: int = Field(8, ge=1, description="Tokens that summarise the effector's points.")
-    text_tokens: int = Field(4, ge=1)
+    text_tokens: int = Field(4, ge=1, description="Tokens that an instruction becomes. Compact family.")
+    max_text_tokens: int = Field(48, ge=8, description="Tokens of an instruction that a pretrained encoder reads.")
     dimensions: Literal[2, 3] = Field(3, description="2: points are seen and moved in the image plane only.")
     embodiments: tuple[str, ...] | None = Field(
         None, description="Names with a learned slot of their own; null = those in the training shards."
+    )
+    vision: str = Field(
+        "small", description="Compact family: small = learned from scratch, else the folder or hub id of a vision "
+        "Transformer (SigLIP, DINOv2, DINOv3, CLIP, ViT).",
+    )  # fmt: skip
+    vision_size: int | None = Field(
+        None, ge=28, description="Pixels of the side that it sees; null = as it was trained. DINOv2 was at 518."
+    )
+    text: str = Field(
+        "bytes", description="Compact family: bytes = learned from scratch, else the folder or hub id of a text "
+        "encoder (MiniLM, BERT, SigLIP, CLIP).",
+    )  # fmt: skip
+    context: str | None = Field(
+        None, description="Full family: the folder or hub id of a pi0 checkpoint (context and expert) or of PaliGemma."
+    )
+    tokenizer: str | None = Field(
+        None, description="Full family: folder or hub id of PaliGemma's tokenizer, where it is not beside the context."
+    )
+    freeze: tuple[Literal["vision", "text", "context"], ...] = Field(
+        ("vision", "text"), description="Pretrained parts that are not trained; of the full family, text is the table "
+        "of words and context all of PaliGemma.",
+    )  # fmt: skip
+    pretrained_rate: float = Field(
+        0.1, gt=0, le=1, description="Share of the learning rate for pretrained parts that are trained."
     )
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> ModelSettings:
         if self.width % 16 or self.width % self.heads:
             raise ValueError(f"width must be a multiple of 16 and of heads={self.heads}, found {self.width}")
+        return self
+
+    @model_validator(mode="after")
+    def _the_parts_are_of_the_family(self) -> ModelSettings:
+        if self.family == "full":
+            if self.context is None:
+                raise ValueError("family full needs context: the folder or hub id of a pi0 or PaliGemma checkpoint")
+            if self.vision_size or {"vision": self.vision, "text": self.text} != FROM_SCRATCH:
+                raise ValueError("vision, vision_size and text are the context's in family full; leave them out")
+        elif self.context or self.tokenizer:
+            raise ValueError("context and tokenizer are for family full; set family: full or leave them out")
         return self
 
 

@@ -12,6 +12,7 @@ from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.fingerprint import file_sha256, is_done, read_done, require_done
 from pretrain.config import STAGE_VERSION, PretrainConfig, TrainingSettings
+from pretrain.sources import pretrained_sha256
 
 
 def shards_of(config: Config, settings: TrainingSettings, split: str, stage: str) -> list[Path]:
@@ -48,7 +49,9 @@ def _recorded(shard: Path) -> str | None:
 
 def made_from(config: Config, settings: PretrainConfig) -> dict[str, Any]:
     """Everything that decides the result of pretraining, one JSON document."""
-    return training_identity(config, "pretrain", STAGE_VERSION, settings)
+    pretrained = pretrained_sha256(settings.model)
+    more = {"pretrained_sha256": pretrained} if pretrained else {}
+    return training_identity(config, "pretrain", STAGE_VERSION, settings, **more)
 
 
 def training_identity(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from data.clips import Shard
@@ -12,9 +11,9 @@ from data.loader import WindowDataset
 from pipeline.config import Config
 from pipeline.fingerprint import mark_done
 from pretrain.augment import augment
+from pretrain.build import groups_of, new_predictor
 from pretrain.evaluate import evaluate, validation_chamfer_mm
 from pretrain.loop import Training, discard, optimize, publish
-from pretrain.model.configuration_kinecloud import KinecloudConfig
 from pretrain.model.modeling_kinecloud import KinecloudPredictor
 from pretrain.objectives import Loss, loss_of, noised
 from pretrain.randomness import WindowRandom
@@ -46,23 +45,22 @@ def train(run: Run) -> None:
 
 
 def new_model(run: Run) -> KinecloudPredictor:
-    """The untrained predictor; its weights depend on the seed alone."""
+    """The predictor before its first step: what is not pretrained depends on the seed alone."""
     settings = run.settings
-    size = settings.model.model_dump()
-    if size["embodiments"] is None:
+    embodiments = settings.model.embodiments
+    if embodiments is None:
         shards = [Shard(path) for path in run.train_shards]
-        size["embodiments"] = sorted({shard.meta(key).embodiment for shard in shards for key in shard.keys})
-    torch.manual_seed(run.seed)
+        embodiments = sorted({shard.meta(key).embodiment for shard in shards for key in shard.keys})
     window = settings.window
-    predictor = KinecloudPredictor(
-        KinecloudConfig(
-            image_size=window.image_size,
-            past_times=window.past_s,
-            horizons=window.horizons_s,
-            generative=settings.objective.flow_matching > 0,
-            objective=settings.objective.model_dump(),
-            **size,
-        )
+    predictor = new_predictor(
+        settings.model,
+        window,
+        embodiments,
+        run.seed,
+        run.say,
+        generative=settings.objective.flow_matching > 0,
+        latent_action=settings.objective.latent_action > 0,
+        objective=settings.objective.model_dump(),
     )
     if predictor.config.generative:
         dataset = WindowDataset(run.train_shards, window)
@@ -83,11 +81,21 @@ class Pretraining(Training):
 
     @property
     def dataset(self) -> WindowDataset:
-        return WindowDataset(self.run.train_shards, self.settings.window)
+        latent = self.settings.objective.latent_action > 0
+        return WindowDataset(
+            self.run.train_shards,
+            self.settings.window,
+            mixture=self.settings.mixture,
+            image_later=latent,
+            cache_mb=self.settings.loader_cache_mb,
+        )
 
     def new_model(self) -> KinecloudPredictor:
         assert isinstance(self.run, Run)
         return new_model(self.run)
+
+    def parameter_groups(self, model: KinecloudPredictor) -> list[dict[str, Any]]:
+        return groups_of(model, self.settings.model, self.settings.weight_decay)
 
     def loss(self, model: nn.Module, window: dict[str, Any], progress: float) -> Loss:
         random = WindowRandom(window["seed"])

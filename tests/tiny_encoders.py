@@ -75,7 +75,8 @@ def tiny_siglip(folder: Path) -> Path:
     """SigLIP's two towers in one checkpoint; the image side is 32 pixels in patches of 8."""
     torch.manual_seed(2)
     size = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text: dict[str, Any] = {"vocab_size": 40, "max_position_embeddings": 16, "projection_size": 24, **size}
+    ends = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
+    text: dict[str, Any] = {"vocab_size": 40, "max_position_embeddings": 16, "projection_size": 24, **size, **ends}
     config = SiglipConfig(text_config=text, vision_config={"image_size": 32, "patch_size": 8, **size})
     SiglipModel(config).save_pretrained(folder)
     word_tokenizer(folder, model_input_names=["input_ids"])

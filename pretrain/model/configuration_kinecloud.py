@@ -24,7 +24,8 @@ class KinecloudConfig(PretrainedConfig):
     objective: weights of the loss that it was trained with, by name.
 
     vision, text: configurations of transformers models in the place of the small encoders (any that AutoModel makes);
-    pixel_mean, pixel_std: what the vision model wants. mixture: configuration of transformers' PI0Model; the context is
+    vision_size: pixels of the side that the vision model sees, 0 = its own. pixel_mean, pixel_std: how it wants them.
+    mixture: configuration of transformers' PI0Model; the context is
     then PaliGemma and the predictor its expert, and width, layers, heads, vision and text are those of the mixture.
 
     For a policy: action_chunk (K), action_names, proprio_names, action_spec (what the numbers mean, free form).
@@ -55,6 +56,7 @@ class KinecloudConfig(PretrainedConfig):
         objective: dict[str, float] | None = None,
         vision: dict[str, Any] | None = None,
         text: dict[str, Any] | None = None,
+        vision_size: int = 0,
         pixel_mean: Sequence[float] = (0.5, 0.5, 0.5),
         pixel_std: Sequence[float] = (0.5, 0.5, 0.5),
         mixture: dict[str, Any] | None = None,
@@ -78,6 +80,7 @@ class KinecloudConfig(PretrainedConfig):
         self.latent_action = latent_action
         self.objective = objective or {}
         self.vision, self.text, self.mixture = vision, text, mixture
+        self.vision_size = vision_size
         self.pixel_mean, self.pixel_std = list(pixel_mean), list(pixel_std)
         self.action_chunk = action_chunk
         self.action_names, self.proprio_names = list(action_names), list(proprio_names)

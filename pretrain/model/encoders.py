@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import transformers
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import MODEL_MAPPING, AutoConfig
 
 from .configuration_kinecloud import KinecloudConfig
 from .geometry import CloudGeometry
@@ -51,37 +52,54 @@ class SmallVision(nn.Module):
         return tokens_BTD + self.place(torch.cat([places, waves(places)], -1)), eighth
 
 
+def encoder_class(config: Any) -> Any:
+    """The bare model of a configuration, or None. AutoModel's mapping leaves out some towers, as SigLIP's for text."""
+    name = type(config).__name__.removesuffix("Config") + "Model"
+    return MODEL_MAPPING.get(type(config), getattr(transformers, name, None))
+
+
+def made_of(values: dict[str, Any]) -> Any:
+    """A model with random weights from its configuration as JSON values."""
+    config = AutoConfig.for_model(**values)
+    found = encoder_class(config)
+    assert found is not None, values["model_type"]
+    return found(config)
+
+
 class PretrainedVision(nn.Module):
     """A vision Transformer of transformers (SigLIP, DINOv2, ...): its patches, told where they look."""
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, config: KinecloudConfig):
         super().__init__()
         assert config.vision is not None
-        self.model = AutoModel.from_config(AutoConfig.for_model(**config.vision))
-        self.side: int = self.model.config.image_size
+        self.model = made_of(config.vision)
+        self.side: int = config.vision_size or self.model.config.image_size
+        self.pixels = list(zip(config.pixel_mean, config.pixel_std, strict=True))
         self.channels: int = self.model.config.hidden_size
         self.unit = config.length_unit_m
         self.project = nn.Linear(self.channels, config.width)
         self.place = zero(nn.Linear(6 + 6 * 8, config.width))
         self.missing = nn.Parameter(torch.empty(config.width))
-        self.register_buffer("mean", torch.tensor(config.pixel_mean)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(config.pixel_std)[:, None, None], persistent=False)
 
     def forward(self, image_B3SS: Tensor, present_B: Tensor, geometry: CloudGeometry) -> tuple[Tensor, Tensor]:
         """Tokens [B,T,D] and the patches as a map [B,C,h,w]; both ignore an absent image."""
-        pixels = (image_B3SS.to(self.mean.dtype) / 255 - self.mean) / self.std
-        if pixels.shape[-1] != self.side:
-            pixels = F.interpolate(pixels, size=(self.side, self.side), mode="bilinear", antialias=True)
-        found_BTC = self.model(pixel_values=pixels).last_hidden_state
+        found_BTC = self.model(pixel_values=prepared(image_B3SS, self.side, self.pixels)).last_hidden_state
         rows = self.side // self.model.config.patch_size
         patches_BTC = found_BTC[:, found_BTC.shape[1] - rows * rows :]  # class and register tokens come first
         tokens_BTD = torch.where(present_B[:, None, None], self.project(patches_BTC), self.missing)
         places = geometry.patch_places(rows, rows, image_B3SS.shape[-1], self.unit)
         features = patches_BTC.transpose(1, 2).unflatten(2, (rows, rows)) * present_B[:, None, None, None]
         return tokens_BTD + self.place(torch.cat([places, waves(places)], -1)), features
+
+
+def prepared(image_B3SS: Tensor, side: int, pixels: Sequence[tuple[float, float]]) -> Tensor:
+    """u8 RGB -> f32 [B,3,side,side] as a pretrained vision model wants it. pixels: mean and standard deviation per
+    channel, of values from 0 to 1."""
+    image = image_B3SS.to(torch.float32)
+    if image.shape[-1] != side:
+        image = F.interpolate(image, size=(side, side), mode="bilinear", antialias=True)
+    channels = [(image[:, c] / 255 - mean) / std for c, (mean, std) in enumerate(pixels)]
+    return torch.stack(channels, 1)
 
 
 class ByteText(nn.Module):
@@ -120,7 +138,7 @@ class PretrainedText(nn.Module):
     def __init__(self, config: KinecloudConfig):
         super().__init__()
         assert config.text is not None
-        self.model = AutoModel.from_config(AutoConfig.for_model(**config.text))
+        self.model = made_of(config.text)
         self.max_tokens = config.max_text_tokens
         self.project = nn.Linear(self.model.config.hidden_size, config.width)
         self.queries = nn.Parameter(torch.empty(config.text_tokens, config.width))
@@ -132,8 +150,9 @@ class PretrainedText(nn.Module):
         lines = list(dict.fromkeys(text))
         device = self.queries.device
         coded = self.tokenizer(
-            lines, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
-        ).to(device)
+            lines, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt",
+            return_attention_mask=True,
+        ).to(device)  # fmt: skip
         states = self.model(input_ids=coded["input_ids"], attention_mask=coded["attention_mask"]).last_hidden_state
         real_BL = coded["attention_mask"].bool()
         pooled = self.pool(self.queries.expand(len(lines), -1, -1), self.project(states), mask_BL=real_BL)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PI0Config, PI0Model
 from transformers.cache_utils import Cache, DynamicLayer
@@ -22,13 +21,10 @@ from transformers.masking_utils import create_causal_mask
 from transformers.models.gemma.modeling_gemma import apply_rotary_pos_emb
 
 from .configuration_kinecloud import KinecloudConfig
+from .encoders import prepared
 from .geometry import CloudGeometry
 from .layers import KeysValues, waves, zero
 from .trunk import Context, Trunk
-
-# why each: the expert is given embeddings, and of the last layer of the context only keys and values are read
-UNREAD = r"^(dit\.embed_tokens|vlm\.language_model\.norm|vlm\.vision_tower\.head)\."
-UNREAD_OF_LAST_LAYER = r"(self_attn\.(q_proj|o_proj)|mlp|\w*post_attention_layernorm|\w+_feedforward_layernorm)\."
 
 
 @dataclass
@@ -51,7 +47,7 @@ class MixtureTrunk(Trunk):
         self.side, self.rows = vision.image_size, vision.image_size // vision.patch_size
         self.width, self.channels = self.pi0.dit.config.hidden_size, vision.hidden_size
         self.unit, self.max_tokens = config.length_unit_m, config.max_text_tokens
-        self.pixels = tuple(zip(config.pixel_mean, config.pixel_std, strict=True))
+        self.pixels = list(zip(config.pixel_mean, config.pixel_std, strict=True))
         self.place = zero(nn.Linear(6 + 6 * 8, self.pi0.vlm.language_model.config.hidden_size))
         self.tokenizer: Any = None  # given by the model that holds this trunk
         for layer in [*self.pi0.dit.layers, *self.pi0.vlm.language_model.layers]:
@@ -59,7 +55,7 @@ class MixtureTrunk(Trunk):
 
     def read(self, image_B3SS: Tensor, present_B: Tensor, geometry: CloudGeometry, text: Sequence[str]) -> Context:
         vlm = self.pi0.vlm
-        patches_BTC = vlm.vision_tower(self._normalized(image_B3SS)).last_hidden_state
+        patches_BTC = vlm.vision_tower(prepared(image_B3SS, self.side, self.pixels)).last_hidden_state
         places = geometry.patch_places(self.rows, self.rows, image_B3SS.shape[-1], self.unit)
         image_BTE = vlm.multi_modal_projector(patches_BTC)
         image_BTE = image_BTE + self.place(torch.cat([places, waves(places)], -1)).to(image_BTE)
@@ -101,14 +97,6 @@ class MixtureTrunk(Trunk):
             use_cache=False,
         ).last_hidden_state
         return list(x_BTD.split(lengths, 1))
-
-    def _normalized(self, image_B3SS: Tensor) -> Tensor:
-        """u8 RGB -> what the vision tower wants: f32 [B,3,side,side]."""
-        pixels = image_B3SS.to(torch.float32)
-        if pixels.shape[-1] != self.side:
-            pixels = F.interpolate(pixels, size=(self.side, self.side), mode="bilinear", antialias=True)
-        channels = [(pixels[:, c] / 255 - mean) / std for c, (mean, std) in enumerate(self.pixels)]
-        return torch.stack(channels, 1)
 
     def _tokens(self, text: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
         """Ids and which are real, each [B,L]; a prompt is as PaliGemma and pi0 were taught: bos, text, newline."""
@@ -198,12 +186,17 @@ class _LastLayer(nn.Module):
 
 def without_unread(pi0: PI0Model) -> PI0Model:
     """Takes out of a PI0Model, in place, what no result depends on: 372 of 3498 million parameters at full size."""
-    language: Any = pi0.vlm.language_model
+    context_without_unread(pi0.vlm)
+    pi0.dit.embed_tokens = None  # the expert is given embeddings
+    return pi0
+
+
+def context_without_unread(vlm: Any) -> Any:
+    """The same for its PaliGemmaModel: of the last layer only keys and values are read, of images only patches."""
+    language, tower = vlm.language_model, vlm.vision_tower
     language.layers[-1] = _LastLayer(language.layers[-1])
     language.norm = nn.Identity()
-    pi0.dit.embed_tokens = None
-    tower: Any = pi0.vlm.vision_tower
     if getattr(tower, "use_head", False):
         tower.use_head = False
         del tower.head
-    return pi0
+    return vlm

@@ -79,6 +79,8 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
         )
         policy = cls(config)
         policy.predictor.load_state_dict(predictor.state_dict())
+        if policy.reader is not None:
+            policy.reader.tokenizer = predictor.reader.tokenizer
         for name, values in (("action", action_quantiles), ("proprio", proprio_quantiles)):
             for quantile, value in zip(("q01", "q99"), values, strict=True):
                 buffer = policy.get_buffer(f"{name}_{quantile}")

@@ -27,7 +27,8 @@ class Tokenizing:
         found = super().from_pretrained(pretrained_model_name_or_path, *arguments, **options)  # pyright: ignore[reportAttributeAccessIssue]
         model = found[0] if isinstance(found, tuple) else found
         if model.reader is not None:
-            model.reader.tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path)
+            place = pretrained_model_name_or_path
+            model.reader.tokenizer = AutoTokenizer.from_pretrained(place, config=model.config)
         return found
 
     def save_tokenizer(self, folder: Path) -> None:
