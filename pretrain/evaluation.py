@@ -181,6 +181,8 @@ def lines_of(document: dict[str, Any]) -> list[str]:
     at = document["horizons_s"][-1]
     for subset, result in document["results"].items():
         counts = document["counts"][subset]
+        if subset != "all" and counts == document["counts"]["all"]:
+            continue  # the same clips again
         for measure, title in (("ade_mm", f"ADE up to {at:g} s"), ("chamfer_mm", f"Chamfer at {at:g} s")):
             last = {m: by_horizon[-1]["mean"] for m, by_horizon in result[measure].items() if by_horizon[-1]}
             text = ", ".join(f"{method} {value:.2f} mm" for method, value in last.items())

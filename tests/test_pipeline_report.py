@@ -15,6 +15,7 @@ from PIL import Image
 
 from pipeline.errors import UserError
 from pipeline.report import page as report
+from pipeline.report.items import render_item
 from pipeline.report.page import write_report
 from pipeline.section import Section
 from tests.browser import Opened, browse
@@ -279,3 +280,15 @@ def test_large_run_stays_bounded_and_says_what_was_left_out(tmp_path, monkeypatc
     # A shortened film still shows its beginning and its end.
     strip = page.split('class="strip"')[1].split("</figure></div>")[0]
     assert 'alt="picture 0"' in strip and 'alt="picture 19"' in strip
+
+
+def test_a_folded_table_shows_its_title_until_it_is_opened(tmp_path: Path) -> None:
+    section = Section("Details", 10)
+    for folded in (False, True):
+        section.table("Errors by task", ["task", "mm"], [["reach", 12.5]], folded=folded)
+    items = json.loads(section.save(tmp_path).read_text())["items"]
+    open_table, folded_table = (render_item(item, "x", "folder") for item in items)
+    assert "<details" not in open_table and folded_table.startswith("<details>")
+    for shown in ("Errors by task", "reach", "12.5"):
+        assert shown in open_table and shown in folded_table
+    assert folded_table.index("Errors by task") < folded_table.index("</summary>") < folded_table.index("reach")
