@@ -158,6 +158,20 @@ def test_nothing_of_the_future_reaches_the_model_or_the_neighbours(
         torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
 
 
+def test_a_model_is_judged_by_what_it_makes_of_the_present_alone(held_out: WindowDataset) -> None:
+    handed: set[str] = set()
+
+    class Watched(KinecloudPredictor):
+        def forward(self, **window: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+            handed.update(window)
+            return super().forward(**window)
+
+    evaluate_model(Watched(small_model().config), held_out, 7)
+    assert handed == {
+        "image", "intrinsics", "past", "past_visible", "past_valid", "past_opening", "text", "embodiment", "seed"
+    }  # fmt: skip
+
+
 def test_a_prediction_that_is_not_finite_is_named(held_out: WindowDataset) -> None:
     broken = small_model()
     with torch.no_grad():
