@@ -31,7 +31,7 @@ from pretrain.run import TrainingRun
 from pretrain.schedule import learning_rate
 from pretrain.stop import Stopped, StopRequest
 
-__all__ = ["Training", "discard", "optimize", "parameter_groups", "publish"]
+__all__ = ["Loop", "Training", "discard", "optimize", "parameter_groups", "publish"]
 
 
 class Training(ABC):
@@ -88,7 +88,7 @@ def optimize(training: Training) -> None:
     model = training.new_model()
     position = restore(training.run, model)
     if position.step < training.run.settings.steps:
-        _Loop(training, model, position).run_all()
+        Loop(training, model, position).run_all()
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class _Part:
     keys: list[str]
 
 
-class _Loop:
+class Loop:
     """The state of a training between steps: model, optimizer, averaged weights, position."""
 
     def __init__(self, training: Training, model: PreTrainedModel, position: Position):
@@ -120,7 +120,7 @@ class _Loop:
         dataset = training.dataset
         self.source = batches(
             dataset, settings.batch_size, run.seed, position.samples, accelerator.process_index,
-            accelerator.num_processes, settings.loader_workers,
+            accelerator.num_processes, settings.loader_workers, pin_memory=accelerator.device.type == "cuda",
         )  # fmt: skip
         self.recorder = Recorder(run, position.step, self.per_step)
         self.stop = StopRequest()
