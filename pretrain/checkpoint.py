@@ -1,6 +1,7 @@
 """Checkpoints of a training run: model, optimizer and step in one folder that appears whole or not at all.
 
     step-00000200/config.json, model.safetensors     weights to use (the averaged ones when averaging is on)
+                  tokenizer*.json                    of a text encoder, when the model has one
                   training.safetensors               with averaging: those that differ in what training goes on from
                   optimizer.safetensors              AdamW's two moments by parameter name
                   state.json                         step, samples read, what it was made from, best checkpoint so far
@@ -29,8 +30,10 @@ from transformers import PreTrainedModel
 from pipeline.atomic import publishing_dir
 from pipeline.errors import KinecloudError, UserError
 from pretrain.average import Average
+from pretrain.model.tokenizer import Tokenizing
 from pretrain.ranks import split_like, whole
 
+FOR_TRAINING = ("training.safetensors", "optimizer.safetensors", "state.json")  # what users of the model do not need
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
@@ -104,6 +107,8 @@ def save(folder: Path, model: PreTrainedModel, snapshot: Snapshot, state: dict[s
     try:
         with publishing_dir(folder) as temporary:
             model.config.save_pretrained(temporary)
+            if isinstance(model, Tokenizing):
+                model.save_tokenizer(temporary)
             if snapshot.average is not None:
                 learned = {name: snapshot.weights[name] for name in snapshot.average}
                 save_file(learned, temporary / "training.safetensors", {"format": "pt"})

@@ -168,8 +168,9 @@ def _tried(module: nn.Module, found: Checkpoint, part: str, **given: Tensor) -> 
     """Token states for a made-up input, and the names of the parameters that they do not depend on: on several ranks,
     what gets no gradient may not count as learned."""
     try:
-        states = module(**given).last_hidden_state
-        states.sum().backward()
+        with torch.enable_grad():
+            states = module(**given).last_hidden_state
+            states.sum().backward()
     except (AttributeError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
             f"pretrain.model.{part}: {found.folder} ({type(module).__name__}) cannot be used as a {part} encoder: "

@@ -115,6 +115,7 @@ def publish(run: TrainingRun) -> None:
     source = checkpoint.folder_of(run.checkpoints, state["best"]["step"])
     provenance = {"made_from": run.made_from, "best": state["best"], "history": state["history"]}
     with publishing_dir(run.folder / "model") as temporary:
-        for name in ("config.json", "model.safetensors"):
-            shutil.copyfile(source / name, temporary / name)
+        for path in source.iterdir():
+            if path.name not in checkpoint.FOR_TRAINING:
+                shutil.copyfile(path, temporary / path.name)
         write_json(temporary / "provenance.json", provenance)

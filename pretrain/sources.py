@@ -31,9 +31,15 @@ def locate(source: str, part: str) -> Checkpoint:
 
 def pretrained_sha256(settings: ModelSettings) -> dict[str, Any]:
     """By part, the SHA-256 of every weight file used; empty when everything is made from scratch. Raises UserError."""
-    return {part: _sha256(locate(source, part)) for part, source in sources(settings).items()}
+    found = {part: locate(source, part) for part, source in sources(settings).items()}
+    return {part: _sha256(checkpoint, _state(checkpoint)) for part, checkpoint in found.items()}
+
+
+def _state(checkpoint: Checkpoint) -> tuple[tuple[int, int], ...]:
+    states = [path.stat() for path in checkpoint.weights]
+    return tuple((state.st_size, state.st_mtime_ns) for state in states)
 
 
 @cache  # asked several times at a start, and a context is 12 GB
-def _sha256(checkpoint: Checkpoint) -> dict[str, str]:
+def _sha256(checkpoint: Checkpoint, state: tuple[tuple[int, int], ...]) -> dict[str, str]:
     return checkpoint.sha256

@@ -35,7 +35,7 @@ def paligemma_config(text: str = "gemma", **changes: Any) -> dict[str, Any]:
         "model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
         "num_attention_heads": 2, "image_size": 28, "patch_size": 14, "vision_use_head": False,
     }  # fmt: skip
-    sizes = {"projection_dim": 64, "hidden_size": 64, "vocab_size": TOKENS, "image_token_index": TOKENS - 1}
+    sizes = {"projection_dim": 64, "hidden_size": 64, "vocab_size": TOKENS, "image_token_index": TOKENS}
     return {"model_type": "paligemma", "text_config": language | changes, "vision_config": vision, **sizes}
 
 
