@@ -23,6 +23,7 @@ from pretrain.objectives import Loss
 from pretrain.shards import is_trained
 from pretrain.train import pretrain
 from tests.pretrain_clips import moving_clip, write_clips, write_shard
+from tests.tiny_encoders import tiny_paligemma
 from tests.tiny_training import EVERY, STEPS, TinyTraining, on_ranks, tiny_config, tiny_run, train_tiny
 
 ROOT = Path(__file__).parents[1]
@@ -132,6 +133,17 @@ def test_shards_of_very_different_size_hold_nobody_up(tmp_path: Path):
     read = [(tmp_path / f"{rank}.read").read_text().split("\n") for rank in range(2)]
     assert [len(windows) for windows in read] == [STEPS * 8] * 2
     assert len(set(read[0] + read[1])) == 2 * STEPS * 8  # of 208: nothing twice in the first epoch
+
+
+def test_the_full_family_trains_in_shards_as_it_does_whole(shards: list[Path], tmp_path: Path):
+    """PaliGemma and its expert, tiny and random: frozen parts, layers that keep keys and values, tied words."""
+    model = {"family": "full", "context": str(tiny_paligemma(tmp_path / "context")), "slots": 2}
+    common: dict[str, Any] = {"model": model, "learning_rate": 1e-3, **AVERAGED}
+    pretrain(load(tiny_config(tmp_path / "one", shards, batch_size=8, **common)), resume=True)
+    path = tiny_config(tmp_path / "two", shards, batch_size=4, sharding="fsdp", gradient_checkpointing=True, **common)
+    assert on_ranks(2, path, kind=None) == [0, 0], output(tmp_path / "two")
+    assert "rank(s) x 1 x 4 in shards" in output(tmp_path / "two")
+    assert_same_training(tmp_path / "one", tmp_path / "two")
 
 
 class BadOnRank1(TinyTraining):

@@ -28,6 +28,7 @@ from pretrain.objectives import Loss
 from pretrain.randomness import WindowRandom
 from pretrain.run import TrainingRun
 from pretrain.shards import training_identity
+from pretrain.train import pretrain
 
 STEPS, EVERY = 8, 4
 WIDTH = 24
@@ -144,17 +145,16 @@ def train_tiny(path: Path, change_ranks: bool = False, kind: type[TinyTraining] 
     return training
 
 
-def on_ranks(count: int, path: Path, change_ranks: bool = False, kind: type[TinyTraining] = TinyTraining) -> list[int]:
+def on_ranks(count: int, path: Path, kind: type[TinyTraining] | None = TinyTraining) -> list[int]:
     """Trains on that many ranks of this machine; returns their exit codes. Output goes to RANK.txt beside the
-    configuration. Ranks come from a server that has imported everything once."""
+    configuration, what was read to RANK.read. Ranks come from a server that has imported everything once.
+    kind: None = pretraining itself."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    ranks = [
-        context.Process(target=_one_rank, args=(rank, count, port, path, change_ranks, kind)) for rank in range(count)
-    ]
+    ranks = [context.Process(target=_one_rank, args=(rank, count, port, path, kind)) for rank in range(count)]
     for rank in ranks:
         rank.start()
     for rank in ranks:
@@ -166,10 +166,10 @@ def on_ranks(count: int, path: Path, change_ranks: bool = False, kind: type[Tiny
     return [code for code in codes if code is not None]
 
 
-def _one_rank(rank: int, count: int, port: int, path: Path, change_ranks: bool, kind: type[TinyTraining]) -> None:
+def _one_rank(rank: int, count: int, port: int, path: Path, kind: type[TinyTraining] | None) -> None:
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), LOCAL_WORLD_SIZE=str(count),
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), OMP_NUM_THREADS="1",
     )  # fmt: skip
     with (path.parent / f"{rank}.txt").open("w", buffering=1) as output:
         os.dup2(output.fileno(), 1)
@@ -177,7 +177,9 @@ def _one_rank(rank: int, count: int, port: int, path: Path, change_ranks: bool, 
         sys.stdout = sys.stderr = output
 
         def train() -> None:
-            training = train_tiny(path, change_ranks, kind)
+            if kind is None:
+                return pretrain(load(path), resume=True)
+            training = train_tiny(path, kind=kind)
             (path.parent / f"{rank}.read").write_text("\n".join(training.read))
             training.run.part()
 
