@@ -7,6 +7,7 @@ positions (k*W + r)*B ... (k*W + r + 1)*B. Nothing else decides what is read, so
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -306,13 +307,16 @@ def batches(
         num_workers=workers,
         collate_fn=collate,
         multiprocessing_context="spawn" if workers else None,
-        worker_init_fn=_share_cache,
+        worker_init_fn=_start_worker,
         pin_memory=pin_memory,
     )
     return iter(loader) if workers else ahead(loader, AHEAD)
 
 
-def _share_cache(_: int) -> None:
+def _start_worker(_: int) -> None:
+    """In a loader process. Schedulers send SIGTERM to all processes of a job: training finishes its step and then ends
+    the workers itself, which it could not do if they were gone."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     info = get_worker_info()
     assert info is not None
     info.dataset.divide_memory(info.num_workers)  # pyright: ignore[reportAttributeAccessIssue]

@@ -57,6 +57,9 @@ class TrainingRun:
         self.val_shards = shards_of(config, settings, "val", stage)
         self.log = StageLog(config.run.out, stage)
         self.best: dict[str, Any] | None = None
+        if self.leads:
+            for line in _unheeded(settings):
+                self.log.warning(f"{line}; {stage} in {config.path} decides")
 
     @property
     def leads(self) -> bool:
@@ -73,6 +76,18 @@ class TrainingRun:
     def say(self, message: str, **fields: Any) -> None:
         if self.leads:
             self.log.info(message, **fields)
+
+
+def _unheeded(settings: TrainingSettings) -> list[str]:
+    """What ``accelerate launch`` was asked for that the configuration says otherwise. Its defaults ask for nothing."""
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    parts = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    lines = []
+    if precision not in ("no", settings.mixed_precision):
+        lines.append(f"accelerate launch has mixed precision {precision}, not {settings.mixed_precision}")
+    if parts not in ("1", str(settings.gradient_accumulation)):
+        lines.append(f"accelerate launch has {parts} gradient accumulation steps, not {settings.gradient_accumulation}")
+    return lines
 
 
 class Run(TrainingRun):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import resource
 import shutil
@@ -107,6 +108,28 @@ def test_sigterm_ends_the_step_and_writes_a_checkpoint_to_go_on_from(whole: Path
     training = train_tiny(path, kind=Shaken)
     assert len(training.read) == (STEPS - 5) * 16
     same_bytes(whole, tmp_path)
+
+
+class EverybodyIsStopped(TinyTraining):
+    """As when a scheduler tells all processes of a job, those that read for it as well."""
+
+    def loss(self, model: nn.Module, window: dict[str, Any], progress: float) -> Loss:
+        if progress == 4 / STEPS:
+            readers = multiprocessing.active_children()
+            assert readers
+            for reader in readers:
+                os.kill(reader.pid or 0, signal.SIGTERM)
+                reader.join(0.1)
+                assert reader.is_alive()
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().loss(model, window, progress)
+
+
+def test_sigterm_for_all_processes_of_a_job_ends_it_in_order(shards: list[Path], tmp_path: Path):
+    path = tiny_config(tmp_path, shards, loader_workers=1)
+    with pytest.raises(Stopped, match="after step 5"):
+        train_tiny(path, kind=EverybodyIsStopped)
+    assert checkpoint.latest(stage(tmp_path) / "checkpoints") == at(tmp_path, 5)
 
 
 @contextmanager
