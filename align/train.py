@@ -72,7 +72,9 @@ class Alignment(Training):
 
     @property
     def dataset(self) -> WindowDataset:
-        return WindowDataset(self.run.train_shards, self.aligned.window, labelled_only=True)
+        return WindowDataset(
+            self.run.train_shards, self.aligned.window, labelled_only=True, cache_mb=self.settings.loader_cache_mb
+        )
 
     def new_model(self) -> KinecloudPolicy:
         return new_policy(self.aligned)

@@ -1,6 +1,6 @@
 """Noise on what images look like, strong at first and gone later, so that geometry is learned before appearance.
 
-The idea is that of GEM (arXiv 2508.14042, version 2). Shapes: B windows, S image side. Grey levels are 0..1 here.
+The idea is that of GEM (arXiv 2508.14042, version 2). Shapes: B windows, S image side.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def strength(settings: AppearanceSettings, progress: float) -> float:
 
 
 def disturbed(image_B3SS: Tensor, settings: AppearanceSettings, amount: float, random: WindowRandom) -> Tensor:
-    """u8 [B,3,S,S] -> the same pictures with other colours, brightness and contrast, blurred, noisy, and with patches
-    of one colour; each window as much of each as it draws. amount: 0..1, of what the settings allow."""
-    device = image_B3SS.device
+    """Pictures f32 [B,3,S,S] of 0..255 with other colours, brightness and contrast, blurred, noisy, and with patches of
+    one colour; each window as much of each as it draws. May leave 0..255. amount: 0..1, of what the settings allow."""
+    x, device = image_B3SS, image_B3SS.device
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return random.uniform(low, high, *shape).to(device)
@@ -33,23 +33,28 @@ def disturbed(image_B3SS: Tensor, settings: AppearanceSettings, amount: float, r
     gain_B3 = 1 + uniform(-amount, amount, 3) * settings.color
     contrast_B1 = 1 + uniform(-amount, amount, 1) * settings.contrast
     brightness_B1 = uniform(-amount, amount, 1) * settings.brightness
-    x = image_B3SS.float()
-    mean_B3 = x.mean((2, 3))
-    slope_B3 = gain_B3 * contrast_B1
-    offset_B3 = gain_B3 * mean_B3 * (1 - contrast_B1) + 255 * brightness_B1
-    x = torch.addcmul(offset_B3[..., None, None], x, slope_B3[..., None, None])
+    offset_B3 = gain_B3 * x.mean((2, 3)) * (1 - contrast_B1) + 255 * brightness_B1
+    x = (x * (gain_B3 * contrast_B1)[..., None, None]).add_(offset_B3[..., None, None])
     if settings.blur:
         share_B = uniform(0, amount) * settings.blur
-        x = torch.lerp(x, _smoothed(x), share_B[:, None, None, None])
+        x = x.lerp_(_smoothed(x), share_B[:, None, None, None])
     if settings.noise:
         deviation_B = uniform(0, amount) * settings.noise * 255
-        x = x.addcmul_(_noise(uniform(0, 1, 2), x), deviation_B[:, None, None, None])
+        x = x.addcmul_(_noise(random.uniform(0, 1, 2), x), deviation_B[:, None, None, None])
     for _ in range(settings.patches):
-        middle_B2, side_B2, colour_B3 = uniform(0, 1, 2), uniform(0, amount, 2) * settings.patch_size, uniform(0, 1, 3)
-        inside = [_between(middle_B2[:, a], side_B2[:, a], x.shape[-1]) for a in (0, 1)]
-        patch_B1SS = (inside[0][:, :, None] & inside[1][:, None])[:, None]
-        x = torch.where(patch_B1SS, 255 * colour_B3[..., None, None], x)
-    return x.round_().clamp_(0, 255).to(torch.uint8)
+        _cover(x, random.uniform(0, 1, 2), random.uniform(0, amount, 2) * settings.patch_size, uniform(0, 255, 3))
+    return x
+
+
+def _cover(x_B3SS: Tensor, middle_B2: Tensor, side_B2: Tensor, colour_B3: Tensor) -> None:
+    """Fills a rectangle of each picture. middle and side: shares of the image, across and down, on the CPU."""
+    size = x_B3SS.shape[-1]
+    first_B2 = ((middle_B2 - side_B2 / 2) * size).round().long().clamp(min=0)
+    end_B2 = ((middle_B2 + side_B2 / 2) * size).round().long()
+    for x_3SS, (left, top), (right, bottom), colour_3 in zip(
+        x_B3SS, first_B2.tolist(), end_B2.tolist(), colour_B3, strict=True
+    ):
+        x_3SS[:, top:bottom, left:right] = colour_3[:, None, None]
 
 
 def _smoothed(x_B3SS: Tensor) -> Tensor:
@@ -70,9 +75,3 @@ def _noise(place_B2: Tensor, like_B3SS: Tensor) -> Tensor:
 def _tile(size: int, device: torch.device) -> Tensor:
     side = size + _TILE_MARGIN
     return torch.randn(3, side, side, generator=torch.Generator().manual_seed(size)).to(device)
-
-
-def _between(middle_B: Tensor, length_B: Tensor, size: int) -> Tensor:
-    """Which of ``size`` pixels lie in an interval, bool [B,size]. middle, length: shares of the image."""
-    along_S = (torch.arange(size, device=middle_B.device) + 0.5) / size
-    return (along_S - middle_B[:, None]).abs() < length_B[:, None] / 2

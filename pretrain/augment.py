@@ -28,8 +28,12 @@ def augment(
     if "actions" in window and (settings.flip or settings.scale):
         raise ValueError("augment.flip and augment.scale do not change actions; labelled windows do without them")
     window = dict(window)
+    kinds = {name: window[name].dtype for name in images_of(window)}
     _change_view(window, settings, random)
     _change_look(window, settings, random, progress)
+    for name, kind in kinds.items():
+        if window[name].dtype != kind:  # only once: rounding takes as long as the changes
+            window[name] = window[name].round_().clamp_(0, 255).to(kind)
     _blur_past(window, settings, random)
     _withhold(window, settings, random)
     return window
@@ -48,6 +52,8 @@ def _change_view(window: dict[str, Any], settings: AugmentSettings, random: Wind
             keep_B3 = (about_z(roll_B) * window["past"][:, -1].mean(1)[:, None]).sum(-1)
             side_B, place_B2 = random.uniform(settings.crop, 1).to(like), random.uniform(0, 1, 2).to(like)
             camera_B33 = cropped(camera_B33, size, keep_B3, side_B, place_B2)
+        for name in images_of(window):
+            window[name] = window[name].float()
         change_camera(window, roll_B, camera_B33)
     if settings.scale:
         most = math.log(1 + settings.scale)
@@ -59,11 +65,10 @@ def _change_look(window: dict[str, Any], settings: AugmentSettings, random: Wind
         low, high = 1 - settings.color, 1 + settings.color
         gain_B3 = (random.uniform(low, high, 3) * random.uniform(low, high, 1)).to(window["past"].device)
         for name in images_of(window):
-            image = window[name].float() * gain_B3[..., None, None]
-            window[name] = image.round_().clamp_(0, 255).to(torch.uint8)
+            window[name] = window[name].float() * gain_B3[..., None, None]
     amount = strength(settings.appearance, progress) if settings.appearance is not None else 0.0
     if settings.appearance is not None and amount > 0:
-        window["image"] = disturbed(window["image"], settings.appearance, amount, random)
+        window["image"] = disturbed(window["image"].float(), settings.appearance, amount, random)
 
 
 def _blur_past(window: dict[str, Any], settings: AugmentSettings, random: WindowRandom) -> None:

@@ -28,20 +28,28 @@ def images_of(window: dict[str, Any]) -> list[str]:
 
 def change_camera(window: dict[str, Any], roll_B: Tensor, intrinsics_B33: Tensor) -> None:
     """Replaces images, intrinsics and clouds by those of a camera at the same place, turned by ``roll_B`` (radians,
-    about z), with other intrinsics and images of the same size. Beyond the old image is black."""
+    about z), with other intrinsics and images of the same size. Beyond the old image is black; images of bytes are
+    rounded."""
     rotation_B33 = about_z(roll_B)
     for field in CLOUDS:
         window[field] = window[field] @ rotation_B33.transpose(1, 2)[:, None]
     old_from_new_B33 = window["intrinsics"] @ rotation_B33.transpose(1, 2) @ torch.linalg.inv(intrinsics_B33)
-    size = window["image"].shape[-1]
-    # grid_sample counts from -1 to 1 over the whole image: pixel = (x + 1) * size / 2
-    pixel_from_grid = torch.tensor([[size / 2, 0, size / 2], [0, size / 2, size / 2], [0, 0, 1]]).to(intrinsics_B33)
-    theta_B23 = (torch.linalg.inv(pixel_from_grid) @ old_from_new_B33 @ pixel_from_grid)[:, :2]
-    grid = F.affine_grid(theta_B23, list(window["image"].shape), align_corners=False)
+    grid = _grid(old_from_new_B33, window["image"].shape[-1])
     for name in images_of(window):
-        image = F.grid_sample(window[name].float(), grid, mode="bilinear", align_corners=False)
-        window[name] = image.round_().to(torch.uint8)
+        image: Tensor = window[name]
+        seen = F.grid_sample(image.float(), grid, mode="bilinear", align_corners=False)
+        window[name] = seen if image.is_floating_point() else seen.round_().to(image.dtype)
     window["intrinsics"] = intrinsics_B33
+
+
+def _grid(old_from_new_B33: Tensor, size: int) -> Tensor:
+    """Where each pixel of the new image lies in the old one, [B,size,size,2], as grid_sample counts: -1 to 1 over the
+    whole image. The map is affine, as that between cameras of parallel axes is."""
+    along_S = torch.arange(size).to(old_from_new_B33) + 0.5
+    to_grid = old_from_new_B33[:, :2] * (2 / size)
+    across_BS2 = to_grid[:, None, :, 0] * along_S[:, None]
+    down_BS2 = to_grid[:, None, :, 1] * along_S[:, None] + (to_grid[:, None, :, 2] - 1)
+    return across_BS2[:, None] + down_BS2[:, :, None]
 
 
 def about_z(angle_B: Tensor) -> Tensor:
