@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from PIL import Image
 from pydantic import ValidationError
 
+from data.archive import all_files
 from data.schema import FIELD_BY_NAME, FIELDS, KEY_PATTERN, SCHEMA_VERSION, ClipMeta, problems
 from pipeline.errors import UserError
 
@@ -100,17 +100,8 @@ class Shard:
     def __init__(self, path: Path):
         self.path = path
         self._places: dict[str, dict[str, tuple[int, int]]] = {}
-        try:
-            with tarfile.open(path, "r:") as archive:
-                for member in archive:
-                    key, _, name = member.name.partition(".")
-                    self._places.setdefault(key, {})[name] = (member.offset_data, member.size)
-        except (tarfile.TarError, OSError) as error:
-            raise UserError(f"{path}: cannot be read as a shard ({error}). Run `python -m data verify`.") from error
-        size = path.stat().st_size
-        for key, members in self._places.items():
-            if any(offset + length > size for offset, length in members.values()):
-                raise UserError(f"{path}: truncated inside clip {key}. Remove it and run the stage again.")
+        for file in all_files(path)[0]:
+            self._places.setdefault(file.key, {})[file.field] = (file.content, file.length)
         self.keys = list(self._places)
 
     def raw(self, key: str) -> dict[str, bytes | str]:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from data.archive import File
 from data.clips import Clip, parse_array, parse_meta
 from data.config import MixtureConfig, WindowConfig
 from data.geometry import invert_rigid, transform
@@ -24,7 +25,7 @@ from data.kept import Kept
 from data.letterbox import letterbox
 from data.mixture import Order, shares
 from data.resample import SLACK_S, resample_points, resample_scalar
-from data.rows import ClipRows, File, OpenShards
+from data.rows import ClipRows, OpenShards
 from data.schema import ClipMeta
 from pipeline.ahead import ahead
 from pipeline.errors import UserError
@@ -86,7 +87,7 @@ class WindowDataset(Dataset):
         """Shard, first header, number of windows and name in the mixture of each clip that has windows."""
         path = self._shards.paths[shard]
         for key, files in self._shards.clips(shard):
-            places = {file.name.partition(".")[2]: file for file in files}
+            places = {file.field: file for file in files}
 
             def content(name: str, places: dict[str, File] = places, key: str = key) -> bytes:
                 if name not in places:

@@ -7,10 +7,10 @@ travels to loader processes in a few megabytes and needs no more memory than its
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import os
-import tarfile
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from data.archive import File, Irregular, all_files, walk
 from data.clips import Clip, decode_image, parse_array, parse_meta
 from data.schema import FIELD_BY_NAME, ClipMeta
 from pipeline.errors import UserError
@@ -27,18 +28,7 @@ from pipeline.errors import UserError
 OPEN_FILES = 64
 SMALL = ("timestamps", "intrinsics", "world_from_camera", "opening", "actions", "proprio")  # kept whole
 LARGE = ("points", "visible")  # read by rows
-_BLOCK = 512  # of a tar file: a header before each file, which is padded to whole blocks
 _NPY_HEADER = 128  # bytes; what numpy writes before an array of few dimensions
-
-
-@dataclass(frozen=True)
-class File:
-    """One file in a shard. header, content: offsets in bytes. length: of the content."""
-
-    name: str
-    header: int
-    content: int
-    length: int
 
 
 class OpenShards:
@@ -65,38 +55,32 @@ class OpenShards:
 
     def clips(self, shard: int) -> Iterator[tuple[str, list[File]]]:
         """Key and files of each clip, in the order of the archive. Raises UserError when the shard cannot be read."""
-        path = self.paths[shard]
-        files = list(self._walk(shard, 0))
-        regular = bool(files) and files[-1].name != ""
-        if not regular:
-            files = _by_tarfile(path)
-        size = path.stat().st_size
-        for key, group in itertools.groupby(files, lambda file: file.name.partition(".")[0]):
+        files, plain = all_files(self.paths[shard])
+        for key, group in itertools.groupby(files, lambda file: file.key):
             members = list(group)
-            if members[-1].content + members[-1].length > size:
-                raise UserError(f"{path}: truncated inside clip {key}. Remove it and run the stage again.")
-            if not regular:
+            if not plain:
                 self._irregular[shard, members[0].header] = members
             yield key, members
 
     def key(self, shard: int, header: int) -> str:
         """Key of the clip whose first header is at ``header``."""
-        members = self._irregular.get((shard, header)) or list(itertools.islice(self._walk(shard, header), 1))
-        if not members or not members[0].name:
-            raise UserError(f"{self.paths[shard]}: has changed since it was opened. Start again.")
-        return members[0].name.partition(".")[0]
+        return next(self._from(shard, header)).key
 
     def files(self, shard: int, header: int) -> tuple[str, list[File]]:
         """Key and files of the clip whose first header is at ``header``."""
-        members = self._irregular.get((shard, header))
-        if members is not None:
-            return members[0].name.partition(".")[0], members
-        key, members = self.key(shard, header), []
-        for file in self._walk(shard, header):
-            if file.name.partition(".")[0] != key:
-                break
-            members.append(file)
-        return key, members
+        members = [next(following := self._from(shard, header))]
+        members += itertools.takewhile(lambda file: file.key == members[0].key, following)
+        return members[0].key, members
+
+    def _from(self, shard: int, header: int) -> Iterator[File]:
+        """Files from a clip's first header on."""
+        known, found = self._irregular.get((shard, header)), False
+        with contextlib.suppress(Irregular):
+            for file in walk(self._handle(shard), header) if known is None else known:
+                found = True
+                yield file
+        if not found:
+            raise UserError(f"{self.paths[shard]}: has changed since it was opened. Start again.")
 
     def _handle(self, shard: int) -> int:
         if shard not in self._handles:
@@ -108,33 +92,6 @@ class OpenShards:
                 raise UserError(f"{self.paths[shard]}: cannot be read as a shard ({error}).") from error
         self._handles.move_to_end(shard)
         return self._handles[shard]
-
-    def _walk(self, shard: int, at: int) -> Iterator[File]:
-        """Files of a plain ustar archive from the header at ``at`` on; a last one without a name where it is not plain
-        (long names, other formats, damage). Ten times as fast as tarfile."""
-        handle = self._handle(shard)
-        while True:
-            header = os.pread(handle, _BLOCK, at)
-            if header[:1] == b"\0":  # the end
-                return
-            try:
-                plain = header[257:262] == b"ustar" and header[156:157] == b"0" and header[345] == 0
-                name, length = header[:100].rstrip(b"\0").decode("ascii"), int(header[124:135], 8)
-            except (ValueError, IndexError):
-                plain, name, length = False, "", 0
-            if not plain:
-                yield File("", at, 0, 0)
-                return
-            yield File(name, at, at + _BLOCK, length)
-            at += _BLOCK + -(-length // _BLOCK) * _BLOCK
-
-
-def _by_tarfile(path: Path) -> list[File]:
-    try:
-        with tarfile.open(path, "r:") as archive:
-            return [File(member.name, member.offset, member.offset_data, member.size) for member in archive]
-    except (tarfile.TarError, OSError) as error:
-        raise UserError(f"{path}: cannot be read as a shard ({error}). Run `python -m data verify`.") from error
 
 
 @dataclass(frozen=True)
@@ -165,7 +122,7 @@ class ClipRows:
     def __init__(self, shards: OpenShards, shard: int, header: int):
         self._shards, self._shard = shards, shard
         self.key, files = shards.files(shard, header)
-        self._files = {file.name.partition(".")[2]: file for file in files}
+        self._files = {file.field: file for file in files}
         self.meta: ClipMeta = parse_meta(self._content("meta.json"), self._path, self.key)
         self.arrays = {name: self._whole(name) for name in SMALL if f"{name}.npy" in self._files}
         self._images = [self._files[name] for name in sorted(self._files) if name.endswith(".jpg")]
