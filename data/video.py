@@ -171,12 +171,18 @@ class _Decord:
                 while at < index:
                     self._reader.next()
                     at += 1
-                image = np.from_dlpack(_Shared(self._reader.next()))
+                image = _three_channels(np.from_dlpack(_Shared(self._reader.next())))
                 at += 1
             except Exception as error:
                 detail = f"frame {index} of {len(self.times)} cannot be decoded"
                 raise Unreadable("truncated", detail) from error
             yield int(index), float(self.times[index]), image
+
+
+def _three_channels(image: np.ndarray) -> np.ndarray:
+    """decord takes the padding of a line for more channels where it is a multiple of the width (16, 48, 96, 144 ...)."""
+    height, width = image.shape[:2]
+    return image if image.shape[2] == 3 else image.reshape(height, -1)[:, : 3 * width].reshape(height, width, 3)
 
 
 class _Shared:

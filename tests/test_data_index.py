@@ -12,6 +12,7 @@ import pytest
 
 from data.config import IndexConfig
 from data.index import Episode, Rejection, build_index, read_index
+from data.simulation.write import encode_video
 from data.video import Unreadable, frames, probe, select
 
 MakeVideo = Callable[..., Path]
@@ -162,6 +163,15 @@ def test_every_rate_and_part_gives_the_frames_of_a_full_decode(
     assert len(read) == len(wanted) and np.abs([index for index, _, _ in read] - wanted).max() <= 1  # 0.5 may round up
     for index, time, image in read:
         assert np.array_equal(image, whole[index]) and time == pytest.approx(times[index], abs=1e-6), index
+
+
+@pytest.mark.parametrize("width", [16, 64, 90, 96, 144])
+def test_pictures_of_any_width_look_as_they_were_encoded(tmp_path: Path, width: int) -> None:
+    ramp_HW3 = np.broadcast_to(np.linspace(40, 200, width)[None, :, None], (32, width, 3)).astype(np.uint8)
+    encode_video(tmp_path / "a.mp4", [ramp_HW3] * 3, 20)
+    for _, _, image in frames(tmp_path / "a.mp4", None, None):
+        assert image.shape == ramp_HW3.shape
+        assert np.abs(image.astype(int) - ramp_HW3).mean() < 6
 
 
 def test_rotated_video_is_turned_upright(tmp_path: Path, make_video: MakeVideo) -> None:
