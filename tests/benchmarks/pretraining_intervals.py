@@ -13,6 +13,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -34,14 +35,15 @@ class Row:
     def resampled(self) -> np.ndarray:
         """Means of all resamples, [R]."""
         seeds, episodes = self.values_SG.shape
-        count_RG = _counts(episodes, [0])
-        count_RS = _counts(seeds, [1, zlib.crc32(self.name.encode())])
+        count_RG = _counts(episodes, (0,))
+        count_RS = _counts(seeds, (1, zlib.crc32(self.name.encode())))
         known_SG = np.isfinite(self.values_SG)
         total_R = np.einsum("rs,sg,rg->r", count_RS, np.nan_to_num(self.values_SG), count_RG, optimize=True)
         return total_R / np.maximum(np.einsum("rs,sg,rg->r", count_RS, known_SG, count_RG, optimize=True), 1)
 
 
-def _counts(size: int, seed: list[int]) -> np.ndarray:
+@lru_cache(256)
+def _counts(size: int, seed: tuple[int, ...]) -> np.ndarray:
     """How often each of ``size`` things is drawn in each resample, f64 [R,size]."""
     drawn = np.random.default_rng(seed).integers(0, size, (RESAMPLES, size))
     return (drawn[:, :, None] == np.arange(size)).sum(1).astype(np.float64)
