@@ -180,7 +180,7 @@ class _Decord:
 
 
 def _three_channels(image: np.ndarray) -> np.ndarray:
-    """decord takes the padding of a line for more channels where it is a multiple of the width (16, 48, 96, 144 ...)."""
+    """decord takes the padding of a line for more channels where it is a multiple of the width (16, 48, 96, 144)."""
     height, width = image.shape[:2]
     return image if image.shape[2] == 3 else image.reshape(height, -1)[:, : 3 * width].reshape(height, width, 3)
 
