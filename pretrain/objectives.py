@@ -7,7 +7,7 @@ a hand, but for flow matching, whose values are in units of the typical displace
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -60,6 +60,7 @@ def chamfer_term(prediction: KinecloudPrediction, window: dict[str, Any]) -> Ten
         y_mask_BM=mask,
         squared=False,
         reduction="none",
+        check_finite=False,  # loss_of has looked, without waiting for the device
     )
     return _mean_where(distance.unflatten(0, visible_BHN.shape[:2]) / 2, visible_BHN.any(-1))
 
@@ -113,12 +114,15 @@ def loss_of(prediction: KinecloudPrediction, window: dict[str, Any], weights: Ob
 
     So the mean over ranks and micro-batches of equal size is the loss of one large batch.
     """
-    finite_B = torch.isfinite(prediction.points).flatten(1).all(1)
-    if not finite_B.all():  # Chamfer refuses such clouds; the caller decides on all ranks together what to do
-        bad_B = torch.where(finite_B, 0.0, float("nan"))
-        return Loss(prediction.points.sum(), {}, bad_B.detach())
+    future = window["future"]
+    finite_B = (torch.isfinite(prediction.points) & torch.isfinite(future)).flatten(1).all(1)
+    # Chamfer refuses clouds that are not finite: their windows get a loss that is not, and the caller decides
+    finite_B111 = finite_B[:, None, None, None]
+    window = window | {"future": torch.where(finite_B111, future, 0.0)}
+    prediction = replace(prediction, points=torch.where(finite_B111, prediction.points, 0.0))
     values = {name: term(prediction, window) for name, term in TERMS.items() if getattr(weights, name)}
     per_window_B = torch.stack([getattr(weights, name) * value_B for name, value_B in values.items()]).sum(0)
+    per_window_B = torch.where(finite_B, per_window_B, float("nan"))
     terms = {name: value_B.detach().mean() for name, value_B in values.items()}
     return Loss(per_window_B.mean(), terms, per_window_B.detach())
 

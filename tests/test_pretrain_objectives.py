@@ -66,3 +66,10 @@ def test_the_learning_rate_warms_up_and_decays():
     rates = [learning_rate(step, 100, 1e-3, 10, 0.1) for step in range(100)]
     assert rates[:11] == sorted(rates[:11]) and rates[10:] == sorted(rates[10:], reverse=True)
     assert max(rates) == pytest.approx(1e-3) and rates[-1] == pytest.approx(1e-4) and rates[0] > 0
+
+
+def test_a_broken_clip_is_told_apart_as_well():
+    window = random_window()
+    window["future"][1, 2, 3] = float("nan")
+    loss = loss_of(perfect(random_window()), window, ALL)
+    assert torch.isfinite(loss.per_window_B).tolist() == [True, False, True] and not torch.isfinite(loss.total)

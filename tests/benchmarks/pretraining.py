@@ -57,7 +57,8 @@ DECIDES = (
     "data/loader.py", "data/mixture.py", "data/resample.py", "data/rows.py", "data/letterbox.py", "pretrain/model/*.py",
     "pretrain/chamfer/*.py", "pretrain/objectives.py", "pretrain/augment.py", "pretrain/viewpoint.py",
     "pretrain/appearance.py", "pretrain/randomness.py", "pretrain/scale.py", "pretrain/schedule.py", "pretrain/loop.py",
-    "pretrain/build.py", "pretrain/train.py", "pretrain/metrics.py", "pretrain/scores.py", "pretrain/neighbour*.py",
+    "pretrain/build.py", "pretrain/train.py", "pretrain/ranks.py", "pretrain/average.py", "pretrain/acceleration.py",
+    "pretrain/metrics.py", "pretrain/scores.py", "pretrain/neighbour*.py",
     "tests/benchmarks/pretraining_cell.py",
 )  # fmt: skip
 
