@@ -116,11 +116,10 @@ class MixtureTrunk(Trunk):
     ) -> Tensor:
         """What tokens x see, in the form that the chosen implementation of attention wants: of the context what is
         real, and of the segments after it (of ``lengths``) their own and those before."""
-        blocks_S = torch.repeat_interleave(
-            torch.arange(1 + len(lengths), device=x_BTD.device),
-            torch.tensor([context_BL.shape[1], *lengths], device=x_BTD.device),
-            output_size=context_BL.shape[1] + sum(lengths),
-        )
+        known = context_BL.shape[1]
+        place_S = torch.arange(known + sum(lengths), device=x_BTD.device)
+        starts = [known + sum(lengths[:number]) for number in range(len(lengths))]
+        blocks_S = sum(((place_S >= start).long() for start in starts), torch.zeros_like(place_S))
         motion_BT = context_BL.new_ones(len(context_BL), sum(lengths))
         return create_causal_mask(
             config,
