@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import multiprocessing
 import os
 from functools import cache
 from typing import Any
@@ -225,6 +226,21 @@ def test_threads_do_not_change_the_trees(monkeypatch):
         for n in (1, 3)
     )
     assert torch.equal(one[0], three[0]) and torch.equal(one[1], three[1])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_has_threads_of_its_own(monkeypatch):
+    x, y, _, _ = hand_sized_clouds(4, 60, 70, seed=17)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(by_tree, "_FastTree", None)  # its OpenMP does not survive a fork, which is not ours to mend
+    here = nearest_both_ways(x, y, backend="kdtree")
+    with multiprocessing.get_context("fork").Pool(1) as processes:
+        there = processes.apply_async(nearest_indices_of, (x.numpy(), y.numpy())).get(timeout=60)
+    assert (there == here[0].numpy()).all()
+
+
+def nearest_indices_of(x, y):
+    return nearest_both_ways(torch.from_numpy(x), torch.from_numpy(y), backend="kdtree")[0].numpy()
 
 
 @pytest.mark.parametrize("block", [1, 500, 60 * 70 * 2])

@@ -8,6 +8,7 @@ Shapes: B clouds in the batch, N points in x, M points in y.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -81,3 +82,7 @@ def _for_all(search: Callable[[int], None], count: int, threads: int) -> None:
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads - 1, thread_name_prefix="chamfer")
+
+
+if hasattr(os, "register_at_fork"):  # a forked process, a loader worker say, has none of these threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)
