@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from data.config import WindowConfig
 from pipeline.config import load
 from pipeline.errors import Refused, UserError
 from pretrain.build import groups_of, new_predictor, pretrained_parts
-from pretrain.config import ModelSettings
+from pretrain.config import ModelSettings, PretrainConfig
 from pretrain.model.encoders import prepared
 from pretrain.model.modeling_kinecloud import KinecloudPredictor
 from pretrain.sources import pretrained_sha256
@@ -294,3 +295,10 @@ def test_a_run_starts_from_a_context_goes_on_only_with_the_same_bytes_and_publis
     changed = load(config_file(tmp_path, shards, validation_windows=2, evaluation_stride=20, **more | {"steps": 3}))
     with pytest.raises(Refused, match="pretrained_sha256"):
         pretrain(changed, resume=True)
+
+
+def test_the_settings_in_the_documentation_are_settings():
+    text = (Path(__file__).parents[1] / "docs" / "models.md").read_text().partition("## Predictors")[2]
+    sections = list(yaml.safe_load_all(text.partition("```yaml")[2].partition("```")[0]))
+    families = [PretrainConfig.model_validate(section["pretrain"]).model.family for section in sections]
+    assert families == ["compact", "full"]
