@@ -1,7 +1,7 @@
 """docs/results/pretraining.md: every objective beside every baseline, and what each part of the method is worth.
 
     python -m tests.benchmarks.pretraining --json F [--page docs/results/pretraining.md] [--cache DIR] [--jobs 2]
-        [--tune] [--only NAME ...] [--seeds 0 1 2] [--steps N]
+        [--tune] [--only NAME ...] [--seeds 0 1 2] [--steps N] [--add SECTION.md ...]
 
 Simulated clips only. Every row is trained with the same clips, steps, batch and network, once per seed, and judged on
 clips of other seeds of the simulator. ``--tune`` chooses each objective's learning rate first, on the held-out clips of
@@ -87,18 +87,19 @@ class Bench:
         cell = CELLS.get(name, Cell(name, name))
         settings = settings_of(cell, self.steps, learning_rate)
         train = self.data.grid if cell.grid else self.data.train
-        test = self.data.val if tuning else self.data.test
+        test, samples = (self.data.val, 1) if tuning else (self.data.test, cell.samples)
         spec = {
             "cell": name,
             "seed": seed,
             "stride": STRIDE,
+            "samples": samples,
             "settings": settings | {"train_shards": _texts(train), "val_shards": _texts(self.data.val)},
             "test": _texts(test),
         }
         identity = {
             "cell": name, "seed": seed, "stride": STRIDE, "settings": settings, "shards": self.data.identity,
             "judged on": "val" if tuning else "test", "code": self.code, "removed": cell.removed,
-            "samples": cell.samples,
+            "samples": samples,
         }  # fmt: skip
         return Job(spec, identity)
 
@@ -185,12 +186,14 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=tuple(CELLS), help="these rows only, and the baselines")
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--add", nargs="+", type=Path, default=[], help="Markdown of other benchmarks, put at the end")
     arguments = parser.parse_args()
+    added = [path.read_text() for path in arguments.add]  # a missing one is told before anything is measured
     with tempfile.TemporaryDirectory() as temporary:
         figures = measure(arguments, arguments.cache or Path(temporary))
     write_json(arguments.json, figures)
     if arguments.page:
-        write_bytes(arguments.page, page(figures).encode())
+        write_bytes(arguments.page, page(figures, added).encode())
         print(f"written: {arguments.page}")
     print(figures["verdict"]["text"])
 

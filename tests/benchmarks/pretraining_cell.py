@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.pretraining_cell SPEC.json RESULT.json
 
-SPEC: cell (name of a row, or ``baselines``), seed, settings (of the section ``pretrain``), stride, test (shards). The
-result has the errors of every episode, so that figures and intervals are made later, for several seeds together.
+SPEC: cell (name of a row, or ``baselines``), seed, settings (of the section ``pretrain``), stride, samples, test
+(shards). The result has the errors of every episode, so that figures and intervals are made later, for several seeds
+together.
 
 Shapes: B windows, G episodes, M methods, K measures, H horizons, N points.
 """
@@ -81,7 +82,7 @@ def run_cell(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
     publish(run)
     model = Deprived.from_pretrained(run.folder / "model").eval()
     model.removed = cell.removed
-    scores = score(model, test, spec["stride"], samples=cell.samples)
+    scores = score(model, test, spec["stride"], samples=spec["samples"])
     readings = {method: _values(scores, method) for method in scores.methods if method.startswith(MODEL)}
     if cell.in_plane:
         readings[f"{MODEL}, in the plane"] = _values(in_plane(model, test, spec["stride"]), MODEL)
@@ -128,14 +129,15 @@ def _config(spec: dict[str, Any], folder: Path) -> Any:
 
 def in_plane(model: KinecloudPredictor, dataset: WindowDataset, stride: int) -> Scores:
     """Errors as an image shows them: every cloud, predicted or true, is moved along its rays to the present depth of
-    each point, so that what is left is motion across the ray, in millimetres at that depth."""
+    each point, so that what is left is motion across the ray, in millimetres at that depth. Baselines do what they do
+    with such points, as with image tracks."""
     horizons, times = dataset.config.horizons_s, dataset.config.past_s
     scores = Scores(list(horizons))
     for numbers, window in in_batches(dataset, range(0, len(dataset), stride)):
         depth_BN1 = window["past"][:, -1, :, 2:]
         flat = window | {name: _at(window[name], depth_BN1) for name in ("past", "future")}
-        clouds = {MODEL: predict(model, window)[0], **baselines(window, horizons, times)}
-        by_method = {name: errors_of(_at(points, depth_BN1), flat, horizons) for name, points in clouds.items()}
+        clouds = {MODEL: _at(predict(model, window)[0], depth_BN1), **baselines(flat, horizons, times)}
+        by_method = {name: errors_of(points, flat, horizons) for name, points in clouds.items()}
         errors = {name: _stacked(found) for name, found in by_method.items()}
         for row, number in enumerate(numbers):
             place = dataset.windows[number]

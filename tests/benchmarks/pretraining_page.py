@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from pretrain.metrics import NO_MOTION
 from pretrain.neighbour import NAME as NEIGHBOUR
 from tests.benchmarks.pretraining_cells import BATCH, CELLS, DEFAULT, HAND, LEARNING_RATES, ROBOT, STRIDE, SUBSETS
 from tests.benchmarks.pretraining_cells import TUNING_SEED as EXTRA
@@ -16,10 +17,11 @@ from tests.benchmarks.pretraining_intervals import RESAMPLES
 _SUBSET_WORDS = {"all": "all", ROBOT: "robot", HAND: "hand"}
 
 
-def page(figures: dict[str, Any]) -> str:
-    """docs/results/pretraining.md."""
+def page(figures: dict[str, Any], added: Sequence[str] = ()) -> str:
+    """docs/results/pretraining.md. added: sections in Markdown, put at the end as they are."""
     parts = [
-        "# Pretraining: objectives, baselines, ablations", _intro(figures), figures["verdict"]["text"],
+        "# Pretraining: objectives, baselines, ablations", _intro(figures),
+        figures["verdict"]["text"], _strong(figures),
         "## Objectives beside baselines", _objectives(figures), _told_apart(figures, "objective"),
         "### By embodiment", _embodiments(figures), "### Over time", _ahead(figures),
         "## Ablations", _ablations(figures), _told_apart(figures, "ablation"), "### In the image plane",
@@ -27,7 +29,8 @@ def page(figures: dict[str, Any]) -> str:
         "## How it was measured", _method(figures), _tuning(figures),
     ]  # fmt: skip
     paragraphs = "\n\n".join(part for part in parts if part).split("\n\n")
-    return "\n\n".join(text if text[0] in "#|" else textwrap.fill(text, 120) for text in paragraphs) + "\n"
+    filled = [text if text[0] in "#|" else textwrap.fill(text, 120) for text in paragraphs]
+    return "\n\n".join([*filled, *(section.strip() for section in added)]) + "\n"
 
 
 def _intro(f: dict[str, Any]) -> str:
@@ -41,6 +44,18 @@ trained with the same clips, {facts["steps"]} steps of {BATCH} windows and the s
 {len(facts["seeds"])} seeds, and judged on {test["clips"]} clips ({test["robot_clips"]} robot,
 {test["hand_clips"]} hand; {test["motions"]} motions) of the same tasks from other seeds of the simulator, which
 nothing was chosen on.{missing}"""
+
+
+def _strong(f: dict[str, Any]) -> str:
+    """What the target is worth: how other baselines fare beside constant velocity."""
+    ade = {row["key"]: row["values"]["all"][ADE]["mean"] for row in f["rows"]}
+    if DEFAULT not in ade:
+        return ""
+    return (
+        f"How hard that is: on these clips {NO_MOTION} has {ade[NO_MOTION]:.1f} mm, {f['velocity']} "
+        f"{ade[f['velocity']]:.1f} mm and the nearest neighbour {ade[NEIGHBOUR]:.1f} mm; the default has "
+        f"{ade[DEFAULT] / ade[NEIGHBOUR]:.2f} times the neighbour's error."
+    )
 
 
 def _interval(value: dict[str, float] | None, digits: int = 1, scale: float = 1.0) -> str:
@@ -176,7 +191,7 @@ def _plane_table(f: dict[str, Any]) -> str:
         + """
 
 What a tracker without depth can be judged by: predicted and true points are moved along their rays to the depth that
-each has now, so only motion across the ray counts."""
+each has now, so only motion across the ray counts. Baselines go on from image tracks."""
     )
 
 
