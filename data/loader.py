@@ -6,7 +6,9 @@ positions (k*W + r)*B ... (k*W + r + 1)*B. Nothing else decides what is read, so
 
 from __future__ import annotations
 
+import atexit
 import itertools
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -321,3 +323,6 @@ def _start_worker(_: int) -> None:
     info = get_worker_info()
     assert info is not None
     info.dataset.divide_memory(info.num_workers)  # pyright: ignore[reportAttributeAccessIssue]
+    # A reader that is done stops its workers amid sending. Python's orderly end would cut off their sending threads
+    # inside native code, which aborts the process with an alarming line.
+    atexit.register(os._exit, 0)
