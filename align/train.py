@@ -66,9 +66,7 @@ class Alignment(Training):
         super().__init__(run)
         self.aligned = run
         self.settings = run.settings
-        self.augmentation = AugmentSettings(
-            roll_deg=0, zoom=0, shift=0, color=run.settings.color, drop_image=0, drop_text=0, drop_embodiment=0
-        )
+        self.augmentation = AugmentSettings.only(color=run.settings.color)
 
     @property
     def dataset(self) -> WindowDataset:

@@ -174,11 +174,18 @@ class AugmentSettings(Settings):
         default=0.1, ge=0, le=1, description="Share of windows with the embodiment `unknown`."
     )
     drop_history: float = Field(
-        default=0.0, ge=0, le=1, description="Share of windows that know the present cloud only."
+        default=0.05, ge=0, le=1, description="Share of windows that know the present cloud only."
     )
     drop_opening: float = Field(
-        default=0.0, ge=0, le=1, description="Share of windows with unknown grasp openings in the past."
+        default=0.1, ge=0, le=1, description="Share of windows with unknown grasp openings in the past."
     )
+
+    @classmethod
+    def only(cls, **settings: float) -> AugmentSettings:
+        """These changes and no others."""
+        defaults = ("roll_deg", "zoom", "shift", "color")
+        withheld = (name for name in cls.model_fields if name.startswith("drop_"))
+        return cls.model_validate({**dict.fromkeys((*defaults, *withheld), 0.0), **settings})
 
 
 class TrackingSettings(Settings):

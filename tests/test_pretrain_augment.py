@@ -16,7 +16,7 @@ from pretrain.viewpoint import change_camera, cropped, mirror, mirrored, zoomed
 
 B, P, H, N, S = 6, 4, 5, 20, 64
 SEEDS = torch.arange(B) + 2**40
-STILL = AugmentSettings(roll_deg=0, zoom=0, shift=0, color=0, drop_image=0, drop_text=0, drop_embodiment=0)
+STILL = AugmentSettings.only()
 
 
 def changed(window: dict[str, Any], seeds: Tensor = SEEDS, progress: float = 1.0, **settings: Any) -> dict[str, Any]:

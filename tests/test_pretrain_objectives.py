@@ -51,7 +51,7 @@ def test_what_was_not_measured_does_not_count():
 
 def test_a_weight_of_zero_switches_a_term_off():
     window = random_window()
-    only = ObjectiveSettings(chamfer=0, tracked=1, opening=0)
+    only = ObjectiveSettings(chamfer=0, tracked=1, opening=0)  # pyright: ignore[reportCallIssue]
     assert list(loss_of(perfect(window), window, only).terms) == ["tracked"]
 
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 HORIZONS_S = (0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
-STEPS = 400
+STEPS = 300
 BATCH = 32
 STRIDE = 3  # every so many-th window is judged, 0.15 s apart
 SAMPLES = 8  # of a generative predictor, per window
 SEEDS = (0, 1, 2)
 TUNING_SEED = 100
-LEARNING_RATES = (5e-4, 1e-3, 2e-3)
+LEARNING_RATES = (1e-3, 2e-3)
 
 ROBOT, HAND = "sawyer-gripper", "human-hand"
 SUBSETS = ("all", ROBOT, HAND)
