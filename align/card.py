@@ -25,7 +25,7 @@ def model_card(config: KinecloudConfig, provenance: dict[str, Any]) -> str:
         _outputs(config),
         _data(provenance),
         _figures(provenance),
-        _limits(provenance),
+        _limits(config, provenance),
     ]
     return "\n".join(parts)
 
@@ -55,7 +55,7 @@ def _inputs(config: KinecloudConfig) -> str:
     times = ", ".join(f"{time:g}" for time in config.past_times)
     rows = [
         ("image", "uint8 [H, W, 3]", f"RGB of any size; scaled and padded to {config.image_size} pixels inside"),
-        ("instruction", "str", f"any text, the first {config.max_text_bytes} bytes count"),
+        ("instruction", "str", f"any text, the first {_text_limit(config)} count"),
         (
             "past_clouds",
             f"float32 [{len(config.past_times)}, N, 3]",
@@ -73,6 +73,11 @@ def _inputs(config: KinecloudConfig) -> str:
     return "## Inputs\n\n| argument | shape | meaning |\n|---|---|---|\n" + "\n".join(lines) + "\n"
 
 
+def _text_limit(config: KinecloudConfig) -> str:
+    pretrained = config.text is not None or config.mixture is not None
+    return f"{config.max_text_tokens} tokens" if pretrained else f"{config.max_text_bytes} bytes"
+
+
 def _outputs(config: KinecloudConfig) -> str:
     spec = config.action_spec or {}
     return (
@@ -80,7 +85,8 @@ def _outputs(config: KinecloudConfig) -> str:
         f"{config.action_chunk} actions at {spec.get('rate_hz', 0):g} Hz. Dimensions: "
         f"{', '.join(config.action_names)}. Unit: {spec.get('unit')}. Frame: {spec.get('frame')}, {spec.get('mode')}. "
         f"`predict` gives the predicted clouds [1, {len(config.horizons)}, N, 3] in metres too, at "
-        f"{', '.join(f'{horizon:g}' for horizon in config.horizons)} s ahead. Normalisation is inside the model; "
+        f"{', '.join(f'{horizon:g}' for horizon in config.horizons)} s ahead"
+        f"{', one sample of what is likely' if config.generative else ''}. Normalisation is inside the model; "
         "`normalization.json` repeats its numbers.\n"
     )
 
@@ -131,14 +137,17 @@ def _figures(provenance: dict[str, Any]) -> str:
     return "## Measured\n\n" + ("\n".join(lines) if lines else "Nothing was measured.\n")
 
 
-def _limits(provenance: dict[str, Any]) -> str:
+def _limits(config: KinecloudConfig, provenance: dict[str, Any]) -> str:
     lines = [
         "- One action space and one control rate, those of the labelled set; other robots need their own alignment.",
         "- It needs the gripper's 3D cloud with point identity: a mask and depth, or another tracker in metric scale.",
         f"- Trained on {provenance['labelled']['groups']} labelled episodes: expect little from viewpoints, objects "
         "and tasks unlike theirs.",
-        "- Instructions are read as bytes and learned from scratch: wordings that were not in the data say nothing.",
     ]
+    if config.text is None and config.mixture is None:
+        lines.append(
+            "- Instructions are read as bytes and learned from scratch: wordings that were not in the data say nothing."
+        )
     if provenance["labelled"]["simulated"]:
         lines.append("- Success was counted in the simulator that the demonstrations come from.")
     return "## Limits\n\n" + "\n".join(lines) + "\n"
