@@ -24,7 +24,7 @@ from tests.benchmarks.pretraining_data import GRID, Data, grid_clip, grid_pixels
 from tests.benchmarks.pretraining_figures import MEASURES, PLANE, VELOCITIES, figures_of
 from tests.benchmarks.pretraining_intervals import Board, Row, difference, figure, ratio
 from tests.benchmarks.pretraining_page import page
-from tests.benchmarks.train_step import BLOCK, SETTLE, WARM_UP, Clock, Moment
+from tests.benchmarks.train_step import BLOCK, SETTLE, WARM_UP, Clock, Moment, lines_of, section_of
 from tests.benchmarks.train_step import figures_of as step_figures
 from tests.pretrain_clips import moving_clip, write_clips
 
@@ -134,6 +134,15 @@ def test_a_finished_row_is_never_measured_again_and_a_changed_one_is(tmp_path: P
     assert bench.results([job]) == [{"cell": "chamfer"}]  # training would have taken long, and given more
 
 
+def test_a_row_is_measured_again_when_a_default_of_the_settings_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = make_bench(tmp_path).job("chamfer", 0).name
+    identity = PretrainConfig.identity
+    monkeypatch.setattr(PretrainConfig, "identity", lambda self: identity(self) | {"weight_decay": 0.123})
+    assert make_bench(tmp_path).job("chamfer", 0).name != before
+
+
 def test_all_code_that_decides_figures_is_there() -> None:
     for pattern in pretraining.DECIDES:
         assert list(pretraining.ROOT.glob(pattern)), pattern
@@ -203,3 +212,5 @@ def test_the_speed_of_a_step_leaves_out_pauses_and_what_the_loader_did_in_them()
     assert figures["processor"]["step_ms"] == pytest.approx(30) and figures["processor"]["share"] == pytest.approx(0.5)
     assert list(figures["wall"]["parts_ms"].values()) == pytest.approx([10] * 6)
     assert figures["loader_times_step"]["warm"] == pytest.approx(5.0) and figures["met"]["loader"]
+    told = figures | {"threads": 1, "cores": 2, "device": "cpu", "torch": "2"}
+    assert "| wall | 60.0 |" in section_of(told) and "50.0 %" in "".join(lines_of(told))

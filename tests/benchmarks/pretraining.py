@@ -32,6 +32,7 @@ from pipeline.atomic import write_bytes, write_json
 from pipeline.errors import KinecloudError
 from pipeline.fingerprint import digest, file_sha256
 from pipeline.runner import versions
+from pretrain.config import PretrainConfig
 from pretrain.scores import MODEL
 from tests.benchmarks.pretraining_cells import (
     BASELINES,
@@ -97,7 +98,8 @@ class Bench:
             "test": _texts(test),
         }
         identity = {
-            "cell": name, "seed": seed, "stride": STRIDE, "settings": settings, "shards": self.data.identity,
+            "cell": name, "seed": seed, "stride": STRIDE, "shards": self.data.identity,
+            "settings": PretrainConfig.model_validate(settings).identity(),  # with all defaults, which may change
             "judged on": "val" if tuning else "test", "code": self.code, "removed": cell.removed,
             "samples": samples,
         }  # fmt: skip
@@ -177,6 +179,7 @@ def _read(path: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--json", type=Path, required=True, help="all figures")
+    parser.add_argument("--again", action="store_true", help="measure nothing: write the page from the figures there")
     parser.add_argument("--page", type=Path, help="write the page, such as docs/results/pretraining.md")
     parser.add_argument(
         "--cache", type=Path, help="folder that keeps clips and finished rows (default: a temporary one)"
@@ -189,9 +192,12 @@ def main() -> None:
     parser.add_argument("--add", nargs="+", type=Path, default=[], help="Markdown of other benchmarks, put at the end")
     arguments = parser.parse_args()
     added = [path.read_text() for path in arguments.add]  # a missing one is told before anything is measured
-    with tempfile.TemporaryDirectory() as temporary:
-        figures = measure(arguments, arguments.cache or Path(temporary))
-    write_json(arguments.json, figures)
+    if arguments.again:
+        figures = _read(arguments.json)
+    else:
+        with tempfile.TemporaryDirectory() as temporary:
+            figures = measure(arguments, arguments.cache or Path(temporary))
+        write_json(arguments.json, figures)
     if arguments.page:
         write_bytes(arguments.page, page(figures, added).encode())
         print(f"written: {arguments.page}")

@@ -272,9 +272,9 @@ def section_of(figures: dict[str, Any]) -> str:
         f"Written by `python -m tests.benchmarks.train_step`. The compact model, {figures['batch']} windows a step, "
         f"{figures['gflop_per_step']:.2f} GFLOP forward and backward, {figures['threads']} thread(s) of "
         f"{figures['cores']} cores, {figures['device']}, torch {figures['torch']}; medians of {figures['steps']} steps "
-        "of the real loop, reading included, beside plain 32-bit products of 1024 x 1024 with as many threads, measured "
-        f"before, between and after. The loader alone, on one core: {rates}. Targets, 40 % of the products' rate and 5 "
-        f"times the steps' windows: {verdicts}."
+        "of the real loop, reading included, beside plain 32-bit products of 1024 x 1024 with as many threads, "
+        f"measured before, between and after. The loader alone, on one core: {rates}. Targets, 40 % of the products' "
+        f"rate and 5 times the steps' windows: {verdicts}."
     )
     table = [heads, ["---"] * len(heads)]
     lines = ["| " + " | ".join(line) + " |" for line in table] + rows
