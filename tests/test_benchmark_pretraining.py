@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,17 @@ from pretrain.model.configuration_kinecloud import KinecloudConfig
 from pretrain.scores import MODEL
 from tests.benchmarks import pretraining
 from tests.benchmarks.pretraining_cell import Deprived, _at
-from tests.benchmarks.pretraining_cells import BASELINES, CELLS, DEFAULT, HORIZONS_S, OBJECTIVES, SUBSETS, settings_of
+from tests.benchmarks.pretraining_cells import (
+    BASELINES,
+    CELLS,
+    DEFAULT,
+    HORIZONS_S,
+    LEARNING_RATES,
+    OBJECTIVES,
+    SUBSETS,
+    TUNING_SEED,
+    settings_of,
+)
 from tests.benchmarks.pretraining_data import GRID, Data, grid_clip, grid_pixels
 from tests.benchmarks.pretraining_figures import MEASURES, PLANE, VELOCITIES, figures_of
 from tests.benchmarks.pretraining_intervals import Board, Row, difference, figure, ratio
@@ -132,6 +143,18 @@ def test_a_finished_row_is_never_measured_again_and_a_changed_one_is(tmp_path: P
     bench.folder.mkdir()
     (bench.folder / f"{job.name}.json").write_text('{"cell": "chamfer"}')
     assert bench.results([job]) == [{"cell": "chamfer"}]  # training would have taken long, and given more
+
+
+def test_the_learning_rate_with_the_least_error_is_taken_and_never_one_of_another_objective(tmp_path: Path) -> None:
+    bench = make_bench(tmp_path)
+    bench.folder.mkdir()
+    for number, rate in enumerate(LEARNING_RATES):
+        job = bench.job("chamfer", TUNING_SEED, rate, tuning=True)
+        errors = {"ade_mm": [[None, 9.0], [None, 5.0 - number]]}
+        result = {"readings": {MODEL: {"all": {"errors": errors}}}}
+        (bench.folder / f"{job.name}.json").write_text(json.dumps(result))
+    found = bench.tuned(["chamfer", "tracked"], choose=False)
+    assert list(found) == ["chamfer"] and found["chamfer"]["chosen"] == LEARNING_RATES[-1]
 
 
 def test_a_row_is_measured_again_when_a_default_of_the_settings_changes(

@@ -144,11 +144,13 @@ class Bench:
 
         An objective that was never tuned is left out.
         """
+        by_name = {
+            name: {rate: self.job(name, TUNING_SEED, rate, tuning=True) for rate in LEARNING_RATES} for name in names
+        }
+        if choose:
+            self.results([job for jobs in by_name.values() for job in jobs.values()])
         found = {}
-        for name in names:
-            jobs = {rate: self.job(name, TUNING_SEED, rate, tuning=True) for rate in LEARNING_RATES}
-            if choose:
-                self.results(list(jobs.values()))
+        for name, jobs in by_name.items():
             if all(self._path(job).exists() for job in jobs.values()):
                 errors = {rate: tuning_error(_read(self._path(job))) for rate, job in jobs.items()}
                 best = min(errors, key=lambda rate: errors[rate])

@@ -233,6 +233,6 @@ def _tuning(f: dict[str, Any]) -> str:
         + f"""
 
 The same effort for each objective: {len(rates)} learning rates with one more seed ({EXTRA}), judged on the held-out
-clips of the training run. Ablations use the default's. Weights of the two terms of the default, and all else, are the settings'
-defaults."""
+clips of the training run. Ablations use the default's. Weights of the two terms of the default, and all else, are the
+settings' defaults."""
     )
