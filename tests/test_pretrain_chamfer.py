@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from pretrain.chamfer import by_differences, by_tree, chamfer, nearest_both_ways
+from pretrain.chamfer.threads import share_out
 
 PLACES = [("torch", "cpu"), ("kdtree", "cpu"), ("auto", "cpu")]
 if torch.cuda.is_available():
@@ -216,22 +217,37 @@ def test_scipy_gives_the_neighbours_of_pykdtree(monkeypatch):
     assert torch.equal(first[0][x_mask], second[0][x_mask]) and torch.equal(first[1][y_mask], second[1][y_mask])
 
 
-def test_threads_do_not_change_the_trees(monkeypatch):
+@pytest.fixture
+def three_threads(monkeypatch):
+    """Torch may use three threads, and a stretch of one cloud is worth one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    monkeypatch.setattr(by_differences, "_STRETCH", 1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("backend", ["torch", "kdtree"])
+def test_threads_do_not_change_the_neighbours(three_threads, backend):
     x, y, x_mask, y_mask = hand_sized_clouds(5, 60, 70, seed=13)
-    one, three = (
-        (
-            monkeypatch.setattr(torch, "get_num_threads", lambda n=n: n),
-            nearest_both_ways(x, y, x_mask, y_mask, "kdtree"),
-        )[1]
-        for n in (1, 3)
-    )
-    assert torch.equal(one[0], three[0]) and torch.equal(one[1], three[1])
+    many = nearest_both_ways(x, y, x_mask, y_mask, backend)
+    assert torch.get_num_threads() == 3
+    torch.set_num_threads(1)
+    one = nearest_both_ways(x, y, x_mask, y_mask, backend)
+    assert torch.equal(one[0][x_mask], many[0][x_mask]) and torch.equal(one[1][y_mask], many[1][y_mask])
+
+
+def test_torch_runs_alone_in_each_thread_and_as_before_outside(three_threads):
+    seen = []
+    for parts in (1, 3):
+        share_out(lambda part: seen.append((torch.get_num_threads(), torch.is_grad_enabled())), parts)
+    assert seen == [(1, False)] * 4
+    assert torch.get_num_threads() == 3 and torch.is_grad_enabled()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_process_has_threads_of_its_own(monkeypatch):
+def test_a_forked_process_has_threads_of_its_own(three_threads, monkeypatch):
     x, y, _, _ = hand_sized_clouds(4, 60, 70, seed=17)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(by_tree, "_FastTree", None)  # its OpenMP does not survive a fork, which is not ours to mend
     here = nearest_both_ways(x, y, backend="kdtree")
     with multiprocessing.get_context("fork").Pool(1) as processes:

@@ -12,9 +12,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Pairs per block. CPU: two float32 buffers of 2 MB; with smaller ones torch's threads meet more than they compute. GPU:
-# few launches, 256 MB a buffer.
+from pretrain.chamfer.threads import share_out, stretches
+
+# Pairs per block. CPU: two float32 buffers of 2 MB. GPU: few launches, 256 MB a buffer.
 _BLOCK = {"cpu": 2**19, "cuda": 2**26}
+_STRETCH = 2**20  # fewer pairs, about 1 ms, are not worth a thread
 _POINTS = 2**24  # ranks are float32, exact up to here
 
 
@@ -28,13 +30,33 @@ def nearest_by_differences(
             f"chamfer: clouds of {N} and {M} points; backend 'torch' takes {_POINTS} at most, use 'kdtree'"
         )
     x_planes, y_planes = _planes(x_BN3, x_mask_BN), _planes(y_BM3, y_mask_BM)
-    block = _BLOCK.get(x_BN3.device.type, _BLOCK["cuda"])
-    n = min(N, max(1, block // M))
-    b = min(B, max(1, block // (N * M)))
-    square, spare = (torch.empty(b * n * M, dtype=x_planes[0].dtype, device=x_BN3.device) for _ in range(2))
+    in_y_BN, in_x_BM = x_planes[0].new_empty(B, N), x_planes[0].new_empty(B, M)
+    on_cpu = x_BN3.device.type == "cpu"
+    parts = stretches(B, least=_STRETCH // (N * M)) if on_cpu else [slice(0, B)]
+    room = min(_BLOCK["cpu" if on_cpu else "cuda"], -(-B // len(parts)) * N * M)
+    spare = in_y_BN.new_empty(len(parts), 2, max(room, M))  # by this thread: others give memory back every time
+
+    def search(part: int) -> None:
+        of = parts[part]
+        planes = [p[of] for p in x_planes], [p[of] for p in y_planes]
+        _ranks(*planes, norm, spare[part], in_y_BN[of], in_x_BM[of])
+
+    if on_cpu:
+        share_out(search, len(parts))
+    else:
+        search(0)
+    return _index(in_y_BN, M), _index(in_x_BM, N)
+
+
+def _ranks(
+    x_planes: list[Tensor], y_planes: list[Tensor], norm: int, spare_2S: Tensor, in_y_BN: Tensor, in_x_BM: Tensor
+) -> None:
+    """Into the last two: N or M less the index of the nearest point, 0 if there is none. S: room for a block."""
+    (B, N), M, room = in_y_BN.shape, in_x_BM.shape[1], spare_2S.shape[1]
+    n, b = min(N, room // M), max(1, room // (N * M))
+    square, spare = spare_2S
     rank_N1, rank_M = (torch.arange(k, 0, -1, dtype=square.dtype, device=square.device) for k in (N, M))
     rank_N1 = rank_N1[:, None]
-    in_y_BN, in_x_BM = square.new_empty(B, N), square.new_empty(B, M)
     for first in range(0, B, b):
         of = slice(first, min(first + b, B))
         best_BM = None
@@ -50,11 +72,9 @@ def nearest_by_differences(
             torch.eq(distance, least, out=work)
             found = work.mul_(rank_N1[rows]).amax(1)
             if best_BM is not None:  # rows of one cloud in several blocks: an earlier row wins a tie
-                best = torch.minimum(best_BM, least)
                 found = torch.where(least[:, 0] < best_BM[:, 0], found, in_x_BM[of])
-                least = best
+                least = torch.minimum(best_BM, least)
             best_BM, in_x_BM[of] = least, found
-    return _index(in_y_BN, M), _index(in_x_BM, N)
 
 
 def _planes(points_BN3: Tensor, mask_BN: Tensor | None) -> list[Tensor]:

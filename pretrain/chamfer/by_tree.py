@@ -8,15 +8,12 @@ Shapes: B clouds in the batch, N points in x, M points in y.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-
 import numpy as np
 import torch
 from scipy.spatial import KDTree as _ScipyTree
 from torch import Tensor
+
+from pretrain.chamfer.threads import share_out, stretches
 
 try:
     from pykdtree.kdtree import KDTree as _FastTree
@@ -47,7 +44,13 @@ def nearest_by_tree(
             in_y[b, x_of] = y_of[query(y_seen, x_seen, norm)]
             in_x[b, y_of] = x_of[query(x_seen, y_seen, norm)]
 
-    _for_all(search, len(x), torch.get_num_threads())
+    parts = stretches(len(x))
+
+    def work(part: int) -> None:
+        for b in range(parts[part].start, parts[part].stop):
+            search(b)
+
+    share_out(work, len(parts))
     return torch.from_numpy(in_y).to(device), torch.from_numpy(in_x).to(device)
 
 
@@ -58,31 +61,3 @@ def _query_fast(among: np.ndarray, points: np.ndarray, norm: int) -> np.ndarray:
 
 def _query_scipy(among: np.ndarray, points: np.ndarray, norm: int) -> np.ndarray:
     return np.asarray(_ScipyTree(among).query(points, k=1, p=norm)[1], np.int64)
-
-
-def _for_all(search: Callable[[int], None], count: int, threads: int) -> None:
-    """search(0), ..., search(count - 1), an equal stretch of them in every thread."""
-    threads = min(threads, count)
-    if threads <= 1:
-        for b in range(count):
-            search(b)
-        return
-    bounds = np.linspace(0, count, threads + 1).astype(int)
-
-    def stretch(part: int) -> None:
-        for b in range(bounds[part], bounds[part + 1]):
-            search(b)
-
-    waiting = [_pool(threads).submit(stretch, part) for part in range(1, threads)]
-    stretch(0)
-    for future in waiting:
-        future.result()
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads - 1, thread_name_prefix="chamfer")
-
-
-if hasattr(os, "register_at_fork"):  # a forked process, a loader worker say, has none of these threads
-    os.register_at_fork(after_in_child=_pool.cache_clear)

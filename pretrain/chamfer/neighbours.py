@@ -21,9 +21,8 @@ from pretrain.chamfer.checks import check_finite_points
 
 BACKENDS = ("auto", "kdtree", "triton", "pytorch3d", "torch")
 # Trees cost per point, differences per pair. They cost the same at this many pairs per point (of both clouds), as
-# `python -m tests.benchmarks.chamfer --crossover` measures it: 280 with one thread; with two, 150 to 250 on a busy
-# machine. Around it the choice matters little.
-_PAIRS_PER_POINT = {"pykdtree": 250, "scipy": 430}
+# `python -m tests.benchmarks.chamfer --crossover` measures it. Both are shared out among threads, so one number does.
+_PAIRS_PER_POINT = {"pykdtree": 280, "scipy": 430}
 
 
 @cache

@@ -11,6 +11,7 @@ Shapes: B pairs of clouds, N points in x, M points in y, K = N + M points of bot
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pretrain.chamfer.neighbours import nearest_both_ways
+from pretrain.chamfer.threads import alone
 
 
 class PairedChamfer(torch.autograd.Function):
@@ -45,26 +47,28 @@ class PairedChamfer(torch.autograd.Function):
         if y_mask_BM is not None:
             y_BM3 = y_BM3.masked_fill(~y_mask_BM[..., None], 0)
         in_y_BN, in_x_BM = nearest_both_ways(x_BN3, y_BM3, x_mask_BN, y_mask_BM, backend, norm)
-        points_BK3 = torch.cat((x_BN3, y_BM3), 1)
-        nearest_BK = torch.cat((in_y_BN + x_BN3.shape[1], in_x_BM), 1)
-        (B, K), points = nearest_BK.shape, points_BK3.view(-1, 3)
-        nearest = nearest_BK.add_(torch.arange(0, B * K, K, device=points.device)[:, None]).view(-1)
-        apart_BK3 = points.index_select(0, nearest).sub_(points).neg_().view(B, K, 3)
-        length_BK = _length(apart_BK3, norm, squared)
-        share_BK, defined_B = _shares(x_BN3, y_BM3, x_mask_BN, y_mask_BM, x_weight_BN, y_weight_BM)
-        if defined_B is not None:
-            ctx.mark_non_differentiable(defined_B)
-        ctx.points_of_x, ctx.norm, ctx.squared = x_BN3.shape[1], norm, squared
-        ctx.save_for_backward(apart_BK3, length_BK, nearest, share_BK)
-        return (length_BK * share_BK).sum(1), defined_B
+        with alone() if x_BN3.device.type == "cpu" else contextlib.nullcontext():
+            points_BK3 = torch.cat((x_BN3, y_BM3), 1)
+            nearest_BK = torch.cat((in_y_BN + x_BN3.shape[1], in_x_BM), 1)
+            (B, K), points = nearest_BK.shape, points_BK3.view(-1, 3)
+            nearest = nearest_BK.add_(torch.arange(0, B * K, K, device=points.device)[:, None]).view(-1)
+            apart_BK3 = points.index_select(0, nearest).sub_(points).neg_().view(B, K, 3)
+            length_BK = _length(apart_BK3, norm, squared)
+            share_BK, defined_B = _shares(x_BN3, y_BM3, x_mask_BN, y_mask_BM, x_weight_BN, y_weight_BM)
+            if defined_B is not None:
+                ctx.mark_non_differentiable(defined_B)
+            ctx.points_of_x, ctx.norm, ctx.squared = x_BN3.shape[1], norm, squared
+            ctx.save_for_backward(apart_BK3, length_BK, nearest, share_BK)
+            return (length_BK * share_BK).sum(1), defined_B
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         apart_BK3, length_BK, nearest, share_BK = ctx.saved_tensors
-        push_BK3 = _push(apart_BK3, length_BK, share_BK * -gradients[0][:, None], ctx.norm, ctx.squared)
-        gradient_BK3 = push_BK3.neg()
-        gradient_BK3.view(-1, 3).index_add_(0, nearest, push_BK3.view(-1, 3))
+        with alone() if apart_BK3.device.type == "cpu" else contextlib.nullcontext():
+            push_BK3 = _push(apart_BK3, length_BK, share_BK * -gradients[0][:, None], ctx.norm, ctx.squared)
+            gradient_BK3 = push_BK3.neg()
+            gradient_BK3.view(-1, 3).index_add_(0, nearest, push_BK3.view(-1, 3))
         x_gradient_BN3, y_gradient_BM3 = gradient_BK3[:, : ctx.points_of_x], gradient_BK3[:, ctx.points_of_x :]
         needs_x, needs_y = ctx.needs_input_grad[:2]
         return x_gradient_BN3 if needs_x else None, y_gradient_BM3 if needs_y else None, *(None,) * 7
