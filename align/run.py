@@ -24,10 +24,11 @@ class AlignRun(TrainingRun):
 
     def __init__(self, config: Config, change_ranks: bool = False):
         settings = config.section(STAGE, AlignConfig)
-        # without the dynamics loss nothing teaches the displacement of single points
-        some_rest = settings.trunk == "full" and settings.dynamics == 0
-        super().__init__(config, STAGE, settings, align_made_from(config, settings), some_rest, change_ranks)
         self.predictor_folder = predictor_folder(config, settings)
+        self.known: KinecloudConfig = KinecloudConfig.from_pretrained(self.predictor_folder)  # pyright: ignore
+        # without the dynamics loss nothing teaches the displacement of single points; nothing makes latent actions now
+        some_rest = settings.trunk == "full" and (settings.dynamics == 0 or self.known.latent_action)
+        super().__init__(config, STAGE, settings, align_made_from(config, settings), some_rest, change_ranks)
 
     def predictor(self) -> KinecloudPredictor:
         """The pretrained predictor, with its weights."""
@@ -36,11 +37,10 @@ class AlignRun(TrainingRun):
     @cached_property
     def window(self) -> WindowConfig:
         """Training windows as the predictor knows them, with actions."""
-        known: KinecloudConfig = KinecloudConfig.from_pretrained(self.predictor_folder)  # pyright: ignore
         return WindowConfig(
-            past_s=tuple(known.past_times),
-            horizons_s=tuple(known.horizons),
-            image_size=known.image_size,
+            past_s=tuple(self.known.past_times),
+            horizons_s=tuple(self.known.horizons),
+            image_size=self.known.image_size,
             points=self.settings.points,
             action_chunk=self.settings.action_chunk,
         )

@@ -93,7 +93,8 @@ class Alignment(Training):
             prediction = model(**window)
         true_BKA = policy.normalize(window["actions"], "action")
         dynamics = self.settings.dynamics if self.settings.trunk == "full" else 0.0  # a frozen one learns nothing
-        objective = ObjectiveSettings.model_validate(policy.config.objective)
+        # what a latent action is, was settled in pretraining
+        objective = ObjectiveSettings.model_validate({**policy.config.objective, "latent_action": 0.0})
         return alignment_loss(prediction, true_BKA, window, self.settings.action_loss, dynamics, objective)
 
     def validate(self, model: KinecloudPolicy) -> float | None:

@@ -18,8 +18,10 @@ from tests.pretrain_clips import write_clips
 ROOT = Path(__file__).parents[1]
 
 
-def config_file(folder: Path, shards: tuple[Path, Path], **align_changes: Any) -> Path:
-    """The configuration of a run in ``folder`` on two shards."""
+def config_file(
+    folder: Path, shards: tuple[Path, Path], pretrain: dict[str, Any] | None = None, **align_changes: Any
+) -> Path:
+    """The configuration of a run in ``folder`` on two shards. pretrain: changes of that section."""
     common = {
         "train_shards": [str(shards[0])],
         "val_shards": [str(shards[1])],
@@ -36,6 +38,7 @@ def config_file(folder: Path, shards: tuple[Path, Path], **align_changes: Any) -
             "window": {"image_size": 32, "points": 12},
             "model": {"width": 32, "layers": 1, "heads": 2, "slots": 2},
             "steps": 2,
+            **(pretrain or {}),
         },
         "align": {**common, "points": 12, "action_chunk": 4, "steps": 4, **align_changes},
     }

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from align.labels import labelled_set
 from align.objective import action_errors
+from align.policy import load_policy
 from align.run import AlignRun
 from align.train import align, new_policy
 from data.clips import Clip, Shard, write_shard
@@ -142,3 +143,25 @@ def test_labels_of_another_kind_or_rate_are_refused(tmp_path: Path) -> None:
     write_shard(tmp_path / "slow.tar", [relabelled(moving_clip(0, labelled=True), rate_hz=10)])
     with pytest.raises(UserError, match=r"20\.00 Hz, but actions at 10 Hz.*extract\.rate_hz=10"):
         labelled_set([tmp_path / "slow.tar"])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"objective": {"chamfer": 0, "tracked": 0, "flow_matching": 1}},
+        {"objective": {"chamfer": 0, "tracked": 0, "tracks2d": 1}, "model": {"width": 32, "heads": 2, "dimensions": 2}},
+        {"objective": {"chamfer": 0, "latent_action": 1}},
+    ],
+    ids=["flow matching", "2D tracks", "latent actions"],
+)
+def test_a_predictor_of_any_objective_becomes_a_policy_that_acts(tmp_path: Path, changes: dict[str, Any]) -> None:
+    config = aligned(tmp_path, pretrain=changes)
+    evaluation = json.loads((config.folder("pretrain") / "eval.json").read_text())
+    assert np.isfinite(evaluation["last_horizon"]["all"]["chamfer_mm"])
+    policy = load_policy(config.folder("align") / "model")
+    run = AlignRun(config)
+    window = collate([run.val_windows[(n, n)] for n in range(3)])
+    with torch.no_grad():
+        actions = policy(**window).actions
+        assert torch.equal(actions, policy(**window).actions) and torch.isfinite(actions).all()
+    assert float(actions.std()) > 0
