@@ -1,12 +1,16 @@
 """Neighbours by k-d trees on the CPU: exact, and the fastest from some hundred points per cloud.
 
-pykdtree where it is installed (it has OpenMP inside and knows the Euclidean norm), scipy otherwise and for norm 1. Both
-release the interpreter lock, so the clouds are shared out among as many threads as torch may use.
+pykdtree where it is installed (it knows the Euclidean norm), scipy otherwise and for norm 1. Both let go of the
+interpreter lock, so the clouds are shared out among as many threads as torch may use. pykdtree's own threads stay off:
+a team of them inside each of ours would be the square of what was asked for.
 
 Shapes: B clouds in the batch, N points in x, M points in y.
 """
 
 from __future__ import annotations
+
+import os
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +19,23 @@ from torch import Tensor
 
 from pretrain.chamfer.threads import share_out, stretches
 
-try:
-    from pykdtree.kdtree import KDTree as _FastTree
-except ImportError:  # an optional accelerator; scipy gives the same neighbours
-    _FastTree = None
+
+def _fast_tree() -> Any:
+    """pykdtree's class, or None. Its wheels bring an OpenMP of their own, which reads its environment when loaded."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        from pykdtree.kdtree import KDTree
+    except ImportError:  # an optional accelerator; scipy gives the same neighbours
+        return None
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
+        if before is not None:
+            os.environ["OMP_NUM_THREADS"] = before
+    return KDTree
+
+
+_FastTree = _fast_tree()
 
 KIND = "scipy" if _FastTree is None else "pykdtree"
 
