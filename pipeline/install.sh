@@ -64,5 +64,7 @@ if [ "$dev" = 1 ] && [ "$(cat $mark_dev 2>/dev/null)" != "$wanted_dev" ]; then
     .venv/bin/python -m pip install -qq --disable-pip-version-check -r requirements-dev.txt
     # RAFT's network, for its test: in a folder of its own (tests/beside_torchvision.py says why)
     .venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps --upgrade --target .venv/torchvision torchvision==0.28.0
+    # Triton, for the tests of its kernels: torch for the CPU comes without, and would use it elsewhere if it were there
+    .venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps --upgrade --target .venv/triton triton==3.9.0
     echo "$wanted_dev" >$mark_dev
 fi
