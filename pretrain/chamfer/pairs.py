@@ -42,11 +42,10 @@ class PairedChamfer(torch.autograd.Function):
         squared: bool,
         backend: str,
     ) -> tuple[Tensor, Tensor | None]:
-        with alone(x_BN3.device):
-            if x_mask_BN is not None:  # 0 instead of what may be no number: share 0 alone does not silence NaN
-                x_BN3 = x_BN3.masked_fill(~x_mask_BN[..., None], 0)
-            if y_mask_BM is not None:
-                y_BM3 = y_BM3.masked_fill(~y_mask_BM[..., None], 0)
+        if x_mask_BN is not None:  # 0 instead of what may be no number: share 0 alone does not silence NaN
+            x_BN3 = x_BN3.masked_fill(~x_mask_BN[..., None], 0)
+        if y_mask_BM is not None:
+            y_BM3 = y_BM3.masked_fill(~y_mask_BM[..., None], 0)
         in_y_BN, in_x_BM = nearest_both_ways(x_BN3, y_BM3, x_mask_BN, y_mask_BM, backend, norm)
         with alone() if x_BN3.device.type == "cpu" else contextlib.nullcontext():
             points_BK3 = torch.cat((x_BN3, y_BM3), 1)
