@@ -278,7 +278,11 @@ def section_of(figures: dict[str, Any]) -> str:
     )
     table = [heads, ["---"] * len(heads)]
     lines = ["| " + " | ".join(line) + " |" for line in table] + rows
-    return f"## Speed of a training step\n\n{textwrap.fill(text, 120)}\n\n" + "\n".join(lines) + "\n"
+    return (
+        f"## Speed of a training step, {figures['threads']} thread(s)\n\n{textwrap.fill(text, 120)}\n\n"
+        + "\n".join(lines)
+        + "\n"
+    )
 
 
 def main() -> None:
