@@ -15,7 +15,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.overview", description=__doc__)
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--top", type=int, default=905, help="first row of the page to keep, pixels")
-    parser.add_argument("--bottom", type=int, default=2370, help="the row after the last")
+    parser.add_argument("--bottom", type=int, default=2470, help="the row after the last")
     parser.add_argument("--out", type=Path, default=Path("docs/images/overview.png"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
