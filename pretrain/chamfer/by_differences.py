@@ -12,12 +12,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pretrain.chamfer.threads import share_out
+from pretrain.chamfer.threads import share_out, stretches
 
 # Pairs per block. CPU: two float32 buffers of 2 MB. GPU: few launches, 256 MB a buffer.
 _BLOCK = {"cpu": 2**19, "cuda": 2**26}
-_PART = 2**20  # pairs that one thread takes at a time, about 1 ms
-_THREADS_FROM = 2**23  # pairs, about 8 ms: a thread costs some tenths
+_STRETCH = 2**20  # fewer pairs, about 1 ms, are not worth a thread
 _POINTS = 2**24  # ranks are float32, exact up to here
 
 
@@ -31,25 +30,29 @@ def nearest_by_differences(
             f"chamfer: clouds of {N} and {M} points; backend 'torch' takes {_POINTS} at most, use 'kdtree'"
         )
     x_planes, y_planes = _planes(x_BN3, x_mask_BN), _planes(y_BM3, y_mask_BM)
+    in_y_BN, in_x_BM = x_planes[0].new_empty(B, N), x_planes[0].new_empty(B, M)
     on_cpu = x_BN3.device.type == "cpu"
-    parts = min(B, B * N * M // _PART) if on_cpu and B * N * M >= _THREADS_FROM else 1
-    threads = min(parts, torch.get_num_threads())
-    room = min(_BLOCK["cpu" if on_cpu else "cuda"], -(-B // parts) * N * M)
-    spare = x_planes[0].new_empty(threads, 2, max(room, M))  # by this thread: others give memory back every time
+    parts = stretches(B, least=_STRETCH // (N * M)) if on_cpu else [slice(0, B)]
+    room = min(_BLOCK["cpu" if on_cpu else "cuda"], -(-B // len(parts)) * N * M)
+    spare = in_y_BN.new_empty(len(parts), 2, max(room, M))  # by this thread: others give memory back every time
 
-    def search(part: int, thread: int) -> tuple[Tensor, Tensor]:
-        of = slice(B * part // parts, B * (part + 1) // parts)
-        return _ranks([p[of] for p in x_planes], [p[of] for p in y_planes], norm, spare[thread])
+    def search(part: int) -> None:
+        of = parts[part]
+        planes = [p[of] for p in x_planes], [p[of] for p in y_planes]
+        _ranks(*planes, norm, spare[part], in_y_BN[of], in_x_BM[of])
 
-    found = share_out(search, parts, threads) if on_cpu else [search(0, 0)]
-    in_y_BN, in_x_BM = found[0] if parts == 1 else (torch.cat(ranks) for ranks in zip(*found, strict=True))
+    if on_cpu:
+        share_out(search, len(parts))
+    else:
+        search(0)
     return _index(in_y_BN, M), _index(in_x_BM, N)
 
 
-def _ranks(x_planes: list[Tensor], y_planes: list[Tensor], norm: int, spare_2S: Tensor) -> tuple[Tensor, Tensor]:
-    """[B,N] and [B,M]: M or N less the index of the nearest point, 0 if there is none. S: room for a block."""
-    (B, N), M, room = x_planes[0].shape, y_planes[0].shape[1], spare_2S.shape[1]
-    in_y_BN, in_x_BM = x_planes[0].new_empty(B, N), x_planes[0].new_empty(B, M)
+def _ranks(
+    x_planes: list[Tensor], y_planes: list[Tensor], norm: int, spare_2S: Tensor, in_y_BN: Tensor, in_x_BM: Tensor
+) -> None:
+    """Into the last two: N or M less the index of the nearest point, 0 if there is none. S: room for a block."""
+    (B, N), M, room = in_y_BN.shape, in_x_BM.shape[1], spare_2S.shape[1]
     n, b = min(N, room // M), max(1, room // (N * M))
     square, spare = spare_2S
     rank_N1, rank_M = (torch.arange(k, 0, -1, dtype=square.dtype, device=square.device) for k in (N, M))
@@ -72,7 +75,6 @@ def _ranks(x_planes: list[Tensor], y_planes: list[Tensor], norm: int, spare_2S: 
                 found = torch.where(least[:, 0] < best_BM[:, 0], found, in_x_BM[of])
                 least = torch.minimum(best_BM, least)
             best_BM, in_x_BM[of] = least, found
-    return in_y_BN, in_x_BM
 
 
 def _planes(points_BN3: Tensor, mask_BN: Tensor | None) -> list[Tensor]:

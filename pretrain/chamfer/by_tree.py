@@ -1,8 +1,8 @@
 """Neighbours by k-d trees on the CPU: exact, and the fastest from some hundred points per cloud.
 
 pykdtree where it is installed (it knows the Euclidean norm), scipy otherwise and for norm 1. Both let go of the
-interpreter lock, so large batches are shared out among as many threads as torch may use. pykdtree's own threads stay
-off: a team of them inside each of ours would be the square of what was asked for.
+interpreter lock, so the clouds are shared out among as many threads as torch may use. pykdtree's own threads stay off:
+a team of them inside each of ours would be the square of what was asked for.
 
 Shapes: B clouds in the batch, N points in x, M points in y.
 """
@@ -17,7 +17,7 @@ import torch
 from scipy.spatial import KDTree as _ScipyTree
 from torch import Tensor
 
-from pretrain.chamfer.threads import share_out
+from pretrain.chamfer.threads import share_out, stretches
 
 
 def _fast_tree() -> Any:
@@ -36,7 +36,7 @@ def _fast_tree() -> Any:
 
 
 _FastTree = _fast_tree()
-_THREADS_FROM = 2**15  # points of all clouds, about 9 ms: a thread costs some tenths
+
 KIND = "scipy" if _FastTree is None else "pykdtree"
 
 
@@ -47,26 +47,28 @@ def nearest_by_tree(
     device = x_BN3.device
     x, y = x_BN3.cpu().contiguous().numpy(), y_BM3.cpu().contiguous().numpy()
     x_mask, y_mask = (None if mask is None else mask.cpu().numpy() for mask in (x_mask_BN, y_mask_BM))
+    in_y, in_x = np.zeros(x.shape[:2], np.int64), np.zeros(y.shape[:2], np.int64)
     query = _query_fast if norm == 2 and _FastTree is not None else _query_scipy
 
-    def nearest(points: np.ndarray, among: np.ndarray, counts: Any, findable: Any) -> np.ndarray:
-        if counts is None and findable is None:
-            return query(among, points, norm)
-        of = np.arange(len(points)) if counts is None else counts.nonzero()[0]
-        to = np.arange(len(among)) if findable is None else findable.nonzero()[0]
-        found = np.zeros(len(points), np.int64)
-        if len(of) and len(to):
-            found[of] = to[query(among[to], points[of], norm)]
-        return found
+    def search(b: int) -> None:
+        if x_mask is None and y_mask is None:
+            in_y[b], in_x[b] = query(y[b], x[b], norm), query(x[b], y[b], norm)
+            return
+        x_of = np.arange(x.shape[1]) if x_mask is None else x_mask[b].nonzero()[0]
+        y_of = np.arange(y.shape[1]) if y_mask is None else y_mask[b].nonzero()[0]
+        if len(x_of) and len(y_of):
+            x_seen, y_seen = x[b][x_of], y[b][y_of]
+            in_y[b, x_of] = y_of[query(y_seen, x_seen, norm)]
+            in_x[b, y_of] = x_of[query(x_seen, y_seen, norm)]
 
-    def search(part: int, _thread: int) -> np.ndarray:
-        b, back = divmod(part, 2)
-        of_x, of_y = (None if mask is None else mask[b] for mask in (x_mask, y_mask))
-        return nearest(y[b], x[b], of_y, of_x) if back else nearest(x[b], y[b], of_x, of_y)
+    parts = stretches(len(x))
 
-    in_threads = len(x) * (x.shape[1] + y.shape[1]) >= _THREADS_FROM
-    found = share_out(search, 2 * len(x), torch.get_num_threads() if in_threads else 1)
-    return torch.from_numpy(np.stack(found[::2])).to(device), torch.from_numpy(np.stack(found[1::2])).to(device)
+    def work(part: int) -> None:
+        for b in range(parts[part].start, parts[part].stop):
+            search(b)
+
+    share_out(work, len(parts))
+    return torch.from_numpy(in_y).to(device), torch.from_numpy(in_x).to(device)
 
 
 def _query_fast(among: np.ndarray, points: np.ndarray, norm: int) -> np.ndarray:

@@ -18,11 +18,10 @@ from pretrain.chamfer.by_differences import nearest_by_differences
 from pretrain.chamfer.by_pytorch3d import nearest_by_pytorch3d
 from pretrain.chamfer.by_tree import KIND, nearest_by_tree
 from pretrain.chamfer.checks import check_finite_points
-from pretrain.chamfer.threads import alone
 
 BACKENDS = ("auto", "kdtree", "triton", "pytorch3d", "torch")
 # Trees cost per point, differences per pair. They cost the same at this many pairs per point (of both clouds), as
-# `python -m tests.benchmarks.chamfer --crossover` measures it, with one thread.
+# `python -m tests.benchmarks.chamfer --crossover` measures it. Both are shared out among threads, so one number does.
 _PAIRS_PER_POINT = {"pykdtree": 280, "scipy": 430}
 
 
@@ -73,9 +72,8 @@ def nearest_both_ways(
     if x_BN3.shape[1] == 0 or y_BM3.shape[1] == 0:
         return x_BN3.new_zeros(x_BN3.shape[:2], dtype=torch.int64), y_BM3.new_zeros(y_BM3.shape[:2], dtype=torch.int64)
     if backend == "kdtree":  # a tree of points that are no numbers is no tree
-        with alone(x_BN3.device):
-            check_finite_points(x_BN3, x_mask_BN, "x")
-            check_finite_points(y_BM3, y_mask_BM, "y")
+        check_finite_points(x_BN3, x_mask_BN, "x")
+        check_finite_points(y_BM3, y_mask_BM, "y")
         return nearest_by_tree(x_BN3, y_BM3, x_mask_BN, y_mask_BM, norm)
     if backend == "triton":
         from pretrain.chamfer.by_triton import nearest_by_triton

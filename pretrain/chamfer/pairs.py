@@ -11,6 +11,7 @@ Shapes: B pairs of clouds, N points in x, M points in y, K = N + M points of bot
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
@@ -46,7 +47,7 @@ class PairedChamfer(torch.autograd.Function):
         if y_mask_BM is not None:
             y_BM3 = y_BM3.masked_fill(~y_mask_BM[..., None], 0)
         in_y_BN, in_x_BM = nearest_both_ways(x_BN3, y_BM3, x_mask_BN, y_mask_BM, backend, norm)
-        with alone(x_BN3.device):
+        with alone() if x_BN3.device.type == "cpu" else contextlib.nullcontext():
             points_BK3 = torch.cat((x_BN3, y_BM3), 1)
             nearest_BK = torch.cat((in_y_BN + x_BN3.shape[1], in_x_BM), 1)
             (B, K), points = nearest_BK.shape, points_BK3.view(-1, 3)
@@ -64,7 +65,7 @@ class PairedChamfer(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         apart_BK3, length_BK, nearest, share_BK = ctx.saved_tensors
-        with alone(apart_BK3.device):
+        with alone() if apart_BK3.device.type == "cpu" else contextlib.nullcontext():
             push_BK3 = _push(apart_BK3, length_BK, share_BK * -gradients[0][:, None], ctx.norm, ctx.squared)
             gradient_BK3 = push_BK3.neg()
             gradient_BK3.view(-1, 3).index_add_(0, nearest, push_BK3.view(-1, 3))

@@ -1,70 +1,59 @@
-"""Large batches shared out among threads; small ones alone in the calling one.
+"""Clouds shared out among threads: each has a stretch of them, and all meet once, at the end.
 
-Torch's own threads meet after every operation of 32,768 elements or more. On a processor that others use too (loader
-workers, say) each meeting waits for the slowest: with two threads and one other busy process a search by differences
-took 1.3 to 2 times as long as with one thread, and with both cores busy a single meeting took up to 120 ms. So torch
-runs alone here, and only what takes many milliseconds is shared out, in parts of which a thread takes one after the
-other. The calling thread waits for nobody: what others have begun and not finished when it is through, it does itself.
+Torch's own threads meet after every operation. On a processor that others use too (loader workers, say) each meeting
+waits for the slowest: with two threads and one other busy process a search by differences took 1.3 to 2 times as long
+as with one thread, and now and then a hundred times. Here a thread runs its operations alone. They release the
+interpreter lock while they compute.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import TypeVar
 
 import torch
 
-Result = TypeVar("Result")
+
+def stretches(count: int, least: int = 1) -> list[slice]:
+    """0..count in equal parts: as many as torch may use threads, unless parts would be shorter than ``least``."""
+    parts = max(1, min(torch.get_num_threads(), count // max(1, least)))
+    return [slice(count * part // parts, count * (part + 1) // parts) for part in range(parts)]
 
 
-def share_out(work: Callable[[int, int], Result], parts: int, threads: int) -> list[Result]:
-    """work(part, thread) for all parts, by this thread (0) and others (1 to threads - 1), without gradients.
+def share_out(work: Callable[[int], None], parts: int) -> None:
+    """Calls work(0), ..., work(parts - 1), each in a thread of its own and without gradients.
 
-    A part may be done twice, so ``work`` returns its result and writes to nothing but what belongs to its thread. What
-    it raises is raised here.
+    What ``work`` raises is raised here.
     """
-    results: dict[int, Result] = {}
-    parts_left = itertools.count()  # next() is atomic
-
-    def take(thread: int) -> None:
-        while (part := next(parts_left)) < parts:
-            results[part] = work(part, thread)
-
-    for thread in range(1, min(threads, parts)):
-        _pool(threads).submit(take, thread)
-    with alone():
-        take(0)
-        return [results[part] if part in results else work(part, 0) for part in range(parts)]
+    if parts == 1:
+        with alone():
+            work(0)
+        return
+    for done in [_pool(parts).submit(work, part) for part in range(parts)]:
+        done.result()
 
 
 @contextlib.contextmanager
-def alone(device: torch.device | None = None) -> Iterator[None]:
-    """Torch uses one thread for what this thread does, and for threads that it first sees meanwhile; no gradients.
-
-    device: where the tensors are; nothing is to be done where it is not the CPU.
-    """
+def alone() -> Iterator[None]:
+    """Torch uses one thread for what this thread does, and for threads that torch first sees meanwhile."""
     threads = torch.get_num_threads()
-    if threads > 1 and (device is None or device.type == "cpu"):
-        torch.set_num_threads(1)
+    torch.set_num_threads(1)
     try:
         with torch.no_grad():
             yield
     finally:
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
+        torch.set_num_threads(threads)
 
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """All threads but the calling one; torch runs alone in each."""
+    """Threads in which torch runs alone."""
     before = torch.get_num_threads()
-    ready = threading.Barrier(threads)
+    ready = threading.Barrier(threads + 1)
 
     def start() -> None:
         torch.get_num_threads()  # the first call takes over the number of the others, so it has to come first
@@ -72,8 +61,8 @@ def _pool(threads: int) -> ThreadPoolExecutor:
         torch.set_grad_enabled(False)
         ready.wait()
 
-    pool = ThreadPoolExecutor(threads - 1, thread_name_prefix="chamfer", initializer=start)
-    for _ in range(threads - 1):
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="chamfer", initializer=start)
+    for _ in range(threads):
         pool.submit(int)
     ready.wait()
     torch.set_num_threads(before)  # for threads that torch has not seen yet
