@@ -189,13 +189,6 @@ class _Windows(Sequence[Window]):
         return self._dataset.window(index)
 
 
-def cut(clip: Clip, now: int, chosen: np.ndarray, config: WindowConfig) -> dict[str, Any]:
-    """One window of a clip as arrays; see the table of shapes in docs/architecture.md."""
-    image, intrinsics = _planes(clip.image(now), clip.arrays["intrinsics"], config.image_size)
-    sample = {"image": image, "intrinsics": intrinsics} | motion(clip.arrays, now, chosen, config)
-    return sample | _words(clip.key, clip.meta)
-
-
 def motion(arrays: dict[str, np.ndarray], now: int, chosen: np.ndarray, config: WindowConfig) -> dict[str, Any]:
     """The clouds and openings of a window. arrays: of a clip, or of a passage of it that reaches around the window."""
     times = arrays["timestamps"]

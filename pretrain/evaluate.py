@@ -124,7 +124,7 @@ def _require_fitting(model: KinecloudPredictor, dataset: WindowDataset) -> None:
         ("past_s", model.config.past_times, dataset.config.past_s),
         ("horizons_s", model.config.horizons, dataset.config.horizons_s),
     ):
-        if not np.allclose(ours, theirs) if len(ours) == len(theirs) else True:
+        if len(ours) != len(theirs) or not np.allclose(ours, theirs):
             raise UserError(
                 f"window.{name} of the windows is {list(theirs)}, the model was made for {list(ours)}; cut the windows "
                 "as the model says (pretrain.evaluate.window_of)"

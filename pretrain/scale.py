@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
-from data.loader import WindowDataset, collate
+from data.loader import WindowDataset
 from pretrain.model.modeling_kinecloud import KinecloudPredictor
+from pretrain.reading import in_batches, spread
 
 _WINDOWS = 1024  # enough for a mean of squares
-_BATCH = 64
 
 
 @torch.no_grad()
@@ -18,10 +17,8 @@ def displacement_scale(predictor: KinecloudPredictor, dataset: WindowDataset) ->
 
     predictor: whose ``deltas`` are measured, with a scale of 1. Points that were not measured do not count.
     """
-    numbers = np.unique(np.linspace(0, len(dataset) - 1, min(_WINDOWS, len(dataset))).round().astype(int)).tolist()
     squares, counts = 0.0, 0.0
-    for start in range(0, len(numbers), _BATCH):
-        window = collate([dataset[(number, number)] for number in numbers[start : start + _BATCH]])
+    for _, window in in_batches(dataset, spread(len(dataset), _WINDOWS)):
         moved = predictor.deltas(window["past"][:, -1], window["future"]).double()
         mask = (window["future_visible"] & window["future_valid"][..., None])[..., None]
         squares = squares + torch.where(mask, moved.square(), 0.0).sum((0, 2, 3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from torch import nn
@@ -44,30 +45,6 @@ def train(run: Run) -> None:
     optimize(Pretraining(run))
 
 
-def new_model(run: Run) -> KinecloudPredictor:
-    """The predictor before its first step: what is not pretrained depends on the seed alone."""
-    settings = run.settings
-    embodiments = settings.model.embodiments
-    if embodiments is None:
-        shards = [Shard(path) for path in run.train_shards]
-        embodiments = sorted({shard.meta(key).embodiment for shard in shards for key in shard.keys})
-    window = settings.window
-    predictor = new_predictor(
-        settings.model,
-        window,
-        embodiments,
-        run.seed,
-        run.say,
-        generative=settings.objective.flow_matching > 0,
-        latent_action=settings.objective.latent_action > 0,
-        objective=settings.objective.model_dump(),
-    )
-    if predictor.config.generative:
-        dataset = WindowDataset(run.train_shards, window)
-        predictor.config.delta_scale = displacement_scale(predictor, dataset)
-    return predictor
-
-
 class Pretraining(Training):
     """Future clouds from images, instructions and past clouds."""
 
@@ -79,8 +56,8 @@ class Pretraining(Training):
         self.settings = run.settings
         self.val_windows = run.val_windows
 
-    @property
-    def dataset(self) -> WindowDataset:
+    @cached_property
+    def dataset(self) -> WindowDataset:  # pyright: ignore[reportIncompatibleMethodOverride]
         latent = self.settings.objective.latent_action > 0
         return WindowDataset(
             self.run.train_shards,
@@ -91,8 +68,24 @@ class Pretraining(Training):
         )
 
     def new_model(self) -> KinecloudPredictor:
-        assert isinstance(self.run, Run)
-        return new_model(self.run)
+        settings, train_shards = self.settings, self.run.train_shards
+        embodiments = settings.model.embodiments
+        if embodiments is None:
+            shards = [Shard(path) for path in train_shards]
+            embodiments = sorted({shard.meta(key).embodiment for shard in shards for key in shard.keys})
+        predictor = new_predictor(
+            settings.model,
+            settings.window,
+            embodiments,
+            self.run.seed,
+            self.run.say,
+            generative=settings.objective.flow_matching > 0,
+            latent_action=settings.objective.latent_action > 0,
+            objective=settings.objective.model_dump(),
+        )
+        if predictor.config.generative:
+            predictor.config.delta_scale = displacement_scale(predictor, self.dataset)
+        return predictor
 
     def parameter_groups(self, model: KinecloudPredictor) -> list[dict[str, Any]]:
         return groups_of(model, self.settings.model, self.settings.weight_decay)

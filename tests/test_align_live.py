@@ -12,7 +12,7 @@ from align.live import LiveCloud
 from data.clips import Clip
 from data.config import WindowConfig
 from data.episode import Frame
-from data.loader import cut
+from data.loader import motion
 from extract.effector import Camera
 from extract.mask.config import MaskConfig
 
@@ -59,7 +59,7 @@ def test_the_past_is_that_of_the_loader(make_clip: Callable[..., Clip], times: l
     live = LiveCloud(CAMERA, MASK, PAST)
     for now, frame in enumerate(sequence):
         live.see(frame, float(opening[now]))
-        past, window = live.past(), cut(clip, now, np.arange(20), WindowConfig(past_s=PAST, image_size=32))
+        past, window = live.past(), motion(clip.arrays, now, np.arange(20), WindowConfig(past_s=PAST, image_size=32))
         assert past is not None
         np.testing.assert_array_equal(past.valid_P, window["past_valid"])
         for row in np.flatnonzero(past.valid_P):

@@ -18,7 +18,7 @@ from data.clips import Clip, write_shard
 from data.config import WindowConfig
 from data.geometry import invert_rigid, rigid_fit, transform
 from data.letterbox import letterbox
-from data.loader import WindowDataset, batches, collate, cut
+from data.loader import WindowDataset, batches, collate, motion
 from data.mixture import Order
 from pipeline.errors import UserError
 
@@ -98,7 +98,10 @@ def test_what_is_read_by_rows_is_what_the_whole_clip_gives(
     for index, window in enumerate(dataset.windows):
         if window.key != clip.key:
             continue
-        expected = cut(clip, window.now, np.arange(24), WINDOW)
+        image, intrinsics = letterbox(clip.image(window.now), clip.arrays["intrinsics"], WINDOW.image_size)
+        expected = {"image": image.transpose(2, 0, 1), "intrinsics": intrinsics, "key": clip.key}
+        expected |= {"text": clip.meta.instruction, "embodiment": clip.meta.embodiment}
+        expected |= motion(clip.arrays, window.now, np.arange(24), WINDOW)
         sample = dataset[(index, 0)]
         for name, value in expected.items():
             np.testing.assert_array_equal(sample[name], value, err_msg=f"{name} at {window.now}")

@@ -22,7 +22,7 @@ from pretrain.model.policy_kinecloud import KinecloudPolicy
 from pretrain.model.trunk import Context
 from pretrain.objectives import loss_of, noised
 from pretrain.randomness import WindowRandom
-from tests.test_pretrain_model import B, S, act_inputs, random_window, trained_like
+from tests.test_pretrain_model import B, S, act_inputs, policy_of, random_window, trained_like
 from tests.tiny_encoders import TOKENS, gemma_tokenizer, pi0_config
 
 SEGMENTS = [3, 5, 2]
@@ -282,17 +282,7 @@ def test_a_saved_predictor_comes_back_with_its_tokenizer(gemma, tmp_path: Path):
 
 @torch.no_grad()
 def test_a_policy_from_a_mixture_acts_and_its_export_stands_alone(gemma, tmp_path: Path):
-    policy = KinecloudPolicy.from_predictor(
-        gemma,
-        action_chunk=6,
-        action_names=["dx", "dy", "dz"],
-        proprio_names=["x", "y"],
-        action_quantiles=([-1, -2, 0], [1, 2, 0]),
-        proprio_quantiles=([0, 0], [2, 4]),
-    )
-    for layer in (policy.action_out, policy.action_mlp):
-        trained_like(layer)
-    policy.eval()
+    policy = policy_of(gemma)
     window = random_window() | {"proprio": torch.rand(B, 2)}
     assert torch.equal(policy(**window).points, gemma(**window).points)
     inputs = act_inputs(random_window(batch=1))

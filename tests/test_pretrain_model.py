@@ -70,6 +70,11 @@ def predictor() -> KinecloudPredictor:
 @pytest.fixture(scope="module")
 def policy(predictor: KinecloudPredictor) -> KinecloudPolicy:
     torch.manual_seed(0)
+    return policy_of(predictor, action_spec={"rate_hz": 20})
+
+
+def policy_of(predictor: KinecloudPredictor, **more: Any) -> KinecloudPolicy:
+    """A policy whose actions are not all zero."""
     made = KinecloudPolicy.from_predictor(
         predictor,
         action_chunk=6,
@@ -77,7 +82,7 @@ def policy(predictor: KinecloudPredictor) -> KinecloudPolicy:
         proprio_names=["x", "y"],
         action_quantiles=([-1, -2, 0], [1, 2, 0]),
         proprio_quantiles=([0, 0], [2, 4]),
-        action_spec={"rate_hz": 20},
+        **more,
     )
     for layer in (made.action_out, made.action_mlp):
         trained_like(layer)

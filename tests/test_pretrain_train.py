@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from pipeline.config import Config, load
 from pipeline.errors import KinecloudError, Refused, UserError
 from pretrain.train import pretrain
 from tests.pretrain_clips import moving_clip, write_clips, write_shard
+from tests.tiny_training import tiny_config
 
 ROOT = Path(__file__).parents[1]
 STEPS, EVERY = 9, 3
@@ -31,22 +31,15 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def config_file(folder: Path, shards: tuple[Path, Path], **changes: Any) -> Path:
     settings: dict[str, Any] = {
-        "train_shards": [str(shards[0])],
         "val_shards": [str(shards[1])],
         "window": {"image_size": 32, "points": 12},
         "model": {"width": 32, "layers": 1, "heads": 2, "slots": 2},
         "steps": STEPS,
         "checkpoint_every": EVERY,
-        "batch_size": 8,
-        "warmup_steps": 2,
-        "threads": 1,
-        "device": "cpu",
+        "learning_rate": 1e-3,
         **changes,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump({"run": {"out": str(folder / "run"), "seed": 3}, "pretrain": settings}))
-    return path
+    return tiny_config(folder, [shards[0]], **settings)
 
 
 def trained(folder: Path, shards: tuple[Path, Path], **changes: Any) -> Config:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from transformers import MODEL_MAPPING, AutoConfig
 
 from .configuration_kinecloud import KinecloudConfig
-from .geometry import CloudGeometry
-from .layers import Attention, waves, zero
+from .geometry import PLACE, CloudGeometry
+from .layers import Attention, zero
 
 _TEXT_START, _TEXT_PAD = 256, 257
 
@@ -36,7 +36,7 @@ class SmallVision(nn.Module):
         self.to_8 = nn.Conv2d(b, c, 3, 2, 1)
         self.norm_8 = nn.GroupNorm(8, c)
         self.to_16 = nn.Conv2d(c, config.width, 3, 2, 1)
-        self.place = nn.Linear(6 + 6 * 8, config.width)
+        self.place = nn.Linear(PLACE, config.width)
         self.missing = nn.Parameter(torch.empty(config.width))
 
     def forward(self, image_B3SS: Tensor, present_B: Tensor, geometry: CloudGeometry) -> tuple[Tensor, Tensor]:
@@ -49,7 +49,7 @@ class SmallVision(nn.Module):
         tokens_BTD = torch.where(present_B[:, None, None], sixteenth.flatten(2).transpose(1, 2), self.missing)
         rows, columns = sixteenth.shape[2:]
         places = geometry.patch_places(rows, columns, image_B3SS.shape[-1], self.unit)
-        return tokens_BTD + self.place(torch.cat([places, waves(places)], -1)), eighth
+        return tokens_BTD + self.place(places), eighth
 
 
 def encoder_class(config: Any) -> Any:
@@ -78,7 +78,7 @@ class PretrainedVision(nn.Module):
         self.channels: int = self.model.config.hidden_size
         self.unit = config.length_unit_m
         self.project = nn.Linear(self.channels, config.width)
-        self.place = zero(nn.Linear(6 + 6 * 8, config.width))
+        self.place = zero(nn.Linear(PLACE, config.width))
         self.missing = nn.Parameter(torch.empty(config.width))
 
     def forward(self, image_B3SS: Tensor, present_B: Tensor, geometry: CloudGeometry) -> tuple[Tensor, Tensor]:
@@ -89,7 +89,7 @@ class PretrainedVision(nn.Module):
         tokens_BTD = torch.where(present_B[:, None, None], self.project(patches_BTC), self.missing)
         places = geometry.patch_places(rows, rows, image_B3SS.shape[-1], self.unit)
         features = patches_BTC.transpose(1, 2).unflatten(2, (rows, rows)) * present_B[:, None, None, None]
-        return tokens_BTD + self.place(torch.cat([places, waves(places)], -1)), features
+        return tokens_BTD + self.place(places), features
 
 
 def prepared(image_B3SS: Tensor, side: int, pixels: Sequence[tuple[float, float]]) -> Tensor:
@@ -118,8 +118,8 @@ class ByteText(nn.Module):
 
     def forward(self, text: Sequence[str]) -> Tensor:
         """[B,L,D]"""
-        lines = list(dict.fromkeys(text))  # a batch holds few different instructions
         device = self.queries.device
+        lines, places_B = _distinct(text)
         codes = [[_TEXT_START, *line.strip().lower().encode()[: self.max_bytes]] for line in lines]
         length = max(map(len, codes))
         ids_BL = torch.tensor([c + [_TEXT_PAD] * (length - len(c)) for c in codes], device=device)
@@ -129,7 +129,7 @@ class ByteText(nn.Module):
             x_BDL = layer((x_BLD * real_BL[..., None]).transpose(1, 2))
             x_BLD = x_BLD + F.gelu(x_BDL.transpose(1, 2))
         pooled = self.pool(self.queries.expand(len(codes), -1, -1), x_BLD, mask_BL=real_BL)
-        return pooled[torch.tensor([lines.index(line) for line in text], device=device)]
+        return pooled[places_B.to(device)]
 
 
 class PretrainedText(nn.Module):
@@ -147,8 +147,8 @@ class PretrainedText(nn.Module):
 
     def forward(self, text: Sequence[str]) -> Tensor:
         """[B,L,D]"""
-        lines = list(dict.fromkeys(text))
         device = self.queries.device
+        lines, places_B = _distinct(text)
         coded = self.tokenizer(
             lines, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt",
             return_attention_mask=True,
@@ -156,4 +156,10 @@ class PretrainedText(nn.Module):
         states = self.model(input_ids=coded["input_ids"], attention_mask=coded["attention_mask"]).last_hidden_state
         real_BL = coded["attention_mask"].bool()
         pooled = self.pool(self.queries.expand(len(lines), -1, -1), self.project(states), mask_BL=real_BL)
-        return pooled[torch.tensor([lines.index(line) for line in text], device=device)]
+        return pooled[places_B.to(device)]
+
+
+def _distinct(text: Sequence[str]) -> tuple[list[str], Tensor]:
+    """The different instructions of a batch, which are few, and for each window the place of its own, i64 [B]."""
+    lines = list(dict.fromkeys(text))
+    return lines, torch.tensor([lines.index(line) for line in text])

@@ -17,13 +17,13 @@ S = 0.001
 
 def path(clean: Tensor, noise: Tensor, tau_B: Tensor) -> tuple[Tensor, Tensor]:
     """x_tau and its velocity u; clean and noise [B, ...], tau [B]."""
-    tau = _beside(tau_B, clean)
+    tau = beside(tau_B, clean)
     return (1 - (1 - S) * tau) * noise + tau * clean, clean - (1 - S) * noise
 
 
 def arrival(noised: Tensor, velocity: Tensor, tau_B: Tensor) -> Tensor:
     """Where the path ends if the velocity stays: the estimate of x that a velocity implies (off by s eps)."""
-    return noised + (1 - _beside(tau_B, noised)) * velocity
+    return noised + (1 - beside(tau_B, noised)) * velocity
 
 
 def training_time(beta_B: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ def training_time(beta_B: Tensor) -> Tensor:
 def shrinkage(noised: Tensor, tau_B: Tensor) -> Tensor:
     """The best linear guess of u from x_tau alone for data of unit variance, which the network need not learn:
     x_tau (2 tau - 1) / (tau^2 + (1 - tau)^2)."""
-    tau = _beside(tau_B, noised)
+    tau = beside(tau_B, noised)
     return noised * (2 * tau - 1) / (tau**2 + (1 - tau) ** 2)
 
 
@@ -47,5 +47,6 @@ def integrate(velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps
     return x
 
 
-def _beside(tau_B: Tensor, x: Tensor) -> Tensor:
+def beside(tau_B: Tensor, x: Tensor) -> Tensor:
+    """tau [B] with as many dimensions as x."""
     return tau_B.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))

@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 
 from .configuration_kinecloud import KinecloudConfig
+from .layers import waves
+
+PLACE = 6 + 6 * 8  # numbers that say where a patch looks
 
 
 @dataclass
@@ -58,13 +61,14 @@ class CloudGeometry:
 
     def patch_places(self, rows: int, columns: int, size: int, unit: float) -> Tensor:
         """Where the patches of an image look: viewing ray, ray from the effector's centroid, and the offset from it
-        if the patch were at the effector's depth; [B, rows * columns, 6]."""
+        if the patch were at the effector's depth, and waves of these; [B, rows * columns, PLACE]."""
         down, along = (torch.arange(n, device=self.centre_B3.device) + 0.5 for n in (rows, columns))
         pixel_T2 = torch.cartesian_prod(down * (size / rows), along * (size / columns)).flip(-1)
         ray_BT2 = (pixel_T2 - self.rays_B22[:, None, 1]) / self.rays_B22[:, None, 0]
         depth_B11 = self.centre_B3[:, None, 2:].clamp(min=1e-3)
         from_effector_BT2 = ray_BT2 - self.centre_B3[:, None, :2] / depth_B11
-        return torch.cat([ray_BT2, from_effector_BT2, from_effector_BT2 * depth_B11 / unit / 4], -1)
+        place_BT6 = torch.cat([ray_BT2, from_effector_BT2, from_effector_BT2 * depth_B11 / unit / 4], -1)
+        return torch.cat([place_BT6, waves(place_BT6)], -1)
 
 
 def geometry_of(

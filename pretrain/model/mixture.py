@@ -22,8 +22,8 @@ from transformers.models.gemma.modeling_gemma import apply_rotary_pos_emb
 
 from .configuration_kinecloud import KinecloudConfig
 from .encoders import prepared
-from .geometry import CloudGeometry
-from .layers import KeysValues, waves, zero
+from .geometry import PLACE, CloudGeometry
+from .layers import KeysValues, zero
 from .trunk import Context, Trunk
 
 
@@ -48,7 +48,7 @@ class MixtureTrunk(Trunk):
         self.width, self.channels = self.pi0.dit.config.hidden_size, vision.hidden_size
         self.unit, self.max_tokens = config.length_unit_m, config.max_text_tokens
         self.pixels = list(zip(config.pixel_mean, config.pixel_std, strict=True))
-        self.place = zero(nn.Linear(6 + 6 * 8, self.pi0.vlm.language_model.config.hidden_size))
+        self.place = zero(nn.Linear(PLACE, self.pi0.vlm.language_model.config.hidden_size))
         self.tokenizer: Any = None  # given by the model that holds this trunk
         for layer in [*self.pi0.dit.layers, *self.pi0.vlm.language_model.layers]:
             layer._can_checkpoint_with_cache = True  # reading twice is harmless, and so is writing: see _Written
@@ -58,7 +58,7 @@ class MixtureTrunk(Trunk):
         patches_BTC = vlm.vision_tower(prepared(image_B3SS, self.side, self.pixels)).last_hidden_state
         places = geometry.patch_places(self.rows, self.rows, image_B3SS.shape[-1], self.unit)
         image_BTE = vlm.multi_modal_projector(patches_BTC)
-        image_BTE = image_BTE + self.place(torch.cat([places, waves(places)], -1)).to(image_BTE)
+        image_BTE = image_BTE + self.place(places).to(image_BTE)
         ids_BL, real_BL = self._tokens(text, image_BTE.device)
         text_BLE = vlm.language_model.embed_tokens(ids_BL).to(image_BTE)
         seen_BT = present_B[:, None].expand(-1, image_BTE.shape[1])

@@ -9,7 +9,7 @@ Shapes: B batch, P past clouds, N points, H horizons, S image side, D width, C i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from transformers.utils.generic import ModelOutput
 
 from .compact import CompactTrunk
 from .configuration_kinecloud import KinecloudConfig
-from .flow import arrival, integrate, shrinkage
+from .flow import arrival, beside, integrate, shrinkage
 from .geometry import CloudGeometry, flattened, geometry_of, rotation_matrix, transformed
 from .latent import LatentAction
 from .layers import Attention, init_weights, mlp, waves, zero
@@ -195,7 +195,7 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
         seeds = [0] * batch if seed is None else seed.tolist()
         shape = (len(self.config.horizons), points, 3)
         noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
-        remembered = Observed(**{**vars(observed), "context": self.trunk.remember(observed.context)})
+        remembered = replace(observed, context=self.trunk.remember(observed.context))
         last: list[KinecloudPrediction] = []
 
         def velocity(noised: Tensor, tau_B: Tensor) -> Tensor:
@@ -261,4 +261,4 @@ def _moments(offsets_BN3: Tensor, noised_BHN3: Tensor, tau_B: Tensor) -> Tensor:
 
 def _along(tau_B: Tensor, x: Tensor) -> Tensor:
     """tau as one more channel of x."""
-    return tau_B.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1)).expand(*x.shape[:-1], 1)
+    return beside(tau_B, x).expand(*x.shape[:-1], 1)

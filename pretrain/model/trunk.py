@@ -8,6 +8,7 @@ Shapes: B batch, T tokens of a segment, D width, C channels of the feature map.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,7 @@ class Context:
     memory: Any = None
 
 
-class Trunk(nn.Module):
+class Trunk(nn.Module, ABC):
     """Interface of the compact Transformer and of the mixture. width: of motion tokens; channels: of the features."""
 
     width: int
@@ -45,14 +46,14 @@ class Trunk(nn.Module):
                 module.eval()
         return self
 
+    @abstractmethod
     def read(self, image_B3SS: Tensor, present_B: Tensor, geometry: CloudGeometry, text: Sequence[str]) -> Context:
         """Encodes image (u8, RGB) and instruction; where ``present`` is false the image must not matter."""
-        raise NotImplementedError
 
+    @abstractmethod
     def remember(self, context: Context) -> Context:
         """The same context with its keys and values computed, for several calls of ``think``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def think(self, context: Context, segments: Sequence[Tensor]) -> list[Tensor]:
         """Motion tokens [B,T,D] per segment -> the same after the trunk's last layer and norm."""
-        raise NotImplementedError

@@ -39,7 +39,7 @@ from pretrain.reading import in_batches
 from pretrain.resume import publish
 from pretrain.run import Run
 from pretrain.scores import MODEL, Scores, by_episode
-from pretrain.train import new_model, train
+from pretrain.train import Pretraining, train
 from tests.benchmarks.pretraining_cells import BASELINES, CELLS, HAND, ROBOT, SUBSETS
 
 _KEPT = ("ade_mm", "displacement_mm", "chamfer_mm", "path_mm", "within_2cm", "within_5cm")
@@ -102,7 +102,7 @@ def _baselines(spec: dict[str, Any], run: Run, test: WindowDataset) -> dict[str,
     began = time.perf_counter()
     candidates = WindowDataset(run.train_shards, run.settings.window, all_points=True)
     neighbour = fitted(candidates)
-    model = new_model(run)
+    model = Pretraining(run).new_model()
     scores = score(model, test, spec["stride"], neighbour)
     readings = {method: _values(scores, method) for method in scores.methods if method != MODEL}
     plane = in_plane(model, test, spec["stride"])
@@ -141,7 +141,7 @@ def in_plane(model: KinecloudPredictor, dataset: WindowDataset, stride: int) -> 
         for row, number in enumerate(numbers):
             place = dataset.windows[number]
             rows = {name: found[row] for name, found in errors.items()}
-            meta = dataset.clip_of(number).meta
+            meta = dataset.meta_of(number)
             scores.add(number, (place.shard, place.key), meta, float(window["time"][row]), rows)
     return scores
 
