@@ -9,8 +9,9 @@ from data.simulation.metaworld import CONTROL_HZ, record_expert
 from data.simulation.render import backproject
 from data.simulation.scene import GRIPPER_PARTS, TaskScene, random_look
 from data.simulation.surface import hand_distance
-from data.simulation.twin import between, random_manner, source_times, twin_episode
+from data.simulation.twin import between, pose_hand, random_manner, source_times, twin_episode
 from data.simulation.write import DEPTH_UNIT_M
+from pipeline.errors import UserError
 
 TASK = "drawer-close-v3"
 JITTER_M = 0.06
@@ -143,3 +144,71 @@ def test_environment_needs_a_reset_and_ends():
             environment.step(np.zeros(4))
         with pytest.raises(RuntimeError, match="over"):
             environment.step(np.zeros(4))
+
+
+def test_actor_is_the_effector_and_the_arm_that_it_belongs_to(robot, twin):
+    for episode in (robot[0], twin):
+        mask, actor = episode.arrays["mask"], episode.arrays["actor"]
+        assert actor.dtype == bool and (actor | ~mask).all()  # the effector is part of the actor
+        assert actor.sum() > 1.5 * mask.sum()
+        assert actor.mean() < 0.5
+
+
+def test_without_the_actor_only_things_and_table_are_seen(recording):
+    """Where the actor is not, robot and twin of one motion show the same scene."""
+    depths, actors = [], []
+    for hand_side in (None, "right"):
+        with TaskScene(TASK, 96, show_goal=False, hand_side=hand_side) as scene:
+            scene.load(recording.snapshots[0])
+            if scene.hand is not None:
+                state = recording.snapshots[0]
+                manner = random_manner(np.random.default_rng(0))
+                pose_hand(scene.hand, state, manner, 1.0)
+                scene.load(state)
+            rendering, _ = scene.render()
+            depths.append(rendering.depth)
+            actors.append(scene.actor(rendering))
+    free = ~(actors[0] | actors[1])
+    assert free.mean() > 0.3
+    np.testing.assert_allclose(depths[0][free], depths[1][free], atol=1e-4)
+
+
+def test_grasp_point_is_the_tool_centre_point_in_the_camera_frame(robot, recording):
+    arrays = robot[0].arrays
+    pose = arrays["world_from_camera"].astype(float)
+    world = np.einsum("fij,fj->fi", pose[:, :3, :3], arrays["grasp"]) + pose[:, :3, 3]
+    np.testing.assert_allclose(world, recording.proprio()[:, :3], atol=1e-5)
+    assert arrays["grasp"].dtype == np.float32
+    with TaskEnvironment(TASK, 128) as environment:
+        observation = environment.reset(recording.seed, random_look(np.random.default_rng(7), JITTER_M))
+    np.testing.assert_allclose(observation.grasp, arrays["grasp"][0], atol=1e-6)
+    np.testing.assert_array_equal(observation.actor, arrays["actor"][0])
+
+
+def test_labels_of_a_mixed_robot_solve_the_task_on_that_robot_only(recording):
+    with TaskScene(TASK, 32, show_goal=False) as scene:
+        episode = robot_episode(scene, recording, np.random.default_rng(0), 0.0, labelled=True, action_mixing=5)
+    assert "mixed" in episode.sidecar["action_spec"]["unit"]
+    reached = {}
+    for mixing in (5, None):
+        with TaskEnvironment(TASK, 32, action_mixing=mixing) as environment:
+            environment.reset(recording.seed)
+            for action in episode.arrays["actions"]:
+                environment.step(action)
+            reached[mixing] = environment.observe().proprio[:3]
+            assert environment.success == (mixing == 5)
+    assert np.linalg.norm(reached[5] - recording.snapshots[-1].tcp) < 0.01
+
+
+def test_the_marker_that_is_drawn_is_the_tasks_own():
+    drawn = {}
+    for task in ("coffee-pull-v3", "coffee-push-v3", "push-back-v3"):
+        with TaskScene(task, 32, show_goal=True) as scene:
+            (marker,) = np.flatnonzero(scene.model.site_rgba[:, 3] > 0)
+            drawn[task] = scene.model.site(marker).name
+    assert drawn == {"coffee-pull-v3": "mug_goal", "coffee-push-v3": "coffee_goal", "push-back-v3": "goal"}
+
+
+def test_a_task_without_a_goal_marker_is_refused_by_name():
+    with pytest.raises(UserError, match="handle-pull-v3 has no marker 'goal'"):
+        TaskScene("handle-pull-v3", 32, show_goal=True)

@@ -21,6 +21,7 @@ from scipy.spatial.transform import Rotation
 from data.simulation.hand import HandRig, attach_hand, random_hand_shape
 from data.simulation.render import RgbdRenderer, View, add_camera, backproject
 from data.simulation.scenery import add_lights, add_wall_and_clutter
+from data.simulation.sensors import Sensors, sensed
 from data.simulation.skin import soften_skin
 from data.simulation.write import FAR_M, encode_depth, write_episode
 
@@ -276,8 +277,9 @@ def _render(
     return images, {key: np.stack([row[key] for row in rows]) for key in rows[0]}
 
 
-def write_closeup(folder: Path, name: str, seed: int, settings: CloseupSettings) -> None:
-    """Makes one clip and writes it as NAME.mp4, NAME.npz, NAME.json."""
+def write_closeup(folder: Path, name: str, seed: int, settings: CloseupSettings, sensors: Sensors = "truth") -> None:
+    """Makes one clip and writes it as NAME.mp4, NAME.npz, NAME.json, with what ``sensors`` tell."""
     images, arrays, sidecar = make_closeup(seed, settings)
+    arrays, sidecar = sensed(arrays, sidecar, sensors)
     # Depth and mask at 640x480 are mostly flat: compression makes a clip ten times smaller in half a second.
     write_episode(folder, name, images, settings.rate_hz, arrays, {**sidecar, "group": name}, compress=True)

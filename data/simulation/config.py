@@ -6,6 +6,7 @@ import difflib
 
 from pydantic import Field, field_validator
 
+from data.simulation.sensors import Sensors
 from data.simulation.tasks import INSTRUCTIONS
 from pipeline.config import Settings
 
@@ -22,8 +23,23 @@ class SimulateConfig(Settings):
         description="Meta-World tasks that are only seen: no actions are written.",
     )
     robot_episodes: int = Field(default=6, ge=0, description="Robot episodes per task.")
+    labelled_episodes: int | None = Field(
+        default=None,
+        ge=0,
+        description="Only the first so many robot episodes of a labelled task carry actions; null = all of them.",
+    )
     hand_episodes: int = Field(
-        default=3, ge=0, description="Human-hand twins per task; twin k shows the motion of robot episode k."
+        default=3,
+        ge=0,
+        description="Human-hand twins per task; twin k shows the motion of robot episode `hand_first` + k.",
+    )
+    hand_first: int = Field(
+        default=0, ge=0, description="Which motion the first twin shows; from `robot_episodes` on, no robot shows it."
+    )
+    sensors: Sensors = Field(
+        default="truth",
+        description="What the episodes tell: `truth`, masks, depth, grasp points and poses of the simulator; `rgbd`, "
+        "video and depth; `rgb`, video alone. Labelled robot episodes always tell pose, actions and proprioception.",
     )
     closeup_clips: int = Field(default=12, ge=0, description="Close-up hand clips, seen by the real hand detector.")
     closeup_size: tuple[int, int] = Field(default=(640, 480), description="Width and height of close-ups, pixels.")
@@ -38,7 +54,18 @@ class SimulateConfig(Settings):
     action_noise: float = Field(
         default=0.3,
         ge=0,
-        description="Standard deviation of the noise on the expert's commands (full scale 1).",
+        description="Standard deviation of the noise on the expert's commands during lapses (full scale 1).",
+    )
+    action_mixing: int | None = Field(
+        default=None,
+        ge=0,
+        description="Seed of a fixed matrix that mixes the translation axes of every action; null = axes of the world.",
+    )
+    retry_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the episodes of tasks with a grasp whose first grasp misses and is tried again.",
     )
     tail_seconds: float = Field(default=0.5, ge=0, description="How long to record on after success.")
     camera_jitter_m: float = Field(default=0.06, ge=0, description="Bound of the camera's random displacement, metres.")
@@ -63,6 +90,10 @@ class SimulateConfig(Settings):
         if any(side % 2 or side < 32 for side in size):
             raise ValueError(f"closeup_size {size}: H.264 needs even sides of at least 32 pixels")
         return size
+
+    def is_labelled(self, task: str, index: int) -> bool:
+        """True when robot episode ``index`` of ``task`` carries actions."""
+        return task in self.labelled_tasks and (self.labelled_episodes is None or index < self.labelled_episodes)
 
     def tasks(self) -> tuple[str, ...]:
         """All tasks, labelled ones first, each once."""

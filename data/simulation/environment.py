@@ -8,6 +8,7 @@ import numpy as np
 
 from data.episode import Frame
 from data.simulation.metaworld import CONTROL_HZ, FRAME_HZ, STEPS_PER_FRAME, Snapshot, environment, reset, snapshot
+from data.simulation.mixing import mixed
 from data.simulation.scene import NOMINAL_LOOK, Look, TaskScene
 from data.simulation.tasks import INSTRUCTIONS
 from data.simulation.write import DEPTH_UNIT_M, FAR_M, encode_depth
@@ -15,11 +16,16 @@ from data.simulation.write import DEPTH_UNIT_M, FAR_M, encode_depth
 
 @dataclass(frozen=True)
 class Observation:
-    """frame: image, depth and gripper mask. proprio: f32 [4], tcp xyz (world) and opening, metres. opening: metres."""
+    """frame: image, depth and gripper mask. proprio: f32 [4], tcp xyz (world) and opening, metres. opening: metres.
+
+    actor: bool [H,W], pixels of the whole robot. grasp: f32 [3], metres, camera frame, between the tips of the jaws.
+    """
 
     frame: Frame
     proprio: np.ndarray
     opening: float
+    actor: np.ndarray
+    grasp: np.ndarray
 
 
 class TaskEnvironment:
@@ -29,10 +35,17 @@ class TaskEnvironment:
     share the task's physics and the graphics context.
     """
 
-    def __init__(self, task: str, resolution: int = 128, show_goal: bool = False, extra_object_range_m: float = 0.0):
+    def __init__(
+        self,
+        task: str,
+        resolution: int = 128,
+        show_goal: bool = False,
+        extra_object_range_m: float = 0.0,
+        action_mixing: int | None = None,
+    ):
         self.task, self.instruction = task, INSTRUCTIONS[task]
         self.image_size = (resolution, resolution)
-        self._extra = extra_object_range_m
+        self._extra, self._mixing = extra_object_range_m, action_mixing
         self._env = environment(task)
         self._scene = TaskScene(task, resolution, show_goal)
         self._look = NOMINAL_LOOK
@@ -57,17 +70,21 @@ class TaskEnvironment:
         seen = np.where(rendering.depth < FAR_M, rendering.depth, 0)
         depth = encode_depth(seen).astype(np.float32) * np.float32(DEPTH_UNIT_M)
         frame = Frame(self._steps, self._steps / FRAME_HZ, rendering.image, depth, mask)
-        return Observation(frame, state.proprio(), state.opening)
+        camera_from_world = np.linalg.inv(self.world_from_camera)
+        grasp = (camera_from_world[:3, :3] @ state.tcp + camera_from_world[:3, 3]).astype(np.float32)
+        return Observation(frame, state.proprio(), state.opening, self._scene.actor(rendering), grasp)
 
     def step(self, action_4: np.ndarray) -> None:
         """Execute one 20 Hz action: the command, clipped to [-1, 1], is held for 4 control steps.
+
+        With ``action_mixing`` the command is the mixed action (see ``mixing``), and is clipped after it is mixed.
 
         Raises RuntimeError when the episode is over (``done``) or was never started.
         """
         self._now()
         if self.done:
             raise RuntimeError(f"{self.task}: the episode is over after {self._steps} steps; call reset(seed)")
-        command = np.clip(np.asarray(action_4, np.float32), -1, 1)
+        command = np.clip(mixed(action_4, self._mixing), -1, 1)
         for _ in range(STEPS_PER_FRAME):
             *_, info = self._env.step(command)
             self._success = self._success or info["success"] > 0.5

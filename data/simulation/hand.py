@@ -137,14 +137,14 @@ class HandRig:
         self.joint_limits = model.jnt_range[joints].copy()
         self._qpos = model.jnt_qposadr[joints]
         self._index = {name: i for i, name in enumerate(self.joint_names)}
-        self._all_geoms = np.array([g for g in range(model.ngeom) if model.geom(g).name.startswith(PREFIX)])
-        self.geoms = np.array([g for g in self._all_geoms if "forearm" not in model.geom(g).name])
+        self.actor_geoms = np.array([g for g in range(model.ngeom) if model.geom(g).name.startswith(PREFIX)])
+        self.geoms = np.array([g for g in self.actor_geoms if "forearm" not in model.geom(g).name])
         bodies = [b for b in range(model.nbody) if model.body(b).name.startswith(PREFIX)]
         self._bodies = np.array([b for b in bodies if model.body(b).name != ROOT])
         self._adult = {
             "body_pos": model.body_pos[self._bodies].copy(),
-            "geom_pos": model.geom_pos[self._all_geoms].copy(),
-            "geom_size": model.geom_size[self._all_geoms].copy(),
+            "geom_pos": model.geom_pos[self.actor_geoms].copy(),
+            "geom_size": model.geom_size[self.actor_geoms].copy(),
         }
         self._landmark_bodies = np.array([model.body(PREFIX + body).id for body, _ in LANDMARKS])
         self.reshape(shape)
@@ -152,7 +152,7 @@ class HandRig:
     def reshape(self, shape: HandShape) -> None:
         """Give the hand another size, thickness and skin without compiling the scene again. The side is fixed."""
         self.shape = shape
-        model, adult, geoms = self.model, self._adult, self._all_geoms
+        model, adult, geoms = self.model, self._adult, self.actor_geoms
         model.body_pos[self._bodies] = adult["body_pos"] * shape.scale
         model.geom_pos[geoms] = adult["geom_pos"] * shape.scale
         size = adult["geom_size"] * shape.scale

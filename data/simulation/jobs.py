@@ -39,9 +39,13 @@ class Job:
         """For example ``drawer-open-v3-hand-002`` or ``closeup-011``."""
         return f"closeup-{index:03d}" if self.kind == "closeup" else f"{self.task}-{self.kind}-{index:03d}"
 
+    def motion(self, index: int) -> int:
+        """Which recorded motion of the task the episode shows."""
+        return index + (self.config.hand_first if self.kind == "hand" else 0)
+
     def group(self, index: int) -> str:
         """Episodes that show the same recorded motion share it: a robot episode and its twin."""
-        return f"closeup-{index:03d}" if self.kind == "closeup" else f"{self.task}-{index:03d}"
+        return f"closeup-{index:03d}" if self.kind == "closeup" else f"{self.task}-{self.motion(index):03d}"
 
     def generator(self, index: int) -> np.random.Generator:
         """Everything random about the looks of one episode, whatever else is made and by whom."""

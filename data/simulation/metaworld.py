@@ -16,14 +16,16 @@ import numpy as np
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.policies import ENV_POLICY_MAP
 
+from data.simulation.mixing import unmixed
+from data.simulation.retry import GRASP_TASKS, MissedGrasp
+from data.simulation.wander import Wander
 from pipeline.errors import UserError
 
 CONTROL_HZ = 80
 FRAME_HZ = 20
 STEPS_PER_FRAME = CONTROL_HZ // FRAME_HZ
 ATTEMPTS = 20
-NOISE_MEMORY = 0.8  # per control step: commands wander for some 60 ms, as a hand does, instead of trembling
-ACTION_SPEC = {
+ACTION_SPEC: dict[str, Any] = {
     "names": ["dx", "dy", "dz", "gripper"],
     "unit": "Meta-World command in [-1,1], averaged over 4 control steps of 12.5 ms",
     "frame": "world",
@@ -31,6 +33,14 @@ ACTION_SPEC = {
     "rate_hz": float(FRAME_HZ),
     "proprio_names": ["tcp_x", "tcp_y", "tcp_z", "gripper_opening"],
 }
+
+
+def action_spec(mixing: int | None = None) -> dict[str, Any]:
+    """What the numbers of an action mean; ``mixing``: the seed of the matrix that mixes the translation, or None."""
+    if mixing is None:
+        return ACTION_SPEC
+    unit = "Meta-World command before its translation is mixed by a fixed 3x3 matrix, mean over 4 steps of 12.5 ms"
+    return {**ACTION_SPEC, "unit": unit, "frame": f"world, mixed (action_mixing {mixing})"}
 
 
 @functools.cache
@@ -48,7 +58,11 @@ def environment(task: str) -> Any:
 
 
 def reset(env: Any, seed: int, extra_object_range_m: float = 0.0) -> np.ndarray:
-    """Start the episode of ``seed``; returns Meta-World's observation. Only objects whose x varies are widened."""
+    """Start the episode of ``seed``; returns Meta-World's observation. Only objects whose x varies are widened.
+
+    Where an object and a goal are drawn, only the object is: with a goal widened by 12 cm too, experts fail in up to 9
+    of 20 episodes, because it gets out of reach.
+    """
     low, high = (bound.copy() for bound in env.object_range)
     if high[0] > low[0]:
         low[0] -= extra_object_range_m
@@ -118,9 +132,9 @@ class Recording:
         """Number of 20 Hz frames; frame t shows snapshot 4t."""
         return len(self.commands) // STEPS_PER_FRAME
 
-    def actions(self) -> np.ndarray:
-        """f32 [F,4]: mean of the commands executed from each frame until the next."""
-        return self.commands.reshape(-1, STEPS_PER_FRAME, 4).mean(axis=1)
+    def actions(self, mixing: int | None = None) -> np.ndarray:
+        """f32 [F,4]: mean of the commands executed from each frame until the next, as actions of the mixed robot."""
+        return unmixed(self.commands.reshape(-1, STEPS_PER_FRAME, 4).mean(axis=1), mixing)
 
     def proprio(self) -> np.ndarray:
         """f32 [F,4] at the frames."""
@@ -133,22 +147,29 @@ def _expert_command(policy: Any, observation: np.ndarray) -> np.ndarray:
         return np.clip(policy.get_action(observation), -1, 1)
 
 
-def _attempt(task: str, seed: int, noise: float, tail_s: float, extra_object_range_m: float) -> Recording | None:
+def _attempt(
+    task: str, seed: int, noise: float, tail_s: float, extra_object_range_m: float, retry: bool
+) -> Recording | None:
     env, policy = environment(task), ENV_POLICY_MAP[task]()
     rng = np.random.default_rng(seed)
     observation = reset(env, seed, extra_object_range_m)
     snapshots, commands = [snapshot(env)], []
-    wander, remaining = np.zeros(3), None
+    wander = Wander(rng, noise, CONTROL_HZ)
+    miss = MissedGrasp(rng) if retry else None
+    remaining = None
     while len(commands) + STEPS_PER_FRAME < env.max_path_length:
         for _ in range(STEPS_PER_FRAME):
-            command = _expert_command(policy, observation)
-            wander = NOISE_MEMORY * wander + np.sqrt(1 - NOISE_MEMORY**2) * noise * rng.standard_normal(3)
-            command[:3] += wander  # the gripper is left alone: a trembling grasp would drop things
+            command = _expert_command(policy, miss.shown(observation) if miss else observation)
+            if miss:
+                command = miss.command(command, float(snapshots[-1].tcp[2]), snapshots[-1].opening)
+            command[:3] += wander.step()  # the gripper is left alone: a trembling grasp would drop things
             command = np.clip(command, -1, 1).astype(np.float32)
             observation, _, _, _, info = env.step(command)
             commands.append(command)
             snapshots.append(snapshot(env))
             if info["success"] > 0.5 and remaining is None:
+                if miss and not miss.missed:
+                    return None  # solved by chance, or by the grasp that was to miss
                 remaining = round(tail_s * CONTROL_HZ)
         if remaining is not None:
             remaining -= STEPS_PER_FRAME
@@ -158,17 +179,28 @@ def _attempt(task: str, seed: int, noise: float, tail_s: float, extra_object_ran
 
 
 def record_expert(
-    task: str, index: int, seed: int, noise: float = 0.0, tail_s: float = 0.5, extra_object_range_m: float = 0.0
+    task: str,
+    index: int,
+    seed: int,
+    noise: float = 0.0,
+    tail_s: float = 0.5,
+    extra_object_range_m: float = 0.0,
+    retry_share: float = 0.0,
 ) -> Recording:
     """The first successful attempt of episode ``index`` of ``task``; the run's ``seed`` fixes it, whoever asks.
 
-    Raises UserError when none of 20 attempts succeeds.
+    In about ``retry_share`` of the episodes of a task in ``retry.GRASP_TASKS`` the first grasp misses; where
+    that never succeeds in half of the attempts, the episode is an ordinary one. Raises UserError when none of 20
+    attempts succeeds.
     """
     number = list(ALL_V3_ENVIRONMENTS).index(task)
+    drawn = np.random.default_rng([seed, number, index, 0x2E72]).random() < retry_share
+    retry = bool(drawn) and task in GRASP_TASKS
     for attempt in range(ATTEMPTS):
         # 31 bits: gymnasium and numpy take such a seed on every platform.
         episode_seed = int(np.random.SeedSequence([seed, number, index, attempt]).generate_state(1)[0] >> 1)
-        recording = _attempt(task, episode_seed, noise, tail_s, extra_object_range_m)
+        with_miss = retry and attempt < ATTEMPTS // 2
+        recording = _attempt(task, episode_seed, noise, tail_s, extra_object_range_m, with_miss)
         if recording is not None:
             return recording
     raise UserError(

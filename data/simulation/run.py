@@ -10,6 +10,7 @@ from typing import Any
 
 from data.simulation.config import SimulateConfig
 from data.simulation.jobs import Job, episode_jobs
+from data.simulation.sensors import sensed
 from data.simulation.write import is_finished, write_episode
 from pipeline.atomic import remove_leftovers, write_json, write_lines
 from pipeline.config import Config
@@ -19,7 +20,7 @@ from pipeline.logs import StageLog
 from pipeline.workers import run_tasks
 
 STAGE = "simulate"
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 EPISODES = "episodes"
 ITEM_TIMEOUT_S = 300.0
 
@@ -130,7 +131,7 @@ def _make_closeups(job: Job, wanted: list[int], out: Path, begin: Callable[[str]
             step_mm=config.closeup_steps_mm[index % len(config.closeup_steps_mm)],
             side="left" if every and index % every == every - 1 else "right",
         )
-        write_closeup(out, name, int(job.generator(index).integers(2**31)), settings)
+        write_closeup(out, name, int(job.generator(index).integers(2**31)), settings, config.sensors)
 
 
 def _make_task_episodes(job: Job, wanted: list[int], out: Path, begin: Callable[[str], None]) -> None:
@@ -149,13 +150,19 @@ def _make_task_episodes(job: Job, wanted: list[int], out: Path, begin: Callable[
             name = job.episode_name(index)
             begin(name)
             recording = record_expert(
-                task, index, job.seed, config.action_noise, config.tail_seconds, config.extra_object_range_m
+                task,
+                job.motion(index),
+                job.seed,
+                config.action_noise,
+                config.tail_seconds,
+                config.extra_object_range_m,
+                config.retry_share,
             )
             rng = job.generator(index)
             if hand:
                 episode = twin_episode(scene, recording, rng, config.camera_jitter_m)
             else:
-                labelled = task in config.labelled_tasks
-                episode = robot_episode(scene, recording, rng, config.camera_jitter_m, labelled)
-            sidecar = {**episode.sidecar, "group": job.group(index)}
-            write_episode(out, name, episode.images, FRAME_HZ, episode.arrays, sidecar)
+                labelled = config.is_labelled(task, index)
+                episode = robot_episode(scene, recording, rng, config.camera_jitter_m, labelled, config.action_mixing)
+            arrays, sidecar = sensed(episode.arrays, {**episode.sidecar, "group": job.group(index)}, config.sensors)
+            write_episode(out, name, episode.images, FRAME_HZ, arrays, sidecar)

@@ -12,12 +12,14 @@ import numpy as np
 from data.simulation.hand import HandRig, HandShape, attach_hand
 from data.simulation.metaworld import Snapshot, environment
 from data.simulation.render import Rendering, RgbdRenderer, View, add_camera
+from pipeline.errors import UserError
 
 GRIPPER_BODIES = ("right_hand", "hand", "rightclaw", "leftclaw", "rightpad", "leftpad")
 # The three rigid parts of the gripper, as truth for trackers: palm, right finger, left finger.
 GRIPPER_PARTS = ("rail", "rightpad_geom", "leftpad_geom")
 PALM_TO_TCP_M = 0.095  # along the palm's x axis, where the fingers point
 ROBOT_ROOT = "base"
+GOAL_SITES = {"coffee-pull-v3": "mug_goal", "coffee-push-v3": "coffee_goal"}  # elsewhere the marker is called "goal"
 EYE, TARGET, FOVY_DEG = (0.80, 0.35, 0.75), (0.0, 0.68, 0.13), 40.0
 
 
@@ -59,16 +61,19 @@ class TaskScene:
         mujoco.mj_forward(self.model, self.data)
         self._lamps = self.model.light_diffuse.copy()
         self._headlight = self.model.vis.headlight.ambient.copy()
-        self._hide_markers(show_goal)
+        self._hide_markers(task, show_goal)
         self.hand: HandRig | None = None
+        robot = self._robot_geoms()
         if hand_side is not None:
-            self._hide_robot()
+            self.model.geom_rgba[robot, 3] = 0
+            self.model.geom_matid[robot] = -1  # a material's own colour would win over the transparent one
             self.hand = HandRig(self.model, self.data, HandShape(side=hand_side))
-            self.effector_geoms = self.hand.geoms
+            self.effector_geoms, self.actor_geoms = self.hand.geoms, self.hand.actor_geoms
         else:
             bodies = {self.model.body(name).id for name in GRIPPER_BODIES}
             owners = self.model.geom_bodyid
             self.effector_geoms = np.array([g for g in range(self.model.ngeom) if owners[g] in bodies])
+            self.actor_geoms = robot
         self.renderer = RgbdRenderer(self.model, resolution, resolution)
         self.set_look(NOMINAL_LOOK)
 
@@ -92,6 +97,10 @@ class TaskScene:
         """The picture of what is loaded, and the effector's mask bool [H,W]."""
         rendering = self.renderer.render(self.data)
         return rendering, np.isin(rendering.geom, self.effector_geoms)
+
+    def actor(self, rendering: Rendering) -> np.ndarray:
+        """bool [H,W]: the pixels of the effector and of the arm that it belongs to, down to the robot's base."""
+        return np.isin(rendering.geom, self.actor_geoms)
 
     def gripper_parts(self) -> np.ndarray:
         """f64 [3,4,4] world_from_part of the palm and both fingers."""
@@ -120,20 +129,32 @@ class TaskScene:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _hide_markers(self, show_goal: bool) -> None:
+    def _hide_markers(self, task: str, show_goal: bool) -> None:
         # A fully transparent site is not drawn at all, in neither pass.
         self.model.site_rgba[:, 3] = 0
         self._goal: int | None = None
         if show_goal:
-            self._goal = self.model.site("goal").id
+            self._goal = self._goal_site(task)
             self.model.site_rgba[self._goal] = (0.1, 0.8, 0.1, 1.0)
 
-    def _hide_robot(self) -> None:
-        root = self.model.body(ROBOT_ROOT).id
+    def _goal_site(self, task: str) -> int:
+        sites = [self.model.site(number).name for number in range(self.model.nsite)]
+        name = GOAL_SITES.get(task, "goal")
+        if name not in sites:
+            raise UserError(
+                f"simulate.show_goal_tasks: {task} has no marker '{name}' (markers: {', '.join(filter(None, sites))}); "
+                "leave it out of show_goal_tasks"
+            )
+        return sites.index(name)
+
+    def _robot_geoms(self) -> np.ndarray:
+        """Ids of all geoms of the robot's base body and of those below it."""
+        root, parents = self.model.body(ROBOT_ROOT).id, self.model.body_parentid
+        geoms = []
         for geom in range(self.model.ngeom):
             body = self.model.geom_bodyid[geom]
             while body not in (0, root):
-                body = self.model.body_parentid[body]
+                body = parents[body]
             if body == root:
-                self.model.geom_rgba[geom, 3] = 0
-                self.model.geom_matid[geom] = -1  # a material's own colour would win over the transparent one
+                geoms.append(geom)
+        return np.array(geoms)

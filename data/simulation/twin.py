@@ -121,9 +121,9 @@ def twin_episode(scene: TaskScene, recording: Recording, rng: np.random.Generato
         landmarks = rig.landmarks()
         capsules, ellipsoids = rig.surface(film.camera_from_world)
         film.shoot(
+            landmarks[[THUMB_TIP, INDEX_TIP]].mean(axis=0),
             opening=np.asarray(rig.pinch_gap(), np.float32),
             truth_source_time=np.asarray(time_s, np.float32),
-            truth_tcp=film.in_camera(landmarks[[THUMB_TIP, INDEX_TIP]].mean(axis=0)),
             truth_joints=film.in_camera(landmarks),
             truth_capsules=capsules.astype(np.float32),
             truth_ellipsoids=ellipsoids.astype(np.float32),
