@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +13,38 @@ from PIL import Image
 from pydantic import ValidationError
 
 from data.archive import all_files
-from data.schema import FIELD_BY_NAME, FIELDS, KEY_PATTERN, SCHEMA_VERSION, ClipMeta, problems
+from data.schema import (
+    FIELD_BY_NAME,
+    FIELDS,
+    KEY_PATTERN,
+    PICTURE_BY_SUFFIX,
+    PICTURES,
+    SCHEMA_VERSION,
+    ClipMeta,
+    PictureSpec,
+    problems,
+)
 from pipeline.errors import UserError
 
 JPEG_QUALITY = 90
+MM_PER_M = 1000  # depth is stored in millimetres
+PNG_LEVEL = 3  # of compression, 0 to 9
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One motion clip. arrays: by field name of data.schema, without ``.npy``. images: T JPEG files."""
+    """One motion clip.
+
+    arrays: by field name of data.schema, without ``.npy``. images: T JPEG files. scenes: T JPEG files of the scene
+    without the actor, or none. depths: T PNG files of that scene's depth, or none.
+    """
 
     key: str
     arrays: dict[str, np.ndarray]
     images: list[bytes]
     meta: ClipMeta
+    scenes: list[bytes] = field(default_factory=list)
+    depths: list[bytes] = field(default_factory=list)
 
     @property
     def frames(self) -> int:
@@ -36,9 +54,13 @@ class Clip:
         """uint8 [H,W,3] RGB of one frame."""
         return decode_image(self.images[frame])
 
+    def pictures(self, spec: PictureSpec) -> list[bytes]:
+        """The files of one series."""
+        return getattr(self, spec.name)
+
     def problems(self) -> list[str]:
         """Violations of the contract; empty when sound."""
-        found = problems(self.arrays, self.meta, len(self.images))
+        found = problems(self.arrays, self.meta, {spec.name: len(self.pictures(spec)) for spec in PICTURES})
         return found if KEY_PATTERN.fullmatch(self.key) else [f"key: '{self.key}' does not match [a-z0-9-]+", *found]
 
 
@@ -46,6 +68,16 @@ def encode_image(image_HW3: np.ndarray) -> bytes:
     """uint8 [H,W,3] RGB -> JPEG."""
     buffer = io.BytesIO()
     Image.fromarray(image_HW3).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+def encode_depth_mm(depth_HW: np.ndarray) -> bytes:
+    """f32 [H,W] metres along z -> 16-bit PNG in millimetres; 0, unknown, for what it cannot hold."""
+    units = np.rint(np.nan_to_num(depth_HW.astype(np.float64), nan=0, posinf=0, neginf=0) * MM_PER_M)
+    buffer = io.BytesIO()
+    Image.fromarray(np.where((units > 0) & (units <= 65535), units, 0).astype(np.uint16)).save(
+        buffer, "PNG", compress_level=PNG_LEVEL
+    )
     return buffer.getvalue()
 
 
@@ -64,8 +96,9 @@ def sample_of(clip: Clip) -> dict[str, bytes | str]:
             buffer = io.BytesIO()
             np.save(buffer, clip.arrays[spec.name], allow_pickle=False)
             sample[f"{spec.name}.npy"] = buffer.getvalue()
-    for number, jpeg in enumerate(clip.images):
-        sample[f"{number:04d}.jpg"] = jpeg
+    for spec in PICTURES:
+        for number, content in enumerate(clip.pictures(spec)):
+            sample[f"{number:04d}.{spec.suffix}"] = content
     return sample
 
 
@@ -92,6 +125,18 @@ def write_shard(path: Path, clips: Iterable[Clip]) -> int:
 def decode_image(jpeg: bytes) -> np.ndarray:
     """JPEG -> uint8 [H,W,3] RGB."""
     return np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"))
+
+
+def decode_depth(png: bytes) -> np.ndarray:
+    """16-bit PNG of millimetres -> f32 [H,W] metres, 0 = unknown."""
+    return np.asarray(Image.open(io.BytesIO(png))).astype(np.float32) / np.float32(MM_PER_M)
+
+
+def series_of(name: str) -> str | None:
+    """Which series of pictures (PICTURES) a file of a sample belongs to; None when it is no picture."""
+    number, _, suffix = name.partition(".")
+    spec = PICTURE_BY_SUFFIX.get(suffix)
+    return spec.name if spec is not None and number.isdecimal() else None
 
 
 class Shard:
@@ -130,7 +175,8 @@ class Shard:
     def clip(self, key: str) -> Clip:
         """The whole clip. Raises UserError naming file, clip and field when a part cannot be read."""
         sample = self.raw(key)
-        arrays, images = {}, []
+        arrays: dict[str, np.ndarray] = {}
+        pictures: dict[str, list[tuple[str, bytes]]] = {spec.name: [] for spec in PICTURES}
         for name, content in sample.items():
             if isinstance(content, str):
                 continue
@@ -139,9 +185,10 @@ class Shard:
                 if stem not in FIELD_BY_NAME:
                     raise UserError(f"{self.path}: clip {key}: {name} is not a field of the format.")
                 arrays[stem] = parse_array(content, self.path, key, stem)
-            elif suffix == "jpg":
-                images.append((name, content))
-        return Clip(key, arrays, [content for _, content in sorted(images)], self.meta(key))
+            elif (series := series_of(name)) is not None:
+                pictures[series].append((name, content))
+        images, scenes, depths = ([content for _, content in sorted(pictures[spec.name])] for spec in PICTURES)
+        return Clip(key, arrays, images, self.meta(key), scenes, depths)
 
     def clips(self) -> Iterator[Clip]:
         """All clips in the order of the archive."""
@@ -207,14 +254,18 @@ def verify(paths: Iterable[Path]) -> list[str]:
 
 def _image_problems(clip: Clip) -> list[str]:
     found = []
-    for number, jpeg in enumerate(clip.images):
-        try:
-            with Image.open(io.BytesIO(jpeg)) as image:
-                image.load()
-                size = image.size
-        except (OSError, SyntaxError) as error:
-            found.append(f"{number:04d}.jpg: not a readable image ({error})")
-            continue
-        if size != clip.meta.image_size:
-            found.append(f"{number:04d}.jpg: {size[0]}x{size[1]}, meta.image_size says {clip.meta.image_size}")
+    for spec in PICTURES:
+        for number, content in enumerate(clip.pictures(spec)):
+            name = f"{number:04d}.{spec.suffix}"
+            try:
+                with Image.open(io.BytesIO(content)) as image:
+                    image.load()
+                    size, mode = image.size, image.mode
+            except (OSError, SyntaxError) as error:
+                found.append(f"{name}: not a readable image ({error})")
+                continue
+            if size != clip.meta.image_size:
+                found.append(f"{name}: {size[0]}x{size[1]}, meta.image_size says {clip.meta.image_size}")
+            if mode not in spec.modes:
+                found.append(f"{name}: its pixels are {mode}, expected {spec.modes[0]}")
     return found

@@ -79,6 +79,14 @@ class WindowConfig(Settings):
     )
     points: int = Field(default=64, ge=1, description="Points per training sample, a random subset.")
     image_size: int = Field(default=128, ge=32, description="Images are letterboxed to this square, pixels.")
+    scene: Literal["none", "image", "depth"] = Field(
+        default="none",
+        description="What the image shows: `none`, the frame as it is; `image`, the scene without the actor; `depth`, "
+        "that and the scene's depth. The clips must hold it (extract.scenes).",
+    )
+    waypoint_m: float = Field(
+        default=0.02, gt=0, description="Waypoints: how far the path may be from the lines between them, metres."
+    )
     action_chunk: int = Field(default=8, ge=1, description="Actions per labelled sample.")
 
     @model_validator(mode="after")

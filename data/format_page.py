@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data.schema import FIELDS, SCHEMA_VERSION, ActionSpec, ClipMeta
+from data.schema import FIELDS, PICTURES, SCHEMA_VERSION, ActionSpec, ClipMeta
 from pipeline.config import Settings
 
 PAGE = """# The format of a motion clip
@@ -18,7 +18,7 @@ at (c + 0.5, r + 0.5).
 | field | dtype, shape | unit, frame | rule |
 |---|---|---|---|
 {fields}
-| `0000.jpg`, `0001.jpg`, ... | T images | meta.image_size | the conditioning frames, JPEG, RGB |
+{pictures}
 | `meta.json` | object | - | see below |
 
 ## meta.json
@@ -42,8 +42,17 @@ def format_page() -> str:
         f"{'; labelled clips only' if spec.labelled_only else ''}{'; optional' if spec.optional else ''} |"
         for spec in FIELDS
     ]
+    pictures = [
+        f"| `0000.{spec.suffix}`, `0001.{spec.suffix}`, ... | T images{' or none' if spec.optional else ''} | "
+        f"meta.image_size | {spec.rule} |"
+        for spec in PICTURES
+    ]
     return PAGE.format(
-        version=SCHEMA_VERSION, fields="\n".join(fields), meta=_rows(ClipMeta), action_spec=_rows(ActionSpec)
+        version=SCHEMA_VERSION,
+        fields="\n".join(fields),
+        pictures="\n".join(pictures),
+        meta=_rows(ClipMeta),
+        action_spec=_rows(ActionSpec),
     )
 
 

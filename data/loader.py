@@ -24,16 +24,18 @@ from data.clips import Clip, parse_array, parse_meta
 from data.config import MixtureConfig, WindowConfig
 from data.geometry import invert_rigid, transform
 from data.kept import Kept
-from data.letterbox import letterbox
+from data.letterbox import letterbox, letterbox_depth
 from data.mixture import Order, shares
 from data.resample import SLACK_S, resample_points, resample_scalar
 from data.rows import ClipRows, OpenShards
 from data.schema import ClipMeta
+from data.waypoints import grasp_path
 from pipeline.ahead import ahead
 from pipeline.errors import UserError
 
 CACHE_MB = 256
 AHEAD = 2  # batches
+Square = dict[str, np.ndarray]  # what is shown of one frame: image, intrinsics, where asked for depth
 
 
 @dataclass(frozen=True)
@@ -64,15 +66,17 @@ class WindowDataset(Dataset):
         """labelled_only: only clips with actions, and the samples carry them.
         all_points: keep every point in its order (evaluation); otherwise a random subset of ``window.points``.
         mixture: weights for training; null = every window alike. image_later: samples carry the image at the last
-        horizon too, or the clip's last one. cache_mb: memory for decoded images and opened clips.
+        horizon too, or the clip's last one, as it is, with its actor. cache_mb: memory for decoded images and opened
+        clips. Raises UserError for shards that cannot be read or lack what ``window.scene`` asks for.
         """
         self.config = window
         self.labelled = labelled_only
         self.all_points = all_points
         self.image_later = image_later
         self._shards = OpenShards(shards)
-        self._squares: Kept[tuple[np.ndarray, np.ndarray]] = Kept(cache_mb * 2**20 * 7 // 8)
+        self._squares: Kept[Square] = Kept(cache_mb * 2**20 * 7 // 8)
         self._clips: Kept[ClipRows] = Kept(cache_mb * 2**20 // 8)
+        self._any_depth = False
         found = [clip for number in range(len(shards)) for clip in self._scan(number, mixture)]
         self._shard_C = np.array([number for number, *_ in found], np.int32)
         self._header_C = np.array([header for _, header, *_ in found], np.int64)
@@ -81,6 +85,11 @@ class WindowDataset(Dataset):
         self._quotas = shares(mixture, names) if mixture is not None and found else {}
         self._group_C = np.array([list(self._quotas).index(n) if n in self._quotas else -1 for n in names], np.int16)
         self.windows: Sequence[Window] = _Windows(self)
+        if window.scene == "depth" and found and not self._any_depth:
+            raise UserError(
+                f"{shards[0]}: window.scene is 'depth', and no clip of these shards has depth. "
+                "Extract from video with depth, or set window.scene to 'image'."
+            )
 
     def __len__(self) -> int:
         return int(self._end_C[-1]) if len(self._end_C) else 0
@@ -105,6 +114,12 @@ class WindowDataset(Dataset):
             times = parse_array(content("timestamps.npy"), path, key, "timestamps")
             count = int(np.searchsorted(times, times[-1] - self.config.horizons_s[0] + SLACK_S, side="right"))
             if count:
+                if self.config.scene != "none" and "0000.scene.jpg" not in places:
+                    raise UserError(
+                        f"{path}: clip {key} has no pictures of the scene, window.scene is '{self.config.scene}'. "
+                        "Extract again with extract.scenes: true, or set window.scene to 'none'."
+                    )
+                self._any_depth |= "0000.depth.png" in places
                 yield shard, files[0].header, count, name
 
     def order(self, seed: int) -> Order:
@@ -139,11 +154,13 @@ class WindowDataset(Dataset):
         first, end = _reach(clip.arrays["timestamps"], now, self.config)
         passage = {name: clip.arrays[name][first:end] for name in ("timestamps", "world_from_camera", "opening")}
         passage |= {name: clip.rows(name, first, end) for name in ("points", "visible")}
-        image, intrinsics = self._squares.get((number, now), lambda: self._square(clip, now), _size)
-        sample = {"image": image, "intrinsics": intrinsics} | motion(passage, now - first, chosen, self.config)
+        passage["grasp"] = clip.grasp[first:end]
+        sample: dict[str, Any] = dict(self._square(number, clip, now, self.config.scene))
+        sample |= motion(passage, now - first, chosen, self.config)
+        sample["waypoints"], sample["waypoints_valid"] = clip.waypoints(now, self.config.waypoint_m)
         sample |= _words(clip.key, clip.meta) | {"seed": seed}
         if self.image_later:
-            sample["image_later"] = self._squares.get((number, end - 1), lambda: self._square(clip, end - 1), _size)[0]
+            sample["image_later"] = self._square(number, clip, end - 1, "none")["image"]
         if self.labelled:
             sample |= labels(clip.arrays, now, self.config.action_chunk)
         return sample
@@ -165,8 +182,13 @@ class WindowDataset(Dataset):
 
         return self._clips.get(number, opened, lambda clip: clip.nbytes)
 
-    def _square(self, clip: ClipRows, now: int) -> tuple[np.ndarray, np.ndarray]:
-        return _planes(clip.image(now), clip.arrays["intrinsics"], self.config.image_size)
+    def _square(self, number: int, clip: ClipRows, frame: int, scene: str) -> Square:
+        """What is shown of one frame, kept as far as memory goes. number: of the clip. scene: as in WindowConfig."""
+
+        def made() -> Square:
+            return _shown(clip, frame, scene, self.config.image_size)
+
+        return self._squares.get((number, frame, scene != "none"), made, _size)
 
 
 class _Windows(Sequence[Window]):
@@ -190,24 +212,35 @@ class _Windows(Sequence[Window]):
 
 
 def motion(arrays: dict[str, np.ndarray], now: int, chosen: np.ndarray, config: WindowConfig) -> dict[str, Any]:
-    """The clouds and openings of a window. arrays: of a clip, or of a passage of it that reaches around the window."""
+    """The clouds, openings and grasp points of a window, in the camera frame of now.
+
+    arrays: of a clip, or of a passage of it that reaches around the window.
+    """
     times = arrays["timestamps"]
-    points_TN3 = _in_camera_of(arrays["world_from_camera"], arrays["points"][:, chosen], now)
-    visible_TN = arrays["visible"][:, chosen]
+    # The grasp point goes along as one more point.
+    points_TN3 = np.empty((len(times), len(chosen) + 1, 3), np.float32)
+    points_TN3[:, :-1] = arrays["points"][:, chosen]
+    points_TN3[:, -1] = grasp_path(arrays["points"], arrays.get("grasp"))
+    points_TN3 = _in_camera_of(arrays["world_from_camera"], points_TN3, now)
+    visible_TN = np.ones(points_TN3.shape[:2], bool)
+    visible_TN[:, :-1] = arrays["visible"][:, chosen]
     past = len(config.past_s)
     at = times[now] + np.array(config.past_s + config.horizons_s)
     points, visible = resample_points(points_TN3, visible_TN, times, at)
     points[past - 1], visible[past - 1] = points_TN3[now], visible_TN[now]
     opening = resample_scalar(arrays["opening"], times, at)
+    points, visible, grasp = points[:, :-1], visible[:, :-1], points[:, -1]
     return {
         "past": points[:past],
         "past_visible": visible[:past],
         "past_valid": at[:past] >= times[0] - SLACK_S,
         "past_opening": opening[:past],
+        "past_grasp": grasp[:past],
         "future": points[past:],
         "future_visible": visible[past:],
         "future_valid": at[past:] <= times[-1] + SLACK_S,
         "future_opening": opening[past:],
+        "future_grasp": grasp[past:],
         "time": float(times[now]),
     }
 
@@ -231,14 +264,20 @@ def _words(key: str, meta: ClipMeta) -> dict[str, str]:
     return {"text": meta.instruction, "embodiment": meta.embodiment, "key": key}
 
 
-def _planes(image_HW3: np.ndarray, intrinsics_33: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Letterboxed image as u8 [3,size,size] and its intrinsics."""
-    square_SS3, intrinsics = letterbox(image_HW3, intrinsics_33, size)
-    return np.ascontiguousarray(square_SS3.transpose(2, 0, 1)), intrinsics
+def _shown(clip: ClipRows, frame: int, scene: str, size: int) -> Square:
+    """Letterboxed image u8 [3,size,size] and its intrinsics; for a scene with depth f32 [size,size] metres too, which
+    is all unknown, 0, where the clip has none."""
+    image_HW3 = clip.image(frame) if scene == "none" else clip.scene(frame)
+    square_SS3, intrinsics = letterbox(image_HW3, clip.arrays["intrinsics"], size)
+    shown = {"image": np.ascontiguousarray(square_SS3.transpose(2, 0, 1)), "intrinsics": intrinsics}
+    if scene == "depth":
+        depth_HW = clip.depth(frame)
+        shown["depth"] = np.zeros((size, size), np.float32) if depth_HW is None else letterbox_depth(depth_HW, size)
+    return shown
 
 
-def _size(square: tuple[np.ndarray, np.ndarray]) -> int:
-    return square[0].nbytes + 500
+def _size(square: Square) -> int:
+    return sum(array.nbytes for array in square.values()) + 500
 
 
 def _name_of(meta: ClipMeta, mixture: MixtureConfig) -> str:

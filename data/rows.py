@@ -14,19 +14,20 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data.archive import File, Irregular, all_files, walk
-from data.clips import Clip, decode_image, parse_array, parse_meta
-from data.schema import FIELD_BY_NAME, ClipMeta
+from data.clips import Clip, decode_depth, decode_image, parse_array, parse_meta, series_of
+from data.schema import FIELD_BY_NAME, PICTURES, ClipMeta
+from data.waypoints import grasp_path, waypoints_ahead
 from pipeline.errors import UserError
 
 OPEN_FILES = 64
-SMALL = ("timestamps", "intrinsics", "world_from_camera", "opening", "actions", "proprio")  # kept whole
+SMALL = ("timestamps", "intrinsics", "world_from_camera", "opening", "grasp", "actions", "proprio")  # kept whole
 LARGE = ("points", "visible")  # read by rows
 _NPY_HEADER = 128  # bytes; what numpy writes before an array of few dimensions
 
@@ -125,10 +126,15 @@ class ClipRows:
         self._files = {file.field: file for file in files}
         self.meta: ClipMeta = parse_meta(self._content("meta.json"), self._path, self.key)
         self.arrays = {name: self._whole(name) for name in SMALL if f"{name}.npy" in self._files}
-        self._images = [self._files[name] for name in sorted(self._files) if name.endswith(".jpg")]
+        self._pictures: dict[str, list[File]] = {spec.name: [] for spec in PICTURES}
+        for name in sorted(self._files):
+            if (series := series_of(name)) is not None:
+                self._pictures[series].append(self._files[name])
         self._large = {name: self._place(name) for name in LARGE}
+        self._waypoints: dict[float, tuple[np.ndarray, np.ndarray]] = {}
         places = 200 * len(self._files)  # about what a name and its place take
-        self.nbytes = sum(array.nbytes for array in self.arrays.values()) + 32 * len(self.arrays["timestamps"]) + places
+        derived = 100 * len(self.arrays["timestamps"])  # the grasp path, waypoints
+        self.nbytes = sum(array.nbytes for array in self.arrays.values()) + derived + places
 
     @property
     def frames(self) -> int:
@@ -150,8 +156,31 @@ class ClipRows:
 
     def image(self, frame: int) -> np.ndarray:
         """uint8 [H,W,3] RGB of one frame."""
-        file = self._images[frame]
-        return decode_image(self._shards.read(self._shard, file.content, file.length))
+        return decode_image(self._picture("images", frame))
+
+    def scene(self, frame: int) -> np.ndarray:
+        """uint8 [H,W,3] RGB of one frame without the actor. Raises UserError where the clip has no scenes."""
+        return decode_image(self._picture("scenes", frame))
+
+    def depth(self, frame: int) -> np.ndarray | None:
+        """f32 [H,W] metres, depth of one frame's scene, 0 = unknown; None where the clip has no depth."""
+        return decode_depth(self._picture("depths", frame)) if self._pictures["depths"] else None
+
+    @cached_property
+    def grasp(self) -> np.ndarray:
+        """f32 [T,3]: the grasp point in the camera frame, the centroid of all points where it is not known."""
+        known = self.arrays.get("grasp")
+        if known is not None and not np.isnan(known).any():
+            return known
+        return grasp_path(self.rows("points", 0, self.frames), known)
+
+    def waypoints(self, frame: int, within_m: float) -> tuple[np.ndarray, np.ndarray]:
+        """What lies ahead of a frame, f32 [3,4] and bool [3]: a row of data.waypoints.waypoints_ahead."""
+        if within_m not in self._waypoints:
+            poses, opening = self.arrays["world_from_camera"], self.arrays["opening"]
+            self._waypoints[within_m] = waypoints_ahead(self.grasp, opening, poses, within_m)
+        points_TW4, valid_TW = self._waypoints[within_m]
+        return points_TW4[frame], valid_TW[frame]
 
     def whole(self) -> Clip:
         """All of the clip."""
@@ -162,12 +191,21 @@ class ClipRows:
                 if stem not in FIELD_BY_NAME:
                     raise UserError(f"{self._path}: clip {self.key}: {name} is not a field of the format.")
                 arrays[stem] = self._whole(stem).copy()
-        images = [self._shards.read(self._shard, file.content, file.length) for file in self._images]
-        return Clip(self.key, arrays, images, self.meta)
+        images, scenes, depths = (
+            [self._shards.read(self._shard, file.content, file.length) for file in self._pictures[spec.name]]
+            for spec in PICTURES
+        )
+        return Clip(self.key, arrays, images, self.meta, scenes, depths)
 
     @property
     def _path(self) -> Path:
         return self._shards.paths[self._shard]
+
+    def _picture(self, series: str, frame: int) -> bytes:
+        files = self._pictures[series]
+        if frame >= len(files):
+            raise UserError(f"{self._path}: clip {self.key}: {series}: no picture of frame {frame}.")
+        return self._shards.read(self._shard, files[frame].content, files[frame].length)
 
     def _content(self, name: str, length: int | None = None) -> bytes:
         if name not in self._files:

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from pipeline.config import Settings
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 KEY_PATTERN = re.compile(r"[a-z0-9-]+")
 
 
@@ -71,6 +71,13 @@ def _opening(array: np.ndarray) -> str | None:
     return None if np.isfinite(known).all() and (known >= 0).all() else "a known value is negative or infinite"
 
 
+def _known_rows(array: np.ndarray) -> str | None:
+    unknown = np.isnan(array)
+    if (unknown.any(-1) != unknown.all(-1)).any():
+        return "a row is known in part; NaN marks whole rows"
+    return None if np.isfinite(array[~unknown]).all() else "a known value is infinite"
+
+
 def _any(array: np.ndarray) -> str | None:
     return None
 
@@ -104,12 +111,46 @@ FIELDS: tuple[FieldSpec, ...] = (
         "opening", "float32", ("T",), "metres", ">= 0, NaN = unknown; grasp aperture (thumb to index, jaws)", _opening
     ),
     FieldSpec(
+        "grasp", "float32", ("T", 3), "metres, camera frame",
+        "midway between the tips that close on things (thumb and index finger, jaws); a row of NaN = unknown",
+        _known_rows, optional=True,
+    ),
+    FieldSpec(
         "actions", "float32", ("T", "A"), "meta.action_spec",
         "finite; the action that was executed from this frame until the next", _finite, labelled_only=True,
     ),
     FieldSpec("proprio", "float32", ("T", "P"), "meta.action_spec", "finite", _finite, labelled_only=True),
 )  # fmt: skip
 FIELD_BY_NAME = {spec.name: spec for spec in FIELDS}
+
+
+@dataclass(frozen=True)
+class PictureSpec:
+    """One series of pictures of a clip: a file ``NNNN.suffix`` for each frame, or, where optional, none at all.
+
+    name: attribute of data.clips.Clip that holds the files. modes: Pillow's names of what may be stored.
+    """
+
+    name: str
+    suffix: str
+    rule: str
+    modes: tuple[str, ...]
+    optional: bool = True
+
+
+PICTURES: tuple[PictureSpec, ...] = (
+    PictureSpec("images", "jpg", "the conditioning frames, JPEG, RGB", ("RGB",), optional=False),
+    PictureSpec(
+        "scenes", "scene.jpg",
+        "the frames without the actor (the effector and its arm), filled with what was last seen behind it: JPEG, RGB",
+        ("RGB",),
+    ),
+    PictureSpec(
+        "depths", "depth.png", "depth of the scene, without the actor: 16-bit PNG, millimetres along z, 0 = unknown",
+        ("I;16", "I;16B", "I"),
+    ),
+)  # fmt: skip
+PICTURE_BY_SUFFIX = {spec.suffix: spec for spec in PICTURES}
 
 
 class ActionSpec(Settings):
@@ -154,8 +195,11 @@ class ClipMeta(Settings):
     action_spec: ActionSpec | None = Field(default=None, description="Present in labelled clips only.")
 
 
-def problems(arrays: dict[str, np.ndarray], meta: ClipMeta, image_count: int) -> list[str]:
-    """All violations of the contract in one clip, each naming its field; empty when it is sound."""
+def problems(arrays: dict[str, np.ndarray], meta: ClipMeta, pictures: dict[str, int]) -> list[str]:
+    """All violations of the contract in one clip, each naming its field; empty when it is sound.
+
+    pictures: how many of each series of PICTURES there are, by name.
+    """
     found: list[str] = []
     sizes: dict[str, int] = {}
     for spec in FIELDS:
@@ -177,8 +221,10 @@ def problems(arrays: dict[str, np.ndarray], meta: ClipMeta, image_count: int) ->
             found.append(f"{spec.name}: {wrong}")
     found += [f"{name}: not a field of the format" for name in arrays if name not in FIELD_BY_NAME]
     frames = sizes.get("T")
-    if frames is not None and image_count != frames:
-        found.append(f"images: {image_count}, expected T={frames}")
+    for spec in PICTURES:
+        count = pictures[spec.name]
+        if frames is not None and count != frames and (count or not spec.optional):
+            found.append(f"{spec.name}: {count}, expected T={frames}{' or none' if spec.optional else ''}")
     if frames is not None and len(meta.source_frames) != frames:
         found.append(f"meta.source_frames: {len(meta.source_frames)} entries, expected T={frames}")
     if meta.schema_version != SCHEMA_VERSION:

@@ -2,6 +2,8 @@
 
 Version 1 knew nothing of camera motion: identity poses meant both a static camera and one that nobody had looked at.
 They become ``unknown``, as no more can be told from the clip; poses that the source gave become ``given``.
+
+Version 2 knew no grasp points, pictures of the scene or depth. All of them are optional: its clips have none.
 """
 
 from __future__ import annotations
@@ -56,4 +58,8 @@ def _from_1(meta: dict[str, Any], sample: Sample) -> dict[str, Any]:
     return {**meta, "schema_version": 2, "camera_motion": motion}
 
 
-STEPS: dict[int, Callable[[dict[str, Any], Sample], dict[str, Any]]] = {1: _from_1}
+def _from_2(meta: dict[str, Any], sample: Sample) -> dict[str, Any]:
+    return {**meta, "schema_version": 3}
+
+
+STEPS: dict[int, Callable[[dict[str, Any], Sample], dict[str, Any]]] = {1: _from_1, 2: _from_2}

@@ -33,7 +33,7 @@ def test_old_shards_are_refused_with_the_remedy_and_then_read(tmp_path: Path, ma
     clips[1].arrays["world_from_camera"][3:, 0, 3] = 0.25
     old = write_version_1(tmp_path / "old.tar", clips)
     assert any("python -m data upgrade" in line for line in verify([old]))
-    with pytest.raises(UserError, match=r"schema_version 1, this release reads 2"):
+    with pytest.raises(UserError, match=r"schema_version 1, this release reads 3"):
         Shard(old).clip(clips[0].key)
 
     assert upgrade(old, tmp_path / "new") == 2
