@@ -55,7 +55,7 @@ class MissedGrasp:
     def command(self, wanted_4: np.ndarray, tcp_z: float, opening: float) -> np.ndarray:
         """What is executed instead of the expert's command. tcp_z, opening: metres, now."""
         if self._phase == "reach":
-            self._steps = self._steps + 1 if wanted_4[3] > 0.05 else 0
+            self._steps += wanted_4[3] > 0.05
             if self._steps >= CLOSING_STEPS:
                 self._phase, self._steps = "close", 0
             return wanted_4
