@@ -77,7 +77,7 @@ def make_data(cache: Path, jobs: int, episodes: dict[str, dict[str, int]] = EPIS
         _run(raw, folder / split, jobs)
     train, val = (packed(folder / "train" / "pack", split) for split in ("train", "val"))
     test = [path for path, _ in finished_shards(folder / "test" / "extract")]
-    grid = _grid_shards(train, folder / "train" / "index", folder / "grid")
+    grid = grid_shards(train, folder / "train" / "index", folder / "grid")
     facts: dict[str, Any] = {name: _facts(part) for name, part in (("train", train), ("val", val), ("test", test))}
     on_effector = [shard.meta(key).quality[ON_EFFECTOR] for shard in map(Shard, grid) for key in shard.keys]
     facts[ON_EFFECTOR] = float(np.mean(on_effector))
@@ -126,7 +126,11 @@ def _facts(shards: list[Path]) -> dict[str, Any]:
     }
 
 
-def _grid_shards(shards: list[Path], index: Path, out: Path) -> list[Path]:
+def grid_shards(shards: list[Path], index: Path, out: Path) -> list[Path]:
+    """The same shards in ``out``, of clips with points all over the picture; returns those to train on.
+
+    index: that of the clips' episodes, which must have depth.
+    """
     document = {"benchmark": "grid", "version": 2, "shards": identities(shards), "side": GRID}
     document |= {"tracker": GRID_TRACKER.model_dump(), "lift": GRID_LIFT.model_dump()}
     if not is_done(out, document):

@@ -49,24 +49,25 @@ def _counts(size: int, seed: tuple[int, ...]) -> np.ndarray:
     return (drawn[:, :, None] == np.arange(size)).sum(1).astype(np.float64)
 
 
-def _with_interval(mean: float, resampled_R: np.ndarray) -> dict[str, float]:
+def with_interval(mean: float, resampled_R: np.ndarray) -> dict[str, float]:
+    """The mean and the 95 % percentile interval of its resamples."""
     low, high = np.percentile(resampled_R, [2.5, 97.5])
     return {"mean": round(mean, 4), "low": round(float(low), 4), "high": round(float(high), 4)}
 
 
 def figure(row: Row) -> dict[str, float]:
     """Mean, low and high end of its interval."""
-    return _with_interval(row.mean, row.resampled())
+    return with_interval(row.mean, row.resampled())
 
 
 def difference(row: Row, other: Row) -> dict[str, float]:
     """Of means: ``row`` minus ``other``."""
-    return _with_interval(row.mean - other.mean, row.resampled() - other.resampled())
+    return with_interval(row.mean - other.mean, row.resampled() - other.resampled())
 
 
 def ratio(row: Row, other: Row) -> dict[str, float]:
     """Of means: ``row`` over ``other``."""
-    return _with_interval(row.mean / other.mean, row.resampled() / other.resampled())
+    return with_interval(row.mean / other.mean, row.resampled() / other.resampled())
 
 
 class Board:

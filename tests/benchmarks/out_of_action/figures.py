@@ -1,0 +1,75 @@
+"""The figures of the benchmark as one document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from tests.benchmarks.out_of_action.acceptance import TARGETS, judged
+from tests.benchmarks.out_of_action.intervals import figure
+from tests.benchmarks.out_of_action.lines import Line, against
+from tests.benchmarks.out_of_action.rows import MAIN, Clips
+from tests.benchmarks.out_of_action.suite import Budget
+
+# Points of the curves: rows by what is varied.
+LABELLED_CURVE = (("labelled_1", 1), (MAIN, 3), ("labelled_5", 5), ("labelled_10", 10))
+VIDEO_CURVE = (("labelled_videos", 0), ("videos_5", 5), ("videos_10", 10), ("videos_20", 20), (MAIN, 40))
+
+
+def figures_of(lines: dict[tuple[str, str], Line], budget: Budget, facts: dict[str, Any]) -> dict[str, Any]:
+    """All figures as one JSON document; ``page`` needs nothing else."""
+    return {
+        "budget": budget.name,
+        "facts": facts | {
+            "tasks": {"labelled": list(budget.labelled_tasks), "video_only": list(budget.video_only_tasks)},
+            "resolution": budget.resolution,
+        },
+        "rows": [_row(line, lines.get((MAIN, line.chain))) for line in lines.values()],
+        "acceptance": [judged(target, lines) for target in TARGETS],
+        "curves": {"labelled": _curve(lines, LABELLED_CURVE), "videos": _curve(lines, VIDEO_CURVE)},
+    }  # fmt: skip
+
+
+def _row(line: Line, main: Line | None) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "row": line.row.name, "chain": line.chain, "words": line.row.words, "state": line.state, "why": line.why,
+        "learns": clips_in_words(line.row.clips), "head": line.row.head, "control": line.row.control,
+    }  # fmt: skip
+    if not line.entries:
+        return document
+    tasks, last = line.of_tasks(), list(line.entries.values())[-1]
+    paths = [task["path_mm"] for task in tasks if not task["labelled"] and task["path_mm"] is not None]
+    apart = against(line, main) if main is not None and main is not line and main.measured and line.measured else None
+    return document | {
+        "seeds": [int(seed) for seed in line.entries],
+        "episodes": sorted({len(t["tried"]) for e in line.entries.values() for t in e["tasks"].values()}),
+        "unseen": line.unseen,
+        "worst": dict(zip(("task", "rate"), line.worst, strict=True)),
+        "seen": figure(line.trials(labelled=True)) if line.tasks(True) else None,
+        "to_main": apart,
+        "path_mm": round(float(np.mean(paths)), 1) if paths else None,
+        "tasks": tasks,
+        "films": [film for entry in line.entries.values() for film in entry["films"]],
+        "hours": round(sum(sum(entry["seconds"].values()) for entry in line.entries.values()) / 3600, 2),
+        "dates": sorted({entry["date"] for entry in line.entries.values()}),
+        "hardware": last["hardware"],
+        "versions": last["versions"],
+    }
+
+
+def clips_in_words(clips: Clips) -> str:
+    """For example ``3 labelled; 20+20 and 20+20 videos``: robot and hand, of labelled and of video-only tasks."""
+    seen, unseen = (f"{robot}+{hand}" if robot or hand else "none" for robot, hand in (clips.seen, clips.unseen))
+    return f"{clips.labelled}{' (all tasks)' if clips.oracle else ''}; {seen}; {unseen}"
+
+
+def _curve(lines: dict[tuple[str, str], Line], points: Iterable[tuple[str, int]]) -> dict[str, list[dict[str, Any]]]:
+    """By chain, the measured points, from left to right; chains with fewer than two have none."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, x in points:
+        for (row, chain), line in lines.items():
+            if row == name and line.measured:
+                found.setdefault(chain, []).append({"x": x, **line.unseen})
+    return {chain: values for chain, values in found.items() if len(values) > 1}

@@ -1,0 +1,116 @@
+"""The lines of the table: each row in each of its chains, with its stored results and whether they are up to date."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.simulation.sensors import Sensors
+from tests.benchmarks.out_of_action.intervals import Trials, difference, figure
+from tests.benchmarks.out_of_action.plan import plan
+from tests.benchmarks.out_of_action.results import read_row
+from tests.benchmarks.out_of_action.rows import ROWS, Row
+from tests.benchmarks.out_of_action.sections import impossible
+from tests.benchmarks.out_of_action.suite import CHAINS, Budget
+
+FRESH, STALE, NOT_RUN, IMPOSSIBLE = "fresh", "stale", "not run", "not possible with the present code"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row in one chain. entries: by training seed, all fresh or all stale; see ``results``."""
+
+    row: Row
+    chain: Sensors
+    state: str
+    entries: dict[str, dict[str, Any]]
+    why: str = ""
+
+    @property
+    def measured(self) -> bool:
+        """With the present code."""
+        return self.state == FRESH
+
+    def tasks(self, labelled: bool) -> list[str]:
+        first = next(iter(self.entries.values()))["tasks"]
+        return [task for task, found in first.items() if found["labelled"] is labelled]
+
+    def trials(self, labelled: bool) -> Trials:
+        def count(task: str) -> list[tuple[int, int]]:
+            found = [entry["tasks"][task] for entry in self.entries.values()]
+            return [(len(one["successes"]), len(one["tried"])) for one in found]
+
+        return Trials(f"{self.row.name}/{self.chain}/{labelled}", {task: count(task) for task in self.tasks(labelled)})
+
+    @cached_property
+    def unseen(self) -> dict[str, float]:
+        """Mean over the tasks seen only in video, with its interval."""
+        return figure(self.trials(labelled=False))
+
+    @property
+    def worst(self) -> tuple[str, float]:
+        rates = self.trials(labelled=False).rates()
+        task = min(rates, key=lambda name: rates[name])
+        return task, rates[task]
+
+    def of_tasks(self) -> list[dict[str, Any]]:
+        """Each task: its share of successes with interval, how often its sibling's outcome came instead, path error."""
+        found = []
+        for labelled in (True, False):
+            trials = self.trials(labelled) if self.tasks(labelled) else None
+            for task in self.tasks(labelled):
+                assert trials is not None
+                parts = [entry["tasks"][task] for entry in self.entries.values()]
+                told = [part["confused"] for part in parts if part["confused"] is not None]
+                paths = [part["path_mm"] for part in parts if part["path_mm"] is not None]
+                found.append({
+                    "task": task, "labelled": labelled,
+                    "rate": figure(Trials(f"{trials.name}/{task}", {task: trials.counts[task]})),
+                    "confused": sum(told) / sum(len(p["tried"]) for p in parts) if len(told) == len(parts) else None,
+                    "path_mm": round(float(np.mean(paths)), 1) if paths else None,
+                })  # fmt: skip
+        return found
+
+
+def against(line: Line, other: Line) -> dict[str, float]:
+    """Difference of the means over video-only tasks."""
+    return difference(line.trials(labelled=False), other.trials(labelled=False))
+
+
+def lines_of(results: Path, budget: Budget) -> dict[tuple[str, str], Line]:
+    """All rows in all chains that the table has, by row and chain, measured or not."""
+    return {
+        (row.name, chain): line_of(row, chain, budget, read_row(results, budget.name, row.name).get(chain, {}))
+        for row in ROWS.values()
+        for chain in _chains(row, budget, results)
+    }
+
+
+def _chains(row: Row, budget: Budget, results: Path) -> list[Sensors]:
+    """The chains of the row that the budget has, its first one where there is none, and those with results."""
+    stored = read_row(results, budget.name, row.name)
+    usual = [chain for chain in row.chains if chain in budget.chains] or list(budget.chains[:1])
+    return [chain for chain in CHAINS if chain in usual or chain in stored]
+
+
+def line_of(row: Row, chain: Sensors, budget: Budget, entries: dict[str, dict[str, Any]]) -> Line:
+    """Results of other code are used only where there are none of the present code, and the line says so.
+
+    How many episodes were tried is the entry's own: it may be fewer than the budget's.
+    """
+
+    def present(seed: str, entry: dict[str, Any]) -> bool:
+        tried = max(len(task["tried"]) for task in entry["tasks"].values())
+        return entry["fingerprint"] == plan(row, chain, int(seed), replace(budget, episodes=tried)).fingerprint
+
+    fresh = {seed: entry for seed, entry in sorted(entries.items()) if present(seed, entry)}
+    if fresh:
+        return Line(row, chain, FRESH, fresh)
+    if entries:
+        return Line(row, chain, STALE, dict(sorted(entries.items())))
+    why = impossible(row, chain, budget)
+    return Line(row, chain, IMPOSSIBLE if why else NOT_RUN, {}, why or "")

@@ -1,0 +1,201 @@
+"""The figures of the benchmark as a page of Markdown with pictures beside it."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from tests.benchmarks.out_of_action.drawing import bars, curves
+from tests.benchmarks.out_of_action.lines import FRESH, IMPOSSIBLE, NOT_RUN, STALE
+from tests.benchmarks.out_of_action.rows import MAIN
+from tests.benchmarks.out_of_action.suite import CHAINS
+from tests.benchmarks.pretraining_intervals import RESAMPLES
+
+BARS, CURVES = "success.svg", "curves.svg"
+_CURVE_WORDS = {"labelled": "labelled episodes per labelled task", "videos": "videos per video-only task"}
+_CHAIN_WORDS = (
+    "**truth**: masks, depth and grasp points are the simulator's. **rgbd**: the robot's gripper and hands are found "
+    "in colour and measured depth. **rgb**: colour alone."
+)
+
+
+def pictures(figures: dict[str, Any]) -> dict[str, str]:
+    """SVG by file name, of what was measured."""
+    rows = [row for row in figures["rows"] if row["state"] == FRESH]
+    found = {BARS: bars(rows)} if rows else {}
+    drawn = {_CURVE_WORDS[name]: series for name, series in figures["curves"].items() if series}
+    return found | ({CURVES: curves(drawn)} if drawn else {})
+
+
+def page(figures: dict[str, Any], folder: str) -> str:
+    """docs/results/out_of_action.md. folder: where its pictures are, as seen from the page."""
+    drawn = pictures(figures)
+    parts = [
+        "# Tasks seen only in video", _intro(figures), "## Targets", _targets(figures),
+        "## Success by row", _picture(folder, BARS, "success by row", drawn), _rows(figures), _reading(),
+        "## The main row, task by task", _tasks(figures),
+        "## How much is needed", _picture(folder, CURVES, "success over labels and videos", drawn), _curve_words(drawn),
+        _films(figures, folder), "## What was not run", _not_run(figures), "## How it was measured", _method(figures),
+    ]  # fmt: skip
+    paragraphs = "\n\n".join(part for part in parts if part).split("\n\n")
+    return (
+        "\n\n".join(
+            text if text[0] in "#|!-" else textwrap.fill(text, 120, break_on_hyphens=False) for text in paragraphs
+        )
+        + "\n"
+    )
+
+
+def _intro(f: dict[str, Any]) -> str:
+    tasks = f["facts"]["tasks"]
+    return f"""Written by `python -m tests.benchmarks.out_of_action --budget {f["budget"]} --work DIR --json F --page
+docs/results/out_of_action.md`.
+
+Everything here is **simulated** (Meta-World, rendered by MuJoCo): robots are driven by its scripted experts, and human
+hands are **overlays** drawn over motion that an invisible gripper performed. None of it is real footage, and no figure
+says how a real robot would fare.
+
+{len(tasks["labelled"])} tasks come with a few labelled robot episodes ({_names(tasks["labelled"])});
+{len(tasks["video_only"])} tasks are seen in video alone ({_names(tasks["video_only"])}). A policy is one network
+for all of them. It sees one camera, the instruction and its own proprioception, and is tried in closed
+loop in scenes that were never recorded. That no action of a video-only task can be read is checked on the packed clips
+of every row."""
+
+
+def _names(tasks: Sequence[str]) -> str:
+    return ", ".join(task.removesuffix("-v3") for task in tasks)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *rows])
+
+
+def _share(value: dict[str, float] | None) -> str:
+    if value is None:
+        return "-"
+    return f"{100 * value['mean']:.0f} ({100 * value['low']:.0f} to {100 * value['high']:.0f})"
+
+
+def _targets(f: dict[str, Any]) -> str:
+    words = {True: "**met**", False: "**missed**", None: "open"}
+    rows = [[t["words"], t["target"], t["found"] or "-", words[t["met"]]] for t in f["acceptance"]]
+    return _table(["", "target", "found", ""], rows)
+
+
+def _picture(folder: str, name: str, words: str, drawn: dict[str, str]) -> str:
+    return f"![{words}]({folder}/{name})" if name in drawn else ""
+
+
+def _measured(f: dict[str, Any]) -> list[dict[str, Any]]:
+    return [row for row in f["rows"] if row["state"] in (FRESH, STALE)]
+
+
+def _rows(f: dict[str, Any]) -> str:
+    rows = []
+    for row in _measured(f):
+        name = f"**{row['row']}**" if row["row"] == MAIN else row["row"]
+        apart = row["to_main"]
+        signed = "-" if apart is None else (
+            f"{100 * apart['mean']:+.0f} ({100 * apart['low']:+.0f} to {100 * apart['high']:+.0f})"
+        )  # fmt: skip
+        rows.append([
+            name + (" (**stale**)" if row["state"] == STALE else ""), row["chain"], row["words"], row["learns"],
+            _share(row["unseen"]), signed,
+            f"{100 * row['worst']['rate']:.0f}, {row['worst']['task'].removesuffix('-v3')}",
+            _share(row["seen"]), "-" if row["path_mm"] is None else f"{row['path_mm']:.1f}",
+            f"{len(row['seeds'])} x {' to '.join(map(str, sorted({row['episodes'][0], row['episodes'][-1]})))}",
+        ])  # fmt: skip
+    if not rows:
+        return "No row has been measured."
+    head = ["row", "chain", "what it is", "labels; seen; video only", "video-only tasks, %", "to main, same chain"]
+    head += ["worst task, %", "labelled tasks, %", "path error, mm", "seeds x episodes per task"]
+    return _table(head, rows)
+
+
+def _reading() -> str:
+    return f"""{_CHAIN_WORDS}
+
+Shares of episodes that succeed, mean over tasks, with a 95 % interval: bootstrap over training seeds (where there are
+several) and, within each, over the episodes of each task; tasks are kept; {RESAMPLES} resamples. Three training seeds
+tell little of the spread between them. Fourth column: labelled episodes per labelled task; robot + hand videos per
+labelled task; the same per video-only task. Path error: distance of the predicted to the true path at the last horizon,
+whenever it is there, on robot episodes that nothing was learnt from. A row marked stale was measured with other code or
+settings than the present ones."""
+
+
+def _tasks(f: dict[str, Any]) -> str:
+    by_chain = {row["chain"]: row for row in _measured(f) if row["row"] == MAIN}
+    if not by_chain:
+        return "The main row has not been measured."
+    chains = [chain for chain in CHAINS if chain in by_chain]
+    found = {chain: {task["task"]: task for task in by_chain[chain]["tasks"]} for chain in chains}
+    rows = []
+    for task in next(iter(found.values())).values():
+        cells = [task["task"].removesuffix("-v3"), "yes" if task["labelled"] else "no, video only"]
+        for chain in chains:
+            other = found[chain].get(task["task"])
+            cells += [_share(other["rate"]) if other else "-", _confused(other), _millimetres(other)]
+        rows.append(cells)
+    stale = [chain for chain in chains if by_chain[chain]["state"] == STALE]
+    head = ["task", "labels"]
+    for chain in chains:
+        head += [f"{chain}{', stale' if chain in stale else ''}, %", "sibling, %", "path, mm"]
+    words = "Sibling: episodes that ended as the labelled sibling of the task would have, such as closed instead of"
+    return _table(head, rows) + f"\n\n{words} opened; a dash where that is not told."
+
+
+def _confused(task: dict[str, Any] | None) -> str:
+    return "-" if task is None or task["confused"] is None else f"{100 * task['confused']:.0f}"
+
+
+def _millimetres(task: dict[str, Any] | None) -> str:
+    return "-" if task is None or task["path_mm"] is None else f"{task['path_mm']:.1f}"
+
+
+def _curve_words(drawn: dict[str, str]) -> str:
+    if CURVES not in drawn:
+        return "Fewer than two points of each curve have been measured."
+    return "Mean success on video-only tasks with its interval; all else as in the main row."
+
+
+def _films(f: dict[str, Any], folder: str) -> str:
+    films = [(row, film) for row in _measured(f) if row["row"] == MAIN for film in row["films"]]
+    if not films:
+        return ""
+    shown = [f"![{row['chain']}: {film['words']}]({folder}/{f['budget']}/{film['file']})\n\n{row['chain']}: "
+             f"{film['words']}" for row, film in films]  # fmt: skip
+    return "## Rollouts (simulated)\n\n" + "\n\n".join(shown)
+
+
+def _not_run(f: dict[str, Any]) -> str:
+    def those(state: str) -> list[str]:
+        return [f"{row['row']} ({row['chain']})" for row in f["rows"] if row["state"] == state]
+
+    sentences = [
+        f"{words}: {', '.join(those(state))}."
+        for state, words in (
+            (NOT_RUN, "Not run"), (IMPOSSIBLE, "Not possible with the present code"),
+            (STALE, "Measured with other code or settings, so not to be compared"),
+        )
+        if those(state)
+    ]  # fmt: skip
+    sentences.append("Nothing was tried on a real robot, with real hands or on other simulators.")
+    return " ".join(sentences)
+
+
+def _method(f: dict[str, Any]) -> str:
+    measured = _measured(f)
+    head = f"Budget `{f['budget']}`; pictures of {f['facts']['resolution']} x {f['facts']['resolution']} pixels."
+    if not measured:
+        return head
+    last = max(measured, key=lambda row: row["dates"][-1])
+    dates = sorted({date for row in measured for date in row["dates"]})
+    machine = last["hardware"]
+    named = ("python", "torch", "numpy", "mujoco", "metaworld")
+    used = [f"{name} {last['versions'][name]}" for name in named if name in last["versions"]]
+    return (
+        f"{head} Made between {dates[0]} and {dates[-1]}, on {machine['cpu']}, {machine['cores']} cores, "
+        f"{machine['gpu'] or 'no GPU'}. Every row was made by the project's own stages. Versions: "
+        f"{', '.join(used)}; code {last['versions']['kinecloud']}."
+    )

@@ -1,0 +1,91 @@
+"""What a row gave, one JSON file per row that is kept with the code: RESULTS/<budget>/<row>.json.
+
+    {"row", "words", "chains": {chain: {training seed: entry}}}
+
+An entry holds, per task, the seeds tried and those that succeeded, and what it was made from and with.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from pipeline.atomic import write_json
+from pipeline.runner import versions
+from tests.benchmarks.out_of_action.films import write_films
+from tests.benchmarks.out_of_action.plan import Plan
+from tests.benchmarks.out_of_action.steps import Runner
+
+
+def row_path(results: Path, budget: str, row: str) -> Path:
+    return results / budget / f"{row}.json"
+
+
+def read_row(results: Path, budget: str, row: str) -> dict[str, Any]:
+    """The row's chains: entries by chain and training seed (as text); empty when it was never run."""
+    path = row_path(results, budget, row)
+    return json.loads(path.read_text())["chains"] if path.exists() else {}
+
+
+def is_fresh(results: Path, plan: Plan) -> bool:
+    """Whether there is a result of this very plan."""
+    chains = read_row(results, plan.budget.name, plan.row.name)
+    entry = chains.get(plan.chain, {}).get(str(plan.seed))
+    return entry is not None and entry["fingerprint"] == plan.fingerprint
+
+
+def keep(results: Path, plan: Plan, entry: dict[str, Any]) -> None:
+    """Puts an entry in its place; those of other chains and seeds stay."""
+    chains = read_row(results, plan.budget.name, plan.row.name)
+    chains.setdefault(plan.chain, {})[str(plan.seed)] = entry
+    path = row_path(results, plan.budget.name, plan.row.name)
+    write_json(path, {"row": plan.row.name, "words": plan.row.words, "chains": chains})
+
+
+def collect(runner: Runner, plan: Plan, seconds: dict[str, float], results: Path) -> dict[str, Any]:
+    """The entry of a plan whose steps are done, and its films."""
+    folder = runner.folder(plan.steps["rollout"]) / "rollout"
+    rolled = json.loads((folder / "rollout.json").read_text())
+    errors = json.loads((runner.folder(plan.steps["judge"]) / "judged.json").read_text())
+    return {
+        "fingerprint": plan.fingerprint,
+        "steps": {name: step.digest[:16] for name, step in plan.steps.items()},
+        "tasks": {row["task"]: _task(row, plan, errors) for row in rolled["tasks"]},
+        "labelled_episodes": runner.labelled(plan),
+        "films": write_films(folder / "report", results / plan.budget.name, f"{plan.row.name}-{plan.chain}"),
+        "seconds": seconds,
+        "versions": versions(),
+        "hardware": hardware(),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def _task(row: dict[str, Any], plan: Plan, errors: dict[str, float]) -> dict[str, Any]:
+    """One task of ``rollout.json``. confused: episodes that ended as the labelled sibling of the task would have;
+    null where the rollout does not tell."""
+    episodes = row["episodes"]
+    told = [episode["confused"] for episode in episodes if episode.get("confused") is not None]
+    return {
+        "labelled": row["task"] in plan.budget.labelled_tasks,
+        "tried": [episode["seed"] for episode in episodes],
+        "successes": [episode["seed"] for episode in episodes if episode["success"]],
+        "confused": sum(map(bool, told)) if told else None,
+        "path_mm": errors.get(row["task"]),
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """cpu: model in words. cores: usable ones. gpu: name or null."""
+    import torch
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": models[0] if models else platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }

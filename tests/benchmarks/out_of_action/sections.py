@@ -1,0 +1,103 @@
+"""The configuration that the project's own stages run with, for one row, chain and training seed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from align.config import AlignConfig, RolloutConfig
+from data.config import IndexConfig, PackConfig
+from data.simulation.config import SimulateConfig
+from extract.config import ExtractConfig
+from pipeline.config import Config
+from pipeline.errors import UserError
+from pretrain.config import PretrainConfig
+from tests.benchmarks.out_of_action.episodes import SOURCES
+from tests.benchmarks.out_of_action.rows import MAIN, ROWS, Row
+from tests.benchmarks.out_of_action.suite import EXTRACT, PRETRAIN, RATE_HZ, RECORDING, SCENES, Budget
+
+MODELS = {
+    "simulate": SimulateConfig, "index": IndexConfig, "extract": ExtractConfig, "pack": PackConfig,
+    "pretrain": PretrainConfig, "align": AlignConfig, "rollout": RolloutConfig,
+}  # fmt: skip
+
+
+def sections(row: Row, chain: str, budget: Budget) -> dict[str, Any]:
+    """All sections but ``run``. A row's own settings go over the budget's."""
+    align: dict[str, Any] = {}
+    if row.head != "direct" or "head" in AlignConfig.model_fields:  # where heads cannot be chosen, it is the direct one
+        align["head"] = row.head
+    if row.stages != "two":
+        align["stages"] = row.stages
+    rollout = {"tasks": list(budget.tasks), "episodes": budget.episodes}
+    if row.control != "policy":
+        rollout["control"] = row.control
+    return {
+        "simulate": simulated(budget),
+        "index": {"sources": [{"name": name, "path": name, "license": "Apache-2.0"} for name in SOURCES]},
+        "extract": merged({"rate_hz": RATE_HZ}, EXTRACT[chain]),
+        "pack": {"val_fraction": 0.1},
+        "pretrain": merged(budget.pretrain, PRETRAIN[chain], row.pretrain),
+        "align": merged(budget.align, row.align, align),
+        "rollout": merged(rollout, budget.rollout, row.rollout),
+    }
+
+
+def simulated(budget: Budget) -> dict[str, Any]:
+    """The section ``simulate`` with all that any row of the budget needs.
+
+    The first ``judged`` robot episodes are for judging; hands show motions that no robot video of the main row shows.
+    """
+    clips = [row.clips for row in ROWS.values()]
+    labelled = min(budget.labelled, max(c.labelled for c in clips))
+    robots = min(budget.robot, max(max(c.seen[0], c.unseen[0]) for c in clips))
+    hands = min(budget.hand, max(max(c.seen[1], c.unseen[1]) for c in clips))
+    main = ROWS[MAIN].clips
+    return {
+        "labelled_tasks": list(budget.labelled_tasks),
+        "video_only_tasks": list(budget.video_only_tasks),
+        "robot_episodes": budget.judged + max(labelled, robots),
+        "hand_episodes": hands,
+        "hand_first": budget.judged + min(budget.robot, main.unseen[0]),
+        "labelled_episodes": budget.judged + labelled,
+        "resolution": budget.resolution,
+        **RECORDING, **SCENES, **budget.scenes,
+    }  # fmt: skip
+
+
+def with_labels_for_all(budget: Budget, section: Mapping[str, Any]) -> dict[str, Any]:
+    """The section ``simulate`` that records the same motions of video-only tasks once more, with their actions."""
+    few = budget.judged + min(budget.labelled, ROWS["oracle"].clips.labelled)
+    return {
+        **section,
+        "labelled_tasks": list(budget.video_only_tasks),
+        "video_only_tasks": [],
+        "robot_episodes": few,
+        "labelled_episodes": few,
+        "hand_episodes": 0,
+    }
+
+
+def impossible(row: Row, chain: str, budget: Budget) -> str | None:
+    """Why the present code cannot run the row, or None: what its settings say that the stages do not know."""
+    config = Config(sections(row, chain, budget), Path(f"{row.name} ({chain})"))
+    wrong = []
+    for name, model in MODELS.items():
+        try:
+            config.section(name, model)
+        except UserError as error:
+            wrong.append(str(error))
+    return "\n".join(wrong) or None
+
+
+def merged(*parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings over each other, key by key at any depth; the last one wins."""
+    result: dict[str, Any] = {}
+    for part in parts:
+        for key, value in part.items():
+            inner: Any = result.get(key)
+            deeper = isinstance(inner, Mapping) and isinstance(value, Mapping)
+            result[key] = merged(inner, value) if deeper else copy.deepcopy(value)
+    return result

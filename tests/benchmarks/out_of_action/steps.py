@@ -1,0 +1,160 @@
+"""Doing the steps of a plan: the project's own stages as processes, in run folders that share what they have alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data.index import read_index
+from data.pack import packed
+from pipeline.atomic import write_bytes, write_lines
+from pipeline.errors import KinecloudError
+from pipeline.fingerprint import mark_done, read_done
+from tests.benchmarks.out_of_action.episodes import SOURCES, allowed_labels, chosen, gather
+from tests.benchmarks.out_of_action.labels import check_labels
+from tests.benchmarks.out_of_action.plan import Plan, Step
+from tests.benchmarks.pretraining_data import grid_shards
+
+CONFIG = "config.yaml"
+
+
+class Runner:
+    """Does steps in ``work``, each once. workers: processes of a stage, 0 = number of cores."""
+
+    def __init__(self, work: Path, workers: int = 0, say: Callable[[str], None] = print):
+        self.work, self.workers, self.say = work.resolve(), workers, say
+
+    def folder(self, step: Step) -> Path:
+        return step.folder(self.work)
+
+    def run(self, plan: Plan) -> dict[str, float]:
+        """All steps that are not done yet; seconds by step, as long as each took when it was done.
+
+        Raises KinecloudError naming the command and its log; what was done before is kept.
+        """
+        seconds = {}
+        for name, step in plan.steps.items():
+            mark = read_done(self.folder(step))
+            if mark is None:
+                self.say(f"{plan.row.name} ({plan.chain}, seed {plan.seed}): {name}")
+                self._do(step)
+                mark = read_done(self.folder(step))
+                assert mark is not None
+            seconds[name] = mark["seconds"]
+            if step.name == "pack":
+                self._check_labels(plan, step)
+        return seconds
+
+    def labelled(self, plan: Plan) -> dict[str, int]:
+        """Labelled episodes by task in the clips that the row learns from. Raises UserError for one too many."""
+        return self._check_labels(plan, plan.steps["pack"])
+
+    def _check_labels(self, plan: Plan, step: Step) -> dict[str, int]:
+        folder = self.folder(step) / "pack"
+        allowed = {} if step.facts["judged"] else allowed_labels(plan.clips, plan.budget)
+        return check_labels([*packed(folder, "train"), *packed(folder, "val")], allowed)
+
+    def _do(self, step: Step) -> None:
+        folder, began = self.folder(step), time.monotonic()
+        folder.mkdir(parents=True, exist_ok=True)
+        DOERS[step.name](self, step, folder)
+        mark_done(folder, step.document, seconds=round(time.monotonic() - began, 1))
+
+    def stage(self, step: Step, folder: Path, command: Iterable[str], links: dict[str, Path], **sections: Any) -> None:
+        """One stage of the project in ``folder``. links: what it finds there, by name. sections: over the step's."""
+        for name, target in links.items():
+            place = folder / name
+            if not place.is_symlink():
+                place.symlink_to(target)
+        run = {"out": str(folder), "seed": step.seed, "workers": self.workers}
+        document = {"run": run, **step.config, **sections}
+        write_bytes(folder / CONFIG, yaml.safe_dump(document, sort_keys=False).encode())
+        self.process(step, folder, *command, "--config", str(folder / CONFIG))
+
+    def process(self, step: Step, folder: Path, *command: str) -> None:
+        """``python -m`` with the words of ``command`` and the step's code; its output goes to a log. Raises
+        KinecloudError."""
+        log = folder / "log.txt"
+        with log.open("a") as output:
+            environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+            done = subprocess.run([sys.executable, "-m", *command], cwd=step.root, env=environment, stdout=output,
+                                  stderr=subprocess.STDOUT)  # fmt: skip
+        if done.returncode:
+            last = "\n".join(log.read_text().splitlines()[-8:])
+            raise KinecloudError(f"{' '.join(command)} ended with exit code {done.returncode}; {log} ends:\n{last}")
+
+
+def _simulate(runner: Runner, step: Step, folder: Path) -> None:
+    runner.stage(step, folder, ("data", "simulate"), {})
+
+
+def _episodes(runner: Runner, step: Step, folder: Path) -> None:
+    simulated = {name: runner.folder(before) / "simulate" / "episodes" for name, before in step.before.items()}
+    gather(simulated["simulate"], simulated.get("with_labels"), step.work["clips"], step.work["budget"],
+           step.facts["chain"], folder / "episodes")  # fmt: skip
+
+
+def _extract(runner: Runner, step: Step, folder: Path) -> None:
+    episodes = runner.folder(step.before["episodes"]) / "episodes"
+    by_name = {source["name"]: source for source in step.config["index"]["sources"]}
+    sources = [by_name[name] | {"path": str(episodes / name)} for name in SOURCES]
+    runner.stage(step, folder, ("data", "index"), {}, index={"sources": sources})
+    runner.process(step, folder, "extract", "run", "--config", str(folder / CONFIG))
+
+
+def _pack(runner: Runner, step: Step, folder: Path) -> None:
+    extracted = runner.folder(step.before["extract"])
+    kept = chosen(read_index(extracted / "index"), step.work["clips"], step.work["budget"], step.facts["judged"])
+    rows = [json.loads(episode.model_dump_json()) for episode in kept]
+    write_lines(folder / "index" / "episodes.jsonl", rows)
+    runner.stage(step, folder, ("data", "pack"), {"extract": extracted / "extract"})
+
+
+def _grid(runner: Runner, step: Step, folder: Path) -> None:
+    shards = runner.folder(step.before["pack"]) / "pack"
+    index = runner.folder(step.before["extract"]) / "index"
+    for split in ("train", "val"):
+        grid_shards(packed(shards, split), index, folder / split)
+
+
+def _pretrain(runner: Runner, step: Step, folder: Path) -> None:
+    clips = runner.folder(step.before["pack"])
+    section = dict(step.config["pretrain"])
+    if step.before["pack"].name == "grid":
+        shards = {f"{split}_shards": [str(path) for path in packed(clips / split, split)] for split in ("train", "val")}
+        runner.stage(step, folder, ("pretrain",), {}, pretrain=section | shards)
+    else:
+        runner.stage(step, folder, ("pretrain",), {"pack": clips / "pack"})
+
+
+def _judge(runner: Runner, step: Step, folder: Path) -> None:
+    model = runner.folder(step.before["pretrain"]) / "pretrain" / "model"
+    clips = runner.folder(step.before["judged"]) / "pack"
+    words = (str(model), str(clips), str(runner.folder(step.before["pretrain"]) / CONFIG))
+    runner.process(step, folder, "tests.benchmarks.out_of_action.judge", *words, str(folder / "judged.json"))
+
+
+def _align(runner: Runner, step: Step, folder: Path) -> None:
+    links = {name: runner.folder(step.before[name]) / name for name in ("pack", "pretrain")}
+    runner.stage(step, folder, ("align",), links, pretrain=step.before["pretrain"].config["pretrain"])
+
+
+def _rollout(runner: Runner, step: Step, folder: Path) -> None:
+    links = {name: runner.folder(step.before[name]) / name for name in ("extract", "pack", "pretrain", "align")}
+    links["index"] = runner.folder(step.before["extract"]) / "index"
+    more = {name: step.before[name].config[name] for name in ("pretrain", "align")}
+    runner.stage(step, folder, ("align", "rollout"), links, **more)
+
+
+DOERS: dict[str, Callable[[Runner, Step, Path], None]] = {
+    "simulate": _simulate, "episodes": _episodes, "extract": _extract, "pack": _pack, "grid": _grid,
+    "pretrain": _pretrain, "judge": _judge, "align": _align, "rollout": _rollout,
+}  # fmt: skip

@@ -1,0 +1,102 @@
+"""The suite: which tasks, which scenes, and how much of everything a budget allows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from data.simulation.sensors import Sensors
+
+CHAINS: tuple[Sensors, ...] = ("truth", "rgbd", "rgb")
+LABELLED_TASKS = ("drawer-close-v3", "window-close-v3", "faucet-close-v3", "button-press-v3", "pick-place-v3")
+VIDEO_ONLY_TASKS = (
+    "drawer-open-v3", "window-open-v3", "faucet-open-v3", "button-press-topdown-v3", "push-v3", "door-open-v3",
+    "coffee-push-v3", "plate-slide-v3", "handle-pull-v3", "door-lock-v3", "lever-pull-v3", "plate-slide-side-v3",
+)  # fmt: skip
+# Scenes of recording and of rollout alike.
+SCENES: dict[str, Any] = {
+    "extra_object_range_m": 0.12,
+    "camera_jitter_m": 0.0,
+    "action_mixing": 1,
+    "show_goal_tasks": ["push-v3", "pick-place-v3"],
+}
+RECORDING: dict[str, Any] = {"action_noise": 0.2, "closeup_clips": 0}
+DATA_SEED = 0
+TRAINING_SEEDS = (0, 1, 2)
+RATE_HZ = 20.0
+# How each chain sees a robot; hands need no setting.
+EXTRACT: dict[str, dict[str, Any]] = {
+    "truth": {},
+    "rgbd": {"gripper": {"detect": {"name": "registered"}}},
+    "rgb": {"gripper": {"detect": {"name": "registered"}}},
+}
+# What a predictor of each chain is given to see.
+PRETRAIN: dict[str, dict[str, Any]] = {"truth": {}, "rgbd": {}, "rgb": {}}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What is spent on a row.
+
+    episodes: of each task and training seed in closed loop. judged: robot episodes per task that nothing is learnt
+    from; predictors are judged on them. labelled, robot, hand: rows get no more than so many episodes per task.
+    resolution: side of the simulated pictures, pixels. scenes: over SCENES. pretrain, align, rollout: of these
+    sections, for every row. rows: those to run; null = all. margin: by how much main's mean success on video-only tasks
+    must exceed that without their videos, or else the command fails; null = it never does.
+    """
+
+    name: str
+    labelled_tasks: tuple[str, ...] = LABELLED_TASKS
+    video_only_tasks: tuple[str, ...] = VIDEO_ONLY_TASKS
+    chains: tuple[Sensors, ...] = CHAINS
+    seeds: tuple[int, ...] = TRAINING_SEEDS
+    episodes: int = 40
+    judged: int = 4
+    labelled: int = 10
+    robot: int = 40
+    hand: int = 40
+    resolution: int = 480
+    scenes: Mapping[str, Any] = field(default_factory=dict)
+    pretrain: Mapping[str, Any] = field(default_factory=dict)
+    align: Mapping[str, Any] = field(default_factory=dict)
+    rollout: Mapping[str, Any] = field(default_factory=dict)
+    rows: tuple[str, ...] | None = None
+    margin: float | None = None
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Labelled tasks, then those seen only."""
+        return self.labelled_tasks + self.video_only_tasks
+
+
+SMOKE = Budget(
+    "smoke",
+    labelled_tasks=("drawer-close-v3", "faucet-close-v3"),
+    video_only_tasks=("drawer-open-v3", "faucet-open-v3"),
+    chains=("truth",),
+    seeds=(0,),
+    episodes=4,
+    judged=1,
+    labelled=3,
+    robot=4,
+    hand=2,
+    resolution=96,
+    pretrain={"steps": 150, "batch_size": 16, "checkpoint_every": 150, "validation_windows": 64,
+              "evaluation_candidates": 0, "device": "cpu", "window": {"image_size": 64},
+              "model": {"width": 64, "layers": 2, "heads": 4}},
+    align={"steps": 100, "batch_size": 16, "checkpoint_every": 100, "validation_windows": 64, "device": "cpu"},
+    rows=("main", "labelled_videos"),
+    margin=0.25,
+)  # fmt: skip
+CPU = Budget(
+    "cpu",
+    pretrain={"steps": 3000, "checkpoint_every": 1000, "device": "cpu"},
+    align={"steps": 800, "checkpoint_every": 800, "device": "cpu"},
+)
+GPU = Budget(
+    "gpu",
+    pretrain={"steps": 20000, "batch_size": 128, "checkpoint_every": 5000, "mixed_precision": "bf16", "device": "cuda"},
+    align={"steps": 3000, "batch_size": 64, "checkpoint_every": 3000, "device": "cuda"},
+)
+BUDGETS = {budget.name: budget for budget in (SMOKE, CPU, GPU)}
