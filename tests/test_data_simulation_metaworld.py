@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from data.simulation.metaworld import CONTROL_HZ, STEPS_PER_FRAME, Recording, environment, record_expert, reset
+from data.simulation.metaworld import (
+    CONTROL_HZ,
+    STEPS_PER_FRAME,
+    Recording,
+    environment,
+    record_expert,
+    reset,
+    snapshot,
+)
 from data.simulation.mixing import mixed, mixing_matrix, unmixed
 from data.simulation.retry import EMPTY_M, MISS_M
 from data.simulation.wander import Wander
@@ -119,3 +127,16 @@ def test_a_retried_grasp_closes_on_nothing_lifts_and_then_succeeds():
     assert len(retried.commands) > len(plain.commands)
     assert opening[-1] > EMPTY_M  # this time the puck is between the jaws
     assert not (np.array([state.opening for state in plain.snapshots]) < EMPTY_M).any()
+
+
+@pytest.mark.parametrize("task", ["drawer-open-v3", "window-close-v3", "lever-pull-v3"])
+def test_what_is_seen_at_the_start_is_where_things_are(task):
+    """Nothing has been touched after one control step, so only the hand may have moved since the start."""
+    env = environment(task)
+    for seed in (1, 2):
+        observation = reset(env, seed, 0.1)
+        before = snapshot(env).geom_position
+        later, *_ = env.step(np.zeros(4, np.float32))
+        things = env.model.geom_bodyid > env.model.body("leftpad").id
+        np.testing.assert_allclose(before[things], snapshot(env).geom_position[things], atol=0.004)
+        np.testing.assert_allclose(observation[4:7], later[4:7], atol=0.004)

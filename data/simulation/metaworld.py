@@ -12,6 +12,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+import mujoco
 import numpy as np
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.policies import ENV_POLICY_MAP
@@ -70,8 +71,12 @@ def reset(env: Any, seed: int, extra_object_range_m: float = 0.0) -> np.ndarray:
     env._random_reset_space.low[:] = low
     env._random_reset_space.high[:] = high
     env.seed(seed)
-    observation, _ = env.reset()
-    return observation
+    env.reset()
+    # Meta-World moves its objects last and leaves the derived poses where they were drawn for before: what is seen at
+    # the start would be another start.
+    mujoco.mj_forward(env.model, env.data)
+    env._prev_obs = env._get_curr_obs_combined_no_goal()
+    return env._get_obs()
 
 
 @dataclass(frozen=True)
