@@ -109,11 +109,11 @@ def gather(simulated: Path, with_labels: Path | None, clips: Clips, budget: Budg
 def put(folder: Path, name: str, out: Path, labelled: bool) -> None:
     """One episode into ``out``: linked, and without all that tells its actions unless it is one of the labelled."""
     sidecar = json.loads((folder / f"{name}.json").read_text())
-    os.link(folder / f"{name}.mp4", out / f"{name}.mp4")
+    if labelled and not sidecar["labelled"]:
+        raise UserError(f"{folder / name}.json: labelled: false, but its actions are needed; simulate again")
     arrays = folder / sidecar["arrays"]
+    os.link(folder / f"{name}.mp4", out / f"{name}.mp4")
     if labelled:
-        if not sidecar["labelled"]:
-            raise UserError(f"{folder / name}.json: labelled: false, but its actions are needed; simulate again")
         sidecar["group"] = f"{sidecar['task']}-labelled"
         os.link(arrays, out / arrays.name)
     elif sidecar["labelled"]:

@@ -60,7 +60,7 @@ def _row(line: Line, main: Line | None) -> dict[str, Any]:
 
 
 def clips_in_words(clips: Clips) -> str:
-    """For example ``3 labelled; 20+20 and 20+20 videos``: robot and hand, of labelled and of video-only tasks."""
+    """For example ``3; 20+20; none``: labelled episodes; robot + hand videos of labelled, then of video-only tasks."""
     seen, unseen = (f"{robot}+{hand}" if robot or hand else "none" for robot, hand in (clips.seen, clips.unseen))
     return f"{clips.labelled}{' (all tasks)' if clips.oracle else ''}; {seen}; {unseen}"
 

@@ -27,15 +27,15 @@ from tests.benchmarks.out_of_action.suite import DATA_SEED, Budget
 @dataclass(frozen=True)
 class Step:
     """One step. config: the sections of its configuration. facts: what else decides it, as JSON. before: the steps it
-    reads from, by what they are to it. root: where its code is. work: what is not JSON, for whoever does the step."""
+    reads from, by what they are to it. work: what is not JSON, for whoever does the step. root: where its code is."""
 
     name: str
     seed: int
     config: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     before: Mapping[str, Step] = field(default_factory=dict)
-    root: Path = ROOT
     work: Mapping[str, Any] = field(default_factory=dict)
+    root: Path = ROOT
 
     @cached_property
     def code(self) -> str:
@@ -98,7 +98,7 @@ def plan(row: Row, chain: Sensors, seed: int, budget: Budget, root: Path = ROOT)
     extract = step("extract", DATA_SEED, only("index", "extract"), {}, {"episodes": episodes})
 
     def packed(judged: bool) -> Step:
-        facts = {"clips": asdict(clips), "judged": judged}
+        facts = {"clips": None if judged else asdict(clips), "judged": judged}
         work = {"clips": clips, "budget": budget}
         return step("pack", DATA_SEED, only("pack"), facts, {"extract": extract}, work)
 

@@ -1,0 +1,199 @@
+"""The benchmark of tasks seen only in video: intervals, results that age, the page, the command."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data.simulation.sensors import Sensors
+from pipeline.errors import KinecloudError
+from tests.benchmarks.out_of_action import __main__ as benchmark
+from tests.benchmarks.out_of_action import code
+from tests.benchmarks.out_of_action.figures import clips_in_words, figures_of
+from tests.benchmarks.out_of_action.intervals import Trials, difference, figure
+from tests.benchmarks.out_of_action.lines import FRESH, NOT_RUN, STALE, line_of, lines_of
+from tests.benchmarks.out_of_action.page import BARS, CURVES, page, pictures
+from tests.benchmarks.out_of_action.plan import Plan, plan
+from tests.benchmarks.out_of_action.results import is_fresh, keep, read_row
+from tests.benchmarks.out_of_action.rows import MAIN, ROWS, Clips
+from tests.benchmarks.out_of_action.steps import Runner
+from tests.benchmarks.out_of_action.suite import CPU, SMOKE
+
+MAIN_ROW = ROWS[MAIN]
+
+
+def test_an_interval_knows_of_episodes_and_of_training_seeds() -> None:
+    one = figure(Trials("a", {"x": [(20, 40)], "y": [(40, 40)]}))
+    assert one["mean"] == 0.75 and one["low"] < 0.75 < one["high"]
+    # standard error of the mean over two tasks, one of which never varies, known in closed form
+    assert one["high"] - one["low"] == pytest.approx(2 * 1.96 * np.sqrt(0.25 / 40) / 2, rel=0.15)
+    alike = figure(Trials("a", {"x": [(20, 40)] * 3}))
+    apart = figure(Trials("a", {"x": [(0, 40), (20, 40), (40, 40)]}))
+    assert apart["mean"] == alike["mean"] and apart["high"] - apart["low"] > 2 * (alike["high"] - alike["low"])
+    sure = figure(Trials("a", {"x": [(5, 5)] * 2}))
+    assert (sure["low"], sure["high"]) == (1.0, 1.0)
+    against = difference(Trials("a", {"x": [(5, 5)]}), Trials("b", {"x": [(0, 5)]}))
+    assert against == {"mean": 1.0, "low": 1.0, "high": 1.0}
+    with pytest.raises(ValueError, match="every training seed"):
+        Trials("a", {"x": [(1, 2)], "y": [(1, 2), (1, 2)]})
+
+
+def entry(planned: Plan, share: float, episodes: int = 10) -> dict[str, Any]:
+    """A made-up result: labelled tasks always succeed, the others in a share of the episodes."""
+    tasks = {}
+    for task in planned.budget.tasks:
+        labelled = task in planned.budget.labelled_tasks
+        tried = list(range(episodes))
+        succeeded = tried if labelled else tried[: round(share * episodes)]
+        tasks[task] = {"labelled": labelled, "tried": tried, "successes": succeeded, "confused": 1, "path_mm": 12.34}
+    return {
+        "fingerprint": planned.fingerprint, "tasks": tasks, "films": [{"file": "film.jpg", "words": "a film"}],
+        "seconds": {"rollout": 60.0}, "versions": {"python": "3", "kinecloud": "abc"}, "date": "2026-01-02",
+        "hardware": {"cpu": "a CPU", "cores": 2, "gpu": None}, "labelled_episodes": {},
+    }  # fmt: skip
+
+
+SMALL = replace(CPU, episodes=10)
+
+
+def store(results: Path, row: str, chain: Sensors, share: float, **more: Any) -> None:
+    for seed in SMALL.seeds:
+        planned = plan(ROWS[row], chain, seed, SMALL)
+        keep(results, planned, entry(planned, share) | more)
+
+
+def test_a_result_is_fresh_until_what_it_was_made_from_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = plan(MAIN_ROW, "rgbd", 0, SMALL)
+    assert not is_fresh(tmp_path, planned)
+    keep(tmp_path, planned, entry(planned, 0.5))
+    other = plan(MAIN_ROW, "truth", 0, SMALL)
+    keep(tmp_path, other, entry(other, 0.8))
+    assert is_fresh(tmp_path, planned) and is_fresh(tmp_path, other)  # one does not replace the other
+    assert not is_fresh(tmp_path, plan(MAIN_ROW, "rgbd", 1, SMALL))
+    assert not is_fresh(tmp_path, plan(MAIN_ROW, "rgbd", 0, replace(SMALL, episodes=11)))
+    entries = read_row(tmp_path, "cpu", MAIN)["rgbd"]
+    assert (
+        line_of(MAIN_ROW, "rgbd", CPU, entries).state == FRESH
+    )  # fewer episodes than the budget's are told, not stale
+    monkeypatch.setattr("tests.benchmarks.out_of_action.plan.code_digest", lambda step, root: "changed")
+    assert line_of(MAIN_ROW, "rgbd", CPU, entries).state == STALE
+    assert not is_fresh(tmp_path, plan(MAIN_ROW, "rgbd", 0, SMALL))
+    newer = plan(MAIN_ROW, "rgbd", 1, SMALL)
+    keep(tmp_path, newer, entry(newer, 0.5))
+    mixed = line_of(MAIN_ROW, "rgbd", CPU, read_row(tmp_path, "cpu", MAIN)["rgbd"])
+    assert mixed.state == FRESH and list(mixed.entries) == ["1"]  # old and new results are never put together
+
+
+def test_the_page_tells_rows_targets_stale_results_and_what_was_not_run(tmp_path: Path) -> None:
+    store(tmp_path, MAIN, "rgbd", 0.9)
+    store(tmp_path, MAIN, "truth", 1.0)
+    store(tmp_path, "labelled_videos", "rgbd", 0.1)
+    store(tmp_path, "blind", "rgbd", 0.9)
+    store(tmp_path, "labelled_5", "rgbd", 1.0)
+    store(tmp_path, "direct", "rgbd", 0.2, fingerprint="old")
+    figures = figures_of(lines_of(tmp_path, SMALL), SMALL, {})
+    by_words = {line["words"]: line for line in figures["acceptance"]}
+    assert by_words["tasks seen only in video succeed"]["met"] is True
+    assert by_words["seeing a task in video is what makes it work"]["met"] is True
+    assert by_words["it looks: better than without images"]["met"] is False
+    beaten = by_words["inverse dynamics beats a direct head"]
+    assert beaten["met"] is None and "direct" in beaten["found"]  # a stale row decides nothing
+    main = next(row for row in figures["rows"] if (row["row"], row["chain"]) == (MAIN, "rgbd"))
+    assert main["unseen"]["mean"] == 0.9 and main["seen"]["mean"] == 1.0 and main["worst"]["rate"] == 0.9
+    assert main["tasks"][0]["confused"] == 0.1 and main["path_mm"] == 12.3
+    assert [point["x"] for point in figures["curves"]["labelled"]["rgbd"]] == [3, 5]
+    assert [point["x"] for point in figures["curves"]["videos"]["rgbd"]] == [0, 40]
+    text = page(figures, "out_of_action")
+    assert "**met**" in text and "**missed**" in text and "| direct (**stale**) | rgbd |" in text
+    assert "simulated" in text and "overlays" in text and "| drawer-open | no, video only | 100 (100 to 100)" in text
+    told = text.split("## What was not run")[1].split("##")[0]
+    assert "oracle (rgbd)" in told and "labelled_5" not in told and "direct (rgbd)" in told
+    assert max(len(line) for line in text.splitlines() if line[0:1] not in ("|", "!")) <= 120
+    drawn = pictures(figures)
+    assert set(drawn) == {BARS, CURVES} and all(f"out_of_action/{name}" in text for name in drawn)
+    assert "direct" not in drawn[BARS] and drawn[BARS].count("main (") == 2
+
+
+def test_a_page_without_results_says_so(tmp_path: Path) -> None:
+    figures = figures_of(lines_of(tmp_path, CPU), CPU, {})
+    assert all(line["met"] is None for line in figures["acceptance"]) and pictures(figures) == {}
+    assert "No row has been measured." in page(figures, "x")
+
+
+def test_the_command_keeps_results_and_writes_the_page_and_a_missed_margin_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shares = {MAIN: 0.75, "labelled_videos": 0.75}
+    monkeypatch.setattr(benchmark, "impossible", lambda row, chain, budget: None)
+    monkeypatch.setattr(benchmark, "snapshot", lambda work: code.ROOT)
+    runs: list[str] = []
+
+    def run(self: Runner, planned: Plan) -> dict[str, float]:
+        runs.append(planned.row.name)
+        return {}
+
+    monkeypatch.setattr(Runner, "run", run)
+    monkeypatch.setattr(benchmark, "collect", lambda runner, p, seconds, results: entry(p, shares[p.row.name], 4))
+    results = tmp_path / "docs" / "results"
+    words = ["--budget", "smoke", "--work", str(tmp_path / "w"), "--json", str(tmp_path / "f.json"),
+             "--results", str(results), "--page", str(tmp_path / "docs" / "page.md")]  # fmt: skip
+    assert benchmark.main(words) == 1 and "does not help" in capsys.readouterr().err
+    assert runs == [MAIN, "labelled_videos"]
+    assert "results/success.svg" in (tmp_path / "docs" / "page.md").read_text() and (results / BARS).exists()
+    assert benchmark.main(words) == 1 and len(runs) == 2  # nothing is measured twice
+    shares["labelled_videos"] = 0.0
+    (results / "smoke" / "labelled_videos.json").unlink()
+    assert benchmark.main(words) == 0 and len(runs) == 3
+    assert json.loads((tmp_path / "f.json").read_text())["budget"] == "smoke"
+
+
+def test_a_row_that_fails_is_told_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(benchmark, "impossible", lambda row, chain, budget: None)
+    monkeypatch.setattr(benchmark, "snapshot", lambda work: code.ROOT)
+
+    def run(runner: Runner, planned: Plan, results: Path) -> str:
+        if planned.row.name == MAIN:
+            raise KinecloudError("the disk is full")
+        keep(results, planned, entry(planned, 0.5, 4))
+        return "done"
+
+    monkeypatch.setattr(benchmark, "run_row", run)
+    words = ["--budget", "smoke", "--work", str(tmp_path), "--json", str(tmp_path / "f.json"), "--results"]
+    assert benchmark.main([*words, str(tmp_path / "r")]) == 1
+    told = capsys.readouterr()
+    assert "main (truth, seed 0): the disk is full" in told.err and "labelled_videos (truth, fresh): 0.50" in told.out
+
+
+def test_a_row_that_the_present_code_does_not_know_is_refused_by_name_and_else_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unknown = replace(ROWS["direct"], name="new", align={"no_such_setting": 1})
+    monkeypatch.setitem(ROWS, "new", unknown)
+    words = ["--budget", "smoke", "--work", str(tmp_path), "--json", str(tmp_path / "f.json"), "--rows", "new"]
+    assert benchmark.main([*words, "--results", str(tmp_path / "r")]) == 2
+    assert "align.no_such_setting: unknown key" in capsys.readouterr().err
+    line = lines_of(tmp_path, SMOKE)["new", "truth"]
+    assert line.state not in (FRESH, NOT_RUN) and "no_such_setting" in line.why
+
+
+@pytest.mark.parametrize(("asked", "named", "expected"), [
+    (None, None, ["rgbd"]), (["truth"], None, []), (["truth"], ["blind"], ["truth"]),
+    (["truth", "rgbd"], ["blind"], ["rgbd"]),
+])  # fmt: skip
+def test_a_row_is_run_for_its_chains_unless_asked_otherwise_by_name(
+    asked: list[Sensors] | None, named: list[str] | None, expected: list[str]
+) -> None:
+    assert benchmark.chains_of(ROWS["blind"], CPU, asked, named) == expected
+    assert benchmark.chains_of(ROWS["blind"], SMOKE, None, None) == ["truth"]
+
+
+def test_clips_say_what_they_are() -> None:
+    assert clips_in_words(Clips()) == "3; 20+20; 20+20"
+    assert clips_in_words(Clips(labelled=1, unseen=(0, 0), oracle=True)) == "1 (all tasks); 20+20; none"
