@@ -4,8 +4,9 @@
 
 In every candidate task, with its own objects widened by 12 cm, what was learned from labelled tasks is played:
 
-- the plan of a labelled task: path of the grasp point and gripper commands of its expert, followed by a P-controller,
-  once where it was in the world (`world`), once moved by what lies between both tasks' objects (`object`);
+- the plan of a labelled task: path of the grasp point and commands of its expert, the commands played and the path held
+  by a P-controller, once where it was in the world (`world`), once moved by what lies between both tasks' objects
+  (`object`);
 - the mean action of a labelled task's expert, all the time; and no action at all.
 
 A candidate is fair to hold out when its own expert succeeds and none of these does. Physics only, nothing is rendered.
@@ -51,9 +52,9 @@ CANDIDATES = (
     "sweep-v3",
 )
 WIDENED_M = 0.12
-GAIN = 10.0  # command per metre of error, as in the experts
-NEAR_M = 0.05  # the plan goes on while its point is nearer than this
-PATIENCE = 3  # control steps; a point that cannot be reached is given up after so many
+GAIN = 20.0  # command per metre of error
+NEAR_M = 0.02  # the plan goes on while its point is nearer than this
+PATIENCE = 8  # control steps; a point that cannot be reached is given up after so many
 HOLD_S, CONSTANT_S, NOTHING_S, EXPERT_S = 1.0, 4.0, 1.0, 6.0
 FAIR_EXPERT, FAIR_OTHERS = 0.9, 0.2
 OBJECT = slice(4, 7)  # where Meta-World's observation has the object, metres, world
@@ -66,9 +67,8 @@ class Plan:
     """What a labelled task's expert did: its path and its object in metres, world frame, and its commands."""
 
     path_C3: np.ndarray
-    gripper_C: np.ndarray
+    commands_C4: np.ndarray
     object_3: np.ndarray
-    mean_action_4: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,9 @@ def make_plans(task: str, episodes: int, seed: int) -> list[Plan]:
     plans = []
     for index in range(episodes):
         recording = record_expert(task, index, seed, extra_object_range_m=WIDENED_M)
-        path = np.array([state.tcp for state in recording.snapshots[1:]])
+        path = np.array([state.tcp for state in recording.snapshots[:-1]])
         start = reset(environment(task), recording.seed, WIDENED_M)
-        plans.append(Plan(path, recording.commands[:, 3], start[OBJECT].copy(), recording.commands.mean(axis=0)))
+        plans.append(Plan(path, recording.commands, start[OBJECT].copy()))
     return plans
 
 
@@ -150,9 +150,11 @@ def follow(plan: Plan, at_object: bool) -> Callable[[np.ndarray], Command]:
         def command(_observation: np.ndarray, env: Any) -> np.ndarray:
             nonlocal step, waited
             error = path[step] - env.tcp_center
-            action = np.array([*(GAIN * error), plan.gripper_C[step]])
+            action = np.array([*(GAIN * error), plan.commands_C4[step, 3]])
             waited += 1
             if np.linalg.norm(error) < NEAR_M or waited >= PATIENCE:
+                if step + 1 < len(path):
+                    action[:3] += plan.commands_C4[step, :3]
                 step, waited = min(step + 1, len(path) - 1), 0
             return action
 
@@ -162,8 +164,8 @@ def follow(plan: Plan, at_object: bool) -> Callable[[np.ndarray], Command]:
 
 
 def seconds_of(plan: Plan) -> float:
-    """Time to play a plan, with half of its points given up, and to hold at its end."""
-    return len(plan.path_C3) * (1 + PATIENCE) / 2 / CONTROL_HZ + HOLD_S
+    """Time to play a plan at half speed, and to hold at its end."""
+    return 2 * len(plan.path_C3) / CONTROL_HZ + HOLD_S
 
 
 def measure(task: str, plans: dict[str, list[Plan]], episodes: int, seed: int) -> Transfer:
@@ -183,7 +185,7 @@ def measure(task: str, plans: dict[str, list[Plan]], episodes: int, seed: int) -
                     seconds_of(made[index % len(made)]),
                 )
             )
-        mean = np.mean([plan.mean_action_4 for plan in made], axis=0)
+        mean = np.mean([plan.commands_C4.mean(axis=0) for plan in made], axis=0)
         by_constant[name] = rate(lambda index, mean=mean: (constant(mean), CONSTANT_S))
     best_plan, best_constant = max(by_plan, key=by_plan.__getitem__), max(by_constant, key=by_constant.__getitem__)
     return Transfer(
