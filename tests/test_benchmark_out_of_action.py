@@ -13,16 +13,26 @@ import pytest
 
 from data.clips import Clip, write_shard
 from data.index import Episode
-from data.simulation.sensors import Sensors
+from data.simulation.sensors import RECORDED, Sensors
 from data.simulation.tasks import INSTRUCTIONS
 from pipeline.errors import KinecloudError, UserError
 from tests.benchmarks.out_of_action import code, suite
 from tests.benchmarks.out_of_action.acceptance import TARGETS
 from tests.benchmarks.out_of_action.code import code_digest, reached
-from tests.benchmarks.out_of_action.episodes import JUDGED, LABELLED, SOURCES, VIDEOS, chosen, names, put, stock
+from tests.benchmarks.out_of_action.episodes import (
+    JUDGED,
+    LABELLED,
+    SOURCES,
+    VIDEOS,
+    chosen,
+    gather,
+    names,
+    put,
+    stock,
+)
 from tests.benchmarks.out_of_action.labels import check_labels
 from tests.benchmarks.out_of_action.plan import plan
-from tests.benchmarks.out_of_action.rows import MAIN, ROWS
+from tests.benchmarks.out_of_action.rows import MAIN, ROWS, Clips
 from tests.benchmarks.out_of_action.sections import merged, sections, simulated
 from tests.benchmarks.out_of_action.steps import DOERS, Runner
 from tests.benchmarks.out_of_action.suite import BUDGETS, CPU, SMOKE
@@ -217,6 +227,50 @@ def test_only_labelled_episodes_keep_what_tells_their_actions(tmp_path: Path, la
         (folder / "e.json").write_text(json.dumps(sidecar | {"labelled": False}))
         with pytest.raises(UserError, match="actions are needed"):
             put(folder, "e", tmp_path / "again", labelled)
+
+
+def recorded(folder: Path, name: str, labelled: bool) -> None:
+    """What the simulator leaves of an episode, in small."""
+    arrays = {"depth": np.ones((2, 4, 4), np.uint16), "mask": np.ones((2, 4, 4), bool)}
+    if labelled:
+        arrays |= {key: np.ones((2, 4), np.float32) for key in ("actions", "proprio", "base_from_effector")}
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / f"{name}.npz", **arrays)  # pyright: ignore[reportArgumentType]
+    (folder / f"{name}.mp4").write_bytes(b"video")
+    embodiment = "human-hand" if "-hand-" in name else "sawyer-gripper"
+    sidecar = {"arrays": f"{name}.npz", "labelled": labelled, "action_spec": {} if labelled else None, "group": name,
+               "task": name.rsplit("-", 2)[0], "embodiment": embodiment, "effector": "mask"}  # fmt: skip
+    (folder / f"{name}.json").write_text(json.dumps(sidecar))
+
+
+@pytest.mark.parametrize("chain", suite.CHAINS)
+@pytest.mark.parametrize("oracle", [False, True])
+def test_what_a_row_is_given_has_its_labels_its_sensors_and_nothing_more(
+    tmp_path: Path, chain: Sensors, oracle: bool
+) -> None:
+    budget = replace(SMOKE, labelled_tasks=("faucet-close-v3",), video_only_tasks=("faucet-open-v3",))
+    clips = Clips(labelled=1, seen=(2, 1), unseen=(2, 1), oracle=oracle)
+    section = simulated(budget)
+    for task in budget.tasks:
+        for number in range(section["robot_episodes"]):
+            with_actions = task in budget.labelled_tasks and number < section["labelled_episodes"]
+            recorded(tmp_path / "all", f"{task}-robot-{number:03d}", with_actions)
+            recorded(tmp_path / "again", f"{task}-robot-{number:03d}", True)
+        recorded(tmp_path / "all", f"{task}-hand-000", False)
+    gather(tmp_path / "all", tmp_path / "again", clips, budget, chain, tmp_path / "given")
+    found = {source: {p.stem for p in (tmp_path / "given" / source).glob("*.json")} for source in SOURCES}
+    assert found == {source: set(chosen_) for source, chosen_ in names(clips, budget).items()}
+    assert found[LABELLED] == {f"{task}-robot-001" for task in (budget.tasks if oracle else budget.labelled_tasks)}
+    assert {path.name for path in (tmp_path / "given").iterdir()} == set(SOURCES)
+    for source in SOURCES:
+        for path in (tmp_path / "given" / source).glob("*.npz"):
+            stored, told = set(np.load(path).files), json.loads(path.with_suffix(".json").read_text())
+            assert ("actions" in stored) == told["labelled"] == (source == LABELLED)
+            assert not stored & set(RECORDED) or source == LABELLED
+            assert ("mask" in stored) == (chain == "truth") and ("depth" in stored) == (chain != "rgb")
+    (tmp_path / "all" / "faucet-open-v3-hand-000.json").unlink()
+    with pytest.raises(UserError, match="1 episodes are missing, the first is faucet-open-v3-hand-000"):
+        gather(tmp_path / "all", tmp_path / "again", clips, budget, chain, tmp_path / "once-more")
 
 
 def episode(source: str, stem: str) -> Episode:

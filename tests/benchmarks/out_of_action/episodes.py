@@ -119,7 +119,7 @@ def put(folder: Path, name: str, out: Path, labelled: bool) -> None:
     elif sidecar["labelled"]:
         sidecar |= {"labelled": False, "action_spec": None}
         with np.load(arrays) as stored, publishing(out / arrays.name) as temporary, temporary.open("wb") as handle:
-            np.savez(handle, **{key: stored[key] for key in stored.files if key not in RECORDED})
+            np.savez_compressed(handle, **{key: stored[key] for key in stored.files if key not in RECORDED})
     else:
         os.link(arrays, out / arrays.name)
     write_json(out / f"{name}.json", sidecar)
