@@ -118,7 +118,8 @@ def _reading() -> str:
 
 Shares of episodes that succeed, mean over tasks, with a 95 % interval: bootstrap over training seeds (where there are
 several) and, within each, over the episodes of each task; tasks are kept; {RESAMPLES} resamples. Three training seeds
-tell little of the spread between them. Fourth column: labelled episodes per labelled task; robot + hand videos per
+tell little of the spread between them, and where all or no episodes succeed the interval has no width, though more
+episodes would give it one. Fourth column: labelled episodes per labelled task; robot + hand videos per
 labelled task; the same per video-only task. Path error: distance of the predicted to the true path at the last horizon,
 whenever it is there, on robot episodes that nothing was learnt from. A row marked stale was measured with other code or
 settings than the present ones."""
