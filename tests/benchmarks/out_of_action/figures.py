@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from tests.benchmarks.out_of_action.acceptance import TARGETS, judged
+from tests.benchmarks.out_of_action.episodes import capped
 from tests.benchmarks.out_of_action.intervals import figure
 from tests.benchmarks.out_of_action.lines import Line, against
-from tests.benchmarks.out_of_action.rows import MAIN, Clips
+from tests.benchmarks.out_of_action.rows import MAIN, Clips, Row
 from tests.benchmarks.out_of_action.suite import Budget
 
-# Points of the curves: rows by what is varied.
-LABELLED_CURVE = (("labelled_1", 1), (MAIN, 3), ("labelled_5", 5), ("labelled_10", 10))
-VIDEO_CURVE = (("labelled_videos", 0), ("videos_5", 5), ("videos_10", 10), ("videos_20", 20), (MAIN, 40))
+# Points of the curves, from left to right.
+LABELLED_CURVE = ("labelled_1", MAIN, "labelled_5", "labelled_10")
+VIDEO_CURVE = ("labelled_videos", "videos_5", "videos_10", "videos_20", MAIN)
 
 
 def figures_of(lines: dict[tuple[str, str], Line], budget: Budget, facts: dict[str, Any]) -> dict[str, Any]:
@@ -26,16 +27,19 @@ def figures_of(lines: dict[tuple[str, str], Line], budget: Budget, facts: dict[s
             "tasks": {"labelled": list(budget.labelled_tasks), "video_only": list(budget.video_only_tasks)},
             "resolution": budget.resolution,
         },
-        "rows": [_row(line, lines.get((MAIN, line.chain))) for line in lines.values()],
+        "rows": [_row(line, lines.get((MAIN, line.chain)), budget) for line in lines.values()],
         "acceptance": [judged(target, lines) for target in TARGETS],
-        "curves": {"labelled": _curve(lines, LABELLED_CURVE), "videos": _curve(lines, VIDEO_CURVE)},
+        "curves": {
+            "labelled": _curve(lines, LABELLED_CURVE, lambda row: capped(row.clips, budget).labelled),
+            "videos": _curve(lines, VIDEO_CURVE, lambda row: sum(capped(row.clips, budget).unseen)),
+        },
     }  # fmt: skip
 
 
-def _row(line: Line, main: Line | None) -> dict[str, Any]:
+def _row(line: Line, main: Line | None, budget: Budget) -> dict[str, Any]:
     document: dict[str, Any] = {
         "row": line.row.name, "chain": line.chain, "words": line.row.words, "state": line.state, "why": line.why,
-        "learns": clips_in_words(line.row.clips), "head": line.row.head, "control": line.row.control,
+        "learns": clips_in_words(capped(line.row.clips, budget)), "head": line.row.head, "control": line.row.control,
     }  # fmt: skip
     if not line.entries:
         return document
@@ -65,11 +69,14 @@ def clips_in_words(clips: Clips) -> str:
     return f"{clips.labelled}{' (all tasks)' if clips.oracle else ''}; {seen}; {unseen}"
 
 
-def _curve(lines: dict[tuple[str, str], Line], points: Iterable[tuple[str, int]]) -> dict[str, list[dict[str, Any]]]:
-    """By chain, the measured points, from left to right; chains with fewer than two have none."""
+def _curve(
+    lines: dict[tuple[str, str], Line], rows: Iterable[str], across: Callable[[Row], int]
+) -> dict[str, list[dict[str, Any]]]:
+    """By chain, the measured points, from left to right; chains with fewer than two have none. across: what is varied
+    from row to row."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for name, x in points:
+    for name in rows:
         for (row, chain), line in lines.items():
             if row == name and line.measured:
-                found.setdefault(chain, []).append({"x": x, **line.unseen})
+                found.setdefault(chain, []).append({"x": across(line.row), **line.unseen})
     return {chain: values for chain, values in found.items() if len(values) > 1}

@@ -195,8 +195,9 @@ def _method(f: dict[str, Any]) -> str:
     machine = last["hardware"]
     named = ("python", "torch", "numpy", "mujoco", "metaworld")
     used = [f"{name} {last['versions'][name]}" for name in named if name in last["versions"]]
+    when = f"on {dates[0]}" if len(dates) == 1 else f"between {dates[0]} and {dates[-1]}"
     return (
-        f"{head} Made between {dates[0]} and {dates[-1]}, on {machine['cpu']}, {machine['cores']} cores, "
+        f"{head} Made {when}, on {machine['cpu']}, {machine['cores']} cores, "
         f"{machine['gpu'] or 'no GPU'}. Every row was made by the project's own stages. Versions: "
         f"{', '.join(used)}; code {last['versions']['kinecloud']}."
     )

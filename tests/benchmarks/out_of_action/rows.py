@@ -60,13 +60,13 @@ ROBOT_ONLY = Clips(seen=(40, 0), unseen=(40, 0))
 HUMAN_ONLY = Clips(seen=(0, 40), unseen=(0, 40))
 
 _ROWS = (
-    Row(MAIN, "20 robot and 20 hand videos of each task, 3 labelled episodes of each labelled one",
+    Row(MAIN, "robot and hand videos of each task, a few labelled episodes of each labelled one",
         chains=("truth", "rgbd", "rgb")),
     Row("no_pretraining", "no videos: the predictor learns from the labelled episodes alone",
         Clips(seen=(0, 0), unseen=(0, 0))),
     Row("labelled_videos", "videos of the labelled tasks only", Clips(unseen=(0, 0))),
-    Row("robot_only", "40 robot videos of each task, no hands", ROBOT_ONLY),
-    Row("human_only", "40 hand videos of each task; the robot is seen in the labelled episodes alone", HUMAN_ONLY,
+    Row("robot_only", "as many videos, all of robots", ROBOT_ONLY),
+    Row("human_only", "as many videos, all of hands; the robot is seen in the labelled episodes alone", HUMAN_ONLY,
         chains=("rgbd", "rgb")),
     Row("tracks2d", "2D tracks, depth as now (ATM-like)",
         pretrain={"model": {"dimensions": 2}, "objective": {"chamfer": 0.0, "tracked": 0.0, "tracks2d": 1.0}}),
