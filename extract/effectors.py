@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from extract.config import ExtractConfig
 from extract.effector import Extractor
 
 
-def build_extractor(kind: str, config: ExtractConfig) -> Extractor:
-    """The extractor for a sidecar's ``effector``; heavy packages are imported only for the kind that is asked for."""
+def build_extractor(kind: str, config: ExtractConfig, folder: Path | None = None) -> Extractor:
+    """The extractor for a sidecar's ``effector``; heavy packages are imported only for the kind that is asked for.
+
+    folder: of the stage, RUN/extract, where a gripper model is that the settings do not name.
+    """
     if kind == "hand":
         from extract.hand.extractor import HandExtractor
 
@@ -28,6 +33,14 @@ def build_extractor(kind: str, config: ExtractConfig) -> Extractor:
             from extract.gripper.proprio import ProprioExtractor
 
             return ProprioExtractor(config.gripper, config.gripper.detect)
+        from extract.gripper.registered.settings import RegisteredSettings
+
+        if isinstance(config.gripper.detect, RegisteredSettings):
+            from extract.gripper.registered.build import model_path
+            from extract.gripper.registered.extractor import RegisteredExtractor
+
+            path = model_path(config.gripper.detect, folder or Path())
+            return RegisteredExtractor(config.gripper, config.gripper.detect, path)
         from extract.gripper.extractor import GripperExtractor
 
         return GripperExtractor(config.gripper)

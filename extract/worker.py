@@ -55,7 +55,7 @@ def make_handler(config: ExtractConfig, folder: Path, made_from: dict[str, Any],
                     continue
                 kind = episode.sidecar.effector or "hand"
                 if kind not in extractors:
-                    extractors[kind] = build_extractor(kind, config)
+                    extractors[kind] = build_extractor(kind, config, folder)
                 passage = Passage(episode, extractors[kind], config, lambda name=name: begin(name), overlap)
                 try:
                     # A video is used whole or not at all: its clips wait on disk until its last frame is read.

@@ -12,6 +12,7 @@ from extract.detect.grounding_dino import GroundingDinoSettings
 from extract.detect.mediapipe import MediapipeSettings
 from extract.gates import Gate, Gates, merged
 from extract.gripper.given import GivenSettings
+from extract.gripper.registered.settings import RegisteredSettings
 from extract.kinematics import MOTION_GATES
 from extract.lift.surface import SurfaceConfig
 from extract.lift.unproject import UnprojectConfig
@@ -32,7 +33,9 @@ GATES: Gates = {
     **MOTION_GATES,
 }
 
-Detect = GivenSettings | MediapipeSettings | GroundingDinoSettings | MotionSettings | ProprioSettings
+Detect = (
+    GivenSettings | MediapipeSettings | GroundingDinoSettings | MotionSettings | ProprioSettings | RegisteredSettings
+)
 Segment = GivenSettings | LandmarkMaskSettings | BoxSettings | Sam2Settings
 Track = LucasKanadeConfig | RaftConfig | TapirConfig
 Depth = SensorDepthSettings | DepthAnythingSettings | DepthProSettings
@@ -43,11 +46,13 @@ class GripperConfig(Settings):
     """How grippers, or whatever else is named, are found and followed. Each step is ``NAME`` or ``{name: NAME, ...}``.
 
     ``detect: {name: proprio}`` is a whole way of its own: it finds the camera from recorded end-effector poses and
-    gives metric points without the other four steps.
+    gives metric points without the other four steps. ``detect: registered`` is another: a surface model of the gripper,
+    made from labelled episodes, is registered to the depth of every frame.
     """
 
     detect: Annotated[Detect, Field(discriminator="name")] = Field(
-        default=MotionSettings(), description="`motion`, `proprio`, `mediapipe` (hands), `grounding-dino` or `given`."
+        default=MotionSettings(),
+        description="`motion`, `proprio`, `registered`, `mediapipe` (hands), `grounding-dino` or `given`.",
     )
     segment: Annotated[Segment, Field(discriminator="name")] = Field(
         default=BoxSettings(), description="`box`, `landmarks` (of mediapipe), `sam2` or `given`."
