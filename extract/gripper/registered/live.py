@@ -9,16 +9,19 @@ import numpy as np
 
 from data.episode import Frame
 from extract.effector import Camera
+from extract.gripper.registered.closing import with_best_jaws
 from extract.gripper.registered.fit import Fit, Registration
 from extract.gripper.registered.model import GripperModel, State
 from extract.gripper.registered.search import around, candidates
 
 SEARCH_M = (0.03, 0.03, 0.02, 0.02, 0.012, 0.012, 0.008, 0.008, 0.005, 0.005, 0.005, 0.005)
-CATCH_M = (0.02, 0.02, 0.012, 0.012, 0.008, 0.005, 0.005, 0.005)
-FOLLOW_M = (0.012, 0.008, 0.005, 0.005, 0.005)
+CATCH_M = (0.02, 0.02, 0.012, 0.012, 0.008, *(0.005,) * 7)
+SETTLE_M = (0.005,) * 6
+FOLLOW_M = (0.012, 0.008, 0.008, *(0.005,) * 8)
 JAW_SLACK_M, TURN_SLACK_DEG = 0.012, 25.0  # beyond what the labelled episodes show
-SURE = 0.93  # share that agrees from which no other start is tried
+SURE = 0.95  # share that agrees from which no other start is tried
 JAW_STARTS = 4  # between closed and open
+DOUBTED = 0.9  # share that agrees below which the whole picture is searched as well
 FORGET_S = 0.5  # after so long unseen, the last place says nothing
 LEAST_SEEN = 0.15  # of the points that face the camera
 FOUND_SEEN = 0.6  # the same where the gripper was not followed but found: other things look like parts of it
@@ -61,9 +64,12 @@ class RegisteredGripper:
             return None
         if self._last and not 0 < frame.time - self._last[-1][0] <= FORGET_S:
             self.reset()
-        fit = self._followed(frame) or self._searched(frame.depth, frame.image)
+        fit = self._followed(frame)
+        if fit is None or fit.share < DOUBTED:
+            fit = self._best([fit, self._searched(frame.depth, frame.image)])
         if fit is None:
             return None
+        fit = self._with_jaws(frame, fit)
         self._last = [*self._last[-1:], (frame.time, fit.state)]
         points = self._model.placed(fit.state, self._points)
         return Estimate(
@@ -91,6 +97,14 @@ class RegisteredGripper:
             return None
         starts = self._other_jaws(found.state)
         return self._best([found, *(self._registration.fit(frame.depth, start, CATCH_M) for start in starts)])
+
+    def _with_jaws(self, frame: Frame, fit: Fit) -> Fit:
+        """The same with jaws looked for along their whole way: near by, thin jaws are easily taken for each other."""
+        assert frame.depth is not None
+        start = with_best_jaws(self._model, self._camera, frame.depth, frame.image, fit.state)
+        if start is fit.state:
+            return fit
+        return self._best([self._registration.fit(frame.depth, start, SETTLE_M)]) or fit
 
     def _other_jaws(self, state: State) -> list[State]:
         closed, open_ = self._model.jaws_22

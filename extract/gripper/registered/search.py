@@ -36,7 +36,7 @@ def candidates(model: GripperModel, camera: Camera, depth_HW: np.ndarray, image_
     anchors = facing[_middle_first(model.points_M3[facing], ANCHORS)]
     places = _places(camera, depth_HW)
     nearest_HW = _nearest_around(depth_HW)
-    tint_HW3, tint_N3 = _tint(image_HW3), _tint(model.colours_M3[probes])
+    tint_HW3, tint_N3 = tint(image_HW3), tint(model.colours_M3[probes])
     low, high = model.range_23[0] - MARGIN_M, model.range_23[1] + MARGIN_M
     scored: list[tuple[float, State]] = []
     rotations = model.rotations_K33
@@ -65,7 +65,7 @@ def around(
     offsets_N3 = model.placed(State(state.rotation_33, np.zeros(3), state.jaws_2), probes)
     ticks = np.arange(-LATTICE, LATTICE + 1) * LATTICE_M
     starts = state.translation_3 + np.stack(np.meshgrid(ticks, ticks, ticks, indexing="ij"), -1).reshape(-1, 3)
-    scores = _scores(camera, depth_HW, _tint(image_HW3), starts, offsets_N3, _tint(model.colours_M3[probes]))
+    scores = _scores(camera, depth_HW, tint(image_HW3), starts, offsets_N3, tint(model.colours_M3[probes]))
     best = np.argsort(-scores, kind="stable")[:KEPT_AROUND]
     return [State(state.rotation_33, starts[n], state.jaws_2) for n in best]
 
@@ -88,7 +88,7 @@ def _nearest_around(depth_HW: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(near), near, 0)
 
 
-def _tint(colours_3: np.ndarray) -> np.ndarray:
+def tint(colours_3: np.ndarray) -> np.ndarray:
     """f32 [...,3]: colour without brightness; dark colours fade to black, whose tint is noise."""
     colours = colours_3.astype(np.float32)
     return colours / (colours.sum(-1, keepdims=True) + DARK)
