@@ -22,8 +22,9 @@ from pipeline.errors import UserError
 from pipeline.fingerprint import file_sha256
 
 NAME = "registered/1"
-# One sigma, as a share of a pixel's footprint, plus a share of the median distance between model and surface.
-ACROSS, ALONG, RESIDUAL = 0.25, 0.12, 1.0
+# One sigma: a share of a pixel's footprint plus the median distance between model and surface. 68 % of all components
+# lay within the first alone in simulated episodes of other tasks than the model's, with exact depth.
+ACROSS, ALONG, RESIDUAL = 0.12, 0.12, 1.0
 
 
 @dataclass(frozen=True)
