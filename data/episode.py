@@ -13,7 +13,7 @@ class Frame:
 
     index: position in the video file. time: presentation time in seconds.
     image: uint8 [H,W,3] RGB. depth: f32 [H,W] metres along z, 0 = not measured, or None.
-    mask: bool [H,W], the effector's pixels, or None.
+    mask: bool [H,W], the effector's pixels, or None. actor: bool [H,W], the effector's and its arm's pixels, or None.
     base_from_effector: f64 [4,4] metres, the end-effector pose that the robot recorded, in its base frame, or None.
     """
 
@@ -22,4 +22,5 @@ class Frame:
     image: np.ndarray
     depth: np.ndarray | None = None
     mask: np.ndarray | None = None
+    actor: np.ndarray | None = None
     base_from_effector: np.ndarray | None = None

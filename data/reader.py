@@ -13,7 +13,7 @@ from data.index import Episode
 from data.undistort import Undistortion
 from data.video import Unreadable, frames
 
-ARRAYS = ("depth", "mask", "world_from_camera", "base_from_effector", "opening", "actions", "proprio")
+ARRAYS = ("depth", "mask", "actor", "world_from_camera", "base_from_effector", "opening", "grasp", "actions", "proprio")
 
 
 class EpisodeReader:
@@ -37,6 +37,10 @@ class EpisodeReader:
             if self.episode.frames and len(array) != self.episode.frames:
                 detail = f"{path.name}: {name} has {len(array)} entries for {self.episode.frames} frames"
                 raise Unreadable("bad_arrays", detail)
+        for name, rest in (("actor", (self.episode.height, self.episode.width)), ("grasp", (3,))):
+            if name in found and found[name].shape[1:] != rest:
+                detail = f"{path.name}: {name} is {list(found[name].shape)}, expected {['F', *rest]}"
+                raise Unreadable("bad_arrays", detail)
         needed = ["depth", "mask"] if self.episode.sidecar.effector == "mask" else []
         needed += ["actions", "proprio"] if self.episode.sidecar.labelled else []
         if missing := [name for name in needed if name not in found]:
@@ -56,15 +60,17 @@ class EpisodeReader:
         lens = self.undistortion
         if lens is None:
             return frame
-        for name, values in (("image", frame.image), ("depth", frame.depth), ("mask", frame.mask)):
+        found = {"image": frame.image, "depth": frame.depth, "mask": frame.mask, "actor": frame.actor}
+        for name, values in found.items():
             if values is not None and values.shape[1::-1] != lens.image_size:
-                found = f"{name} is {values.shape[1]}x{values.shape[0]}, the lens was given for {lens.image_size}"
-                raise Unreadable("bad_arrays", f"{found}; undistort it yourself and say rectified: true")
+                sizes = f"{name} is {values.shape[1]}x{values.shape[0]}, the lens was given for {lens.image_size}"
+                raise Unreadable("bad_arrays", f"{sizes}; undistort it yourself and say rectified: true")
         return replace(
             frame,
             image=lens.image(frame.image),
             depth=None if frame.depth is None else lens.depth(frame.depth),
             mask=None if frame.mask is None else lens.mask(frame.mask),
+            actor=None if frame.actor is None else lens.mask(frame.actor),
         )
 
     def frames(self, rate_hz: float | None) -> Iterator[Frame]:
@@ -73,7 +79,8 @@ class EpisodeReader:
         Frames, depth and masks come out without lens distortion when the sidecar describes it.
         """
         sidecar = self.episode.sidecar
-        depth, mask, poses = (self.arrays.get(name) for name in ("depth", "mask", "base_from_effector"))
+        names = ("depth", "mask", "actor", "base_from_effector")
+        depth, mask, actor, poses = (self.arrays.get(name) for name in names)
         rate = None if sidecar.labelled else rate_hz
         for index, time, image in frames(self.episode.path, rate, sidecar.frame_range):
             frame = Frame(
@@ -82,6 +89,7 @@ class EpisodeReader:
                 image=image,
                 depth=None if depth is None else depth[index].astype(np.float32) * np.float32(sidecar.depth_unit_m),
                 mask=None if mask is None else mask[index].astype(bool),
+                actor=None if actor is None else actor[index].astype(bool),
                 base_from_effector=None if poses is None else poses[index].astype(np.float64),
             )
             yield self._straight(frame)

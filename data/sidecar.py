@@ -63,7 +63,8 @@ class Sidecar(Settings):
     seed: int | None = Field(default=None, description="Seed of a simulated episode.")
     success: bool | None = Field(default=None, description="Whether the task was completed.")
     arrays: str | None = Field(
-        default=None, description="NPZ file beside the video: depth, mask, world_from_camera, actions, ..."
+        default=None,
+        description="NPZ file beside the video: depth, mask, actor, grasp, world_from_camera, actions, ...",
     )
     depth_unit_m: float = Field(default=0.001, gt=0, description="Metres per unit of integer depth.")
     action_spec: ActionSpec | None = None

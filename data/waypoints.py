@@ -68,7 +68,7 @@ def waypoints_ahead(
 def changes(opening_T: np.ndarray, least_m: float) -> set[int]:
     """Frames in which the opening starts or ends a change of more than ``least_m`` metres."""
     known = np.flatnonzero(~np.isnan(opening_T))
-    if len(known) < 2:
+    if len(known) < 2 or np.ptp(opening_T[known]) <= least_m:
         return set()
     frames = known[simplified(opening_T[known, None], least_m / 2, _off_the_line)].tolist()
     values = opening_T[frames].tolist()

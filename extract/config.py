@@ -27,6 +27,11 @@ class ExtractConfig(Settings):
     timeout_s: float = Field(
         default=600, gt=0, description="A video that makes no progress for so long is given up; its worker is replaced."
     )
+    scenes: bool = Field(
+        default=True,
+        description="Store pictures of the scene without the actor beside the images, and its depth where the episode "
+        "has depth.",
+    )
     clips: ClipSettings = ClipSettings()
     camera_motion: CameraMotionConfig = CameraMotionConfig()
     hand: HandConfig = HandConfig()

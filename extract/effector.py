@@ -66,6 +66,7 @@ class EffectorTrack:
     quality: named scores, stored with the clip.
     overlay_px: f32 [T,K,2] pixels, what the detector saw (K landmarks), for pictures and reference checks; may be None.
     raw_points: f32 [T,N,3], the points before smoothing over time, or None when nothing was smoothed.
+    grasp: f32 [T,3] metres, camera frame, midway between the tips that close on things, NaN = unknown; None = never.
     camera, world_from_camera_T44: where the extractor found another camera, or its path, than it was given; else None.
     """
 
@@ -81,13 +82,14 @@ class EffectorTrack:
     quality: dict[str, float] = field(default_factory=dict)
     overlay_px: np.ndarray | None = None
     raw_points: np.ndarray | None = None
+    grasp: np.ndarray | None = None
     camera: Camera | None = None
     world_from_camera_T44: np.ndarray | None = None
 
     def part(self, frames: slice) -> EffectorTrack:
         """The same effector in some of the frames; scores stay those of the whole."""
         per_frame = ("frame_slots", "points", "visible", "sigma", "confidence", "opening")
-        optional = ("overlay_px", "raw_points", "world_from_camera_T44")
+        optional = ("overlay_px", "raw_points", "grasp", "world_from_camera_T44")
         names = [*per_frame, *(name for name in optional if getattr(self, name) is not None)]
         return replace(self, **{name: getattr(self, name)[frames] for name in names})
 

@@ -30,6 +30,7 @@ from extract.effector import Camera, EffectorTrack, Extractor, Sight
 from extract.gates import faults
 from extract.kinematics import kinematics
 from extract.rest import without_rest
+from extract.scene_pictures import scene_pictures, small_actor, small_depth
 from extract.stretches import Stretch, stretches
 from pipeline.ahead import ahead
 
@@ -43,13 +44,16 @@ ALIVE_EVERY = 100  # frames between signs of life
 class Record:
     """What is kept of one frame: its place in the video, a small picture, what the extractor keeps, the background.
 
-    background: None where the camera's path is given.
+    background: None where the camera's path is given. depth, actor: as small as the picture, see
+    scene_pictures.Seen; None where the episode has none or no scenes are stored.
     """
 
     index: int
     image: np.ndarray
     sight: Sight
     background: Row | None
+    depth: np.ndarray | None
+    actor: np.ndarray | None
 
     @property
     def time(self) -> float:
@@ -134,7 +138,12 @@ class Passage:
             if self._tracks is not None:
                 scale = np.tile(np.array(half.shape[1::-1]) / frame.image.shape[1::-1], 2)
                 row = self._tracks.take(self._tracks.add(half, frame.depth, sight.boxes * scale))
-            yield Record(frame.index, cv2.resize(half, self._size, interpolation=cv2.INTER_AREA), sight, row)
+            depth = actor = None
+            if self._config.scenes:
+                depth = None if frame.depth is None else small_depth(frame.depth, self._size)
+                actor = None if frame.actor is None else small_actor(frame.actor, self._size)
+            small = cv2.resize(half, self._size, interpolation=cv2.INTER_AREA)
+            yield Record(frame.index, small, sight, row, depth, actor)
 
     def _counted(self, records: Iterable[Record]) -> Iterator[Record]:
         self._middle: bytes | None = None
@@ -184,6 +193,9 @@ class Passage:
         camera = track.camera or self._camera
         indices = np.array([record.index for record in shown])
         opening = self._reader.per_frame("opening", indices)
+        grasp = self._reader.per_frame("grasp", indices)
+        if grasp is None and track.grasp is not None:
+            grasp = track.grasp.astype(np.float32)
         path = self._path(track, shown, camera)
         arrays: dict[str, np.ndarray] = {
             "points": track.points.astype(np.float32),
@@ -195,6 +207,8 @@ class Passage:
             "world_from_camera": path.world_from_camera_T44,
             "opening": (track.opening if opening is None else opening).astype(np.float32),
         }
+        if grasp is not None:
+            arrays["grasp"] = grasp
         if track.raw_points is not None:
             arrays["raw_points"] = track.raw_points.astype(np.float32)
         if episode.sidecar.labelled:
@@ -224,7 +238,12 @@ class Passage:
             action_spec=episode.sidecar.action_spec if episode.sidecar.labelled else None,
         )
         key = f"{episode.episode_id}-{self._made:04d}"
-        return Clip(key, arrays, [encode_image(record.image) for record in shown], meta)
+        scenes, depths = [], []
+        if self._config.scenes:
+            poses = path.world_from_camera_T44
+            still = path.kind in ("static", "given") and bool((poses == poses[0]).all())
+            scenes, depths = scene_pictures(shown, track, grasp, camera.scaled(self._size), still)
+        return Clip(key, arrays, [encode_image(record.image) for record in shown], meta, scenes, depths)
 
     def _path(self, track: EffectorTrack, shown: list[Record], camera: Camera) -> Path:
         """How the camera moved during a track: as given, as the extractor found, or as the background tells."""

@@ -21,7 +21,7 @@ from extract.hand.place import place_hand
 from extract.hand.sight import HandSight, Sighting, seen_of
 from extract.hand.signals import Repeats, sharpness
 from extract.hand.skeleton import JOINTS, PALM_SIZE, palm_size
-from extract.hand.surface import facing_camera, hidden_by_hand, make_surface, pinch_opening
+from extract.hand.surface import facing_camera, hidden_by_hand, make_surface, pinch_middle, pinch_opening
 from extract.hand.trust import rightness, scores, second_look, sides, trusted
 from extract.hand.uncertainty import Assumptions, smoothed_away
 from extract.segments import Segment, split_at_gaps
@@ -186,6 +186,7 @@ class HandExtractor:
             },
             overlay_px=overlay.astype(np.float32),
             raw_points=raw.astype(np.float32),
+            grasp=pinch_middle(hand.joints_T213).astype(np.float32),
         )
 
 

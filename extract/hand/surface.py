@@ -141,6 +141,11 @@ def pinch_opening(joints_T213: np.ndarray, scale: float) -> np.ndarray:
     return np.maximum(gap - (RADII[THUMB_TIP] + RADII[INDEX_TIP]) * scale, 0)
 
 
+def pinch_middle(joints_T213: np.ndarray) -> np.ndarray:
+    """Grasp point: midway between thumb tip and index tip, f64 [T,3] metres."""
+    return (joints_T213[:, THUMB_TIP] + joints_T213[:, INDEX_TIP]) / 2
+
+
 def _hand_axes(joints: np.ndarray, side: str) -> _HandAxes:
     lateral = joints[:, KNUCKLES[0]] - joints[:, KNUCKLES[-1]]
     lateral = lateral / np.maximum(np.linalg.norm(lateral, axis=-1, keepdims=True), 1e-9)
