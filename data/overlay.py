@@ -7,7 +7,7 @@ import colorsys
 import cv2
 import numpy as np
 
-from data.clips import Clip, encode_image
+from data.clips import Clip, decode_depth, decode_image, encode_image
 
 MIN_SIDE = 256  # small frames are enlarged, so that points can be told apart
 
@@ -41,6 +41,26 @@ def strip_image(clip: Clip, count: int = 6) -> np.ndarray:
     """The same frames side by side in one picture, uint8 RGB."""
     frames = np.unique(np.linspace(0, clip.frames - 1, count).round().astype(int))
     return np.concatenate([overlay(clip, int(frame)) for frame in frames], axis=1)
+
+
+def scene_strip(clip: Clip, count: int = 6) -> np.ndarray:
+    """The scene without its actor in the same frames, as wide as ``strip_image``, uint8 RGB; below it its depth, near
+    bright, unknown black, where the clip has depth."""
+    frames = np.unique(np.linspace(0, clip.frames - 1, count).round().astype(int)).tolist()
+    height, width = overlay(clip, 0).shape[:2]
+    rows = [[decode_image(clip.scenes[frame]) for frame in frames]]
+    if clip.depths:
+        depths = [decode_depth(clip.depths[frame]) for frame in frames]
+        near = min((float(depth[depth > 0].min()) for depth in depths if depth.any()), default=1.0)
+        rows.append([_grey(near / np.maximum(depth, near) * (depth > 0)) for depth in depths])
+    enlarged = [
+        [cv2.resize(picture, (width, height), interpolation=cv2.INTER_NEAREST) for picture in row] for row in rows
+    ]
+    return np.concatenate([np.concatenate(row, axis=1) for row in enlarged])
+
+
+def _grey(brightness_HW: np.ndarray) -> np.ndarray:
+    return np.repeat((255 * brightness_HW).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def point_colours(clip: Clip) -> list[tuple[int, int, int]]:

@@ -1,4 +1,5 @@
-"""Looking at one clip: a filmstrip, the same as a video at the clip's own times, and a Rerun recording on request."""
+"""Looking at one clip: a filmstrip, with the scene below where the clip has it, a video at the clip's own times, and a
+Rerun recording on request."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from data.clips import Clip, Shard
-from data.overlay import overlay, strip_image
+from data.overlay import overlay, scene_strip, strip_image
 from pipeline.atomic import publishing
 from pipeline.errors import UserError
 
@@ -30,7 +31,8 @@ def peek(shard: Path, key: str | None, out: Path, recording: Path | None) -> str
         from data.rerun_log import write_recording
 
         write_recording(clip, recording)
-    Image.fromarray(strip_image(clip)).save(out)
+    rows = [strip_image(clip), scene_strip(clip)] if clip.scenes else [strip_image(clip)]
+    Image.fromarray(np.concatenate(rows)).save(out)
     video = out.with_suffix(".mp4")
     write_video(clip, video)
     written = ", ".join(str(path) for path in (out, video, recording) if path is not None)

@@ -22,18 +22,23 @@ COLUMNS = (
     "speed mm/s",
     "sigma mm",
     "labelled",
+    "grasp",
+    "scenes",
 )
 
 
 def stats(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    """One row per source, embodiment and scale: clips, seconds, and medians over frames."""
+    """One row per source, embodiment and scale: clips, seconds, and medians over frames.
+
+    labelled, grasp, scenes: how many of the clips have actions, grasp points and pictures of the scene.
+    """
     kinds: dict[tuple[str, str, str], list[tuple[Any, ...]]] = defaultdict(list)
     for path in paths:
         for clip in Shard(path).clips():
             kinds[(clip.meta.source, clip.meta.embodiment, clip.meta.scale)].append(_measure(clip))
     rows = []
     for kind, measured in sorted(kinds.items()):
-        seconds, visible, depth, speed, sigma, labelled = zip(*measured, strict=True)
+        seconds, visible, depth, speed, sigma, *having = zip(*measured, strict=True)
         medians = (
             round(float(np.median(depth)), 2),
             round(float(np.median(speed))),
@@ -45,13 +50,13 @@ def stats(paths: Iterable[Path]) -> list[dict[str, Any]]:
             round(sum(seconds), 1),
             round(float(np.mean(visible)), 2),
             *medians,
-            sum(labelled),
+            *(sum(clips) for clips in having),
         )
         rows.append(dict(zip(COLUMNS, values, strict=True)))
     return rows
 
 
-def _measure(clip: Clip) -> tuple[float, float, float, float, float, bool]:
+def _measure(clip: Clip) -> tuple[float, float, float, float, float, bool, bool, bool]:
     points, times = clip.arrays["points"], clip.arrays["timestamps"]
     centre = points.mean(1)
     speed = np.linalg.norm(np.diff(centre, axis=0), axis=1) / np.diff(times) if len(times) > 1 else np.zeros(1)
@@ -62,4 +67,6 @@ def _measure(clip: Clip) -> tuple[float, float, float, float, float, bool]:
         float(1000 * np.median(speed)),
         float(1000 * np.median(clip.arrays["sigma"])),
         clip.meta.action_spec is not None,
+        "grasp" in clip.arrays,
+        bool(clip.scenes),
     )

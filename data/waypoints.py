@@ -54,7 +54,7 @@ def waypoints_ahead(
     frames_K = np.array(waypoints(path_T3, opening_T, within_m))
     last = len(frames_K) - 1
     next_T = np.searchsorted(frames_K, np.arange(len(path_T3)), side="right")
-    order_TW = np.stack([*(next_T + step for step in range(AHEAD)), np.maximum(next_T, last)], 1)
+    order_TW = np.stack([*(next_T + step for step in range(AHEAD)), np.full_like(next_T, last)], 1)
     valid_TW = order_TW <= last
     frames_TW = frames_K[np.minimum(order_TW, last)]
     ahead_TW4 = np.empty((*frames_TW.shape, 4), np.float32)

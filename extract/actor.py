@@ -22,6 +22,9 @@ NEARER_M = 0.03  # than what was seen earlier: something has come between
 AGREES_M = 0.03  # between a point of the effector and the depth at its pixel: more, and something else is seen there
 WIDENED = 1 / 128  # how far the outline is pushed out, as a share of the picture's longer side
 WIDENED_BLIND = 0.04  # the same without depth, where the outline is a guess
+BACK = 0.02  # step along the approach that shows its direction in the picture, as a share of the distance
+STRAIGHT = 0.1  # of a direction's length is left in the picture: less, and it points along the view
+LONG = 1.4  # times as long as wide: an effector whose shape tells its direction
 MIN_DEPTH_M = 1e-3
 
 
@@ -37,7 +40,7 @@ def actor_pixels(
     depth_HW: f32 metres along z, 0 = unknown, at the camera's image size; None = no depth. points_N3: the effector's
     points, grasp_3: its grasp point, both metres, camera frame; a grasp point of None or NaN is unknown, and then the
     effector alone is found. seen_HW: f32 metres, the depth that was seen earlier without the actor (SceneMemory.depth),
-    0 = not yet; None where the camera moves.
+    0 = not yet, infinite = too far; None where the camera moves.
     """
     points_N3 = points_N3[np.isfinite(points_N3).all(1) & (points_N3[:, 2] > MIN_DEPTH_M)].astype(np.float64)
     width, height = camera.image_size
@@ -89,7 +92,12 @@ def _surface(
     agrees = np.abs(depth_HW[rows, columns] - points_N3[inside, 2]) < AGREES_M
     rows, columns = rows[agrees], columns[agrees]
     found[rows, columns] = 1
-    if approach_3 is None or grasp_3 is None or not len(rows):
+    if not len(rows):
+        return found
+    if approach_3 is None or grasp_3 is None:
+        cv2.fillConvexPoly(found, cv2.convexHull(np.stack([columns, rows], 1).astype(np.int32)), 1)
+        off = np.abs(depth_HW - np.median(depth_HW[rows, columns]))
+        found[off > np.ptp(points_N3[:, 2]) + AGREES_M] = 0
         return found
     allowed, rear = _behind(depth_HW, camera, points_N3, grasp_3, approach_3)
     # In logarithms of depth, the step of a steep surface from pixel to pixel is the same at all distances.
@@ -137,15 +145,31 @@ def _outline(camera: Camera, points_N3: np.ndarray, approach_3: np.ndarray | Non
     cv2.fillConvexPoly(found, hull, 1)
     if approach_3 is None:
         return found
-    middle_3 = points_N3.mean(0)
-    # A short way back, so that the direction is good however close the camera is.
-    start, back = camera.project(np.stack([middle_3, middle_3 - 0.02 * approach_3 * min(1.0, middle_3[2])]))
-    along = back - start
-    if np.linalg.norm(along) < 1e-3 * camera.focal_px * 0.02:  # straight towards the camera
+    along = _backwards(camera, points_N3, pixels, approach_3)
+    if along is None:
         return found
-    along = along / np.linalg.norm(along)
+    start = pixels.mean(0)
     beside = np.abs((pixels - start) @ np.array([-along[1], along[0]]))
     thickness = max(1, round(2 * float(np.quantile(beside, 0.9))))
     end = start + along * (width + height)
     cv2.line(found, tuple(start.astype(int).tolist()), tuple(end.astype(int).tolist()), 1, thickness)
     return found
+
+
+def _backwards(
+    camera: Camera, points_N3: np.ndarray, pixels_N2: np.ndarray, approach_3: np.ndarray
+) -> np.ndarray | None:
+    """Unit vector in the picture against the approach, f64 [2]; None where it points straight along the view.
+
+    A long effector, as a hand with its wrist, tells by its own length where it comes from; the approach is
+    foreshortened, and tells only which of its ends that is.
+    """
+    middle_3 = points_N3.mean(0)
+    start, back = camera.project(np.stack([middle_3, middle_3 - BACK * middle_3[2] * approach_3]))
+    along = back - start
+    if np.linalg.norm(along) < STRAIGHT * BACK * camera.focal_px:
+        return None
+    _, (long, short), axes = np.linalg.svd(pixels_N2 - pixels_N2.mean(0), full_matrices=False)
+    if long > LONG * short:
+        along = axes[0] * np.sign(axes[0] @ along)
+    return along / np.linalg.norm(along)
