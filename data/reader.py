@@ -39,7 +39,7 @@ class EpisodeReader:
                 raise Unreadable("bad_arrays", detail)
         for name, rest in (("actor", (self.episode.height, self.episode.width)), ("grasp", (3,))):
             if name in found and found[name].shape[1:] != rest:
-                detail = f"{path.name}: {name} is {list(found[name].shape)}, expected {['F', *rest]}"
+                detail = f"{path.name}: {name} is {list(found[name].shape)}, expected {[len(found[name]), *rest]}"
                 raise Unreadable("bad_arrays", detail)
         needed = ["depth", "mask"] if self.episode.sidecar.effector == "mask" else []
         needed += ["actions", "proprio"] if self.episode.sidecar.labelled else []

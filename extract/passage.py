@@ -30,7 +30,7 @@ from extract.effector import Camera, EffectorTrack, Extractor, Sight
 from extract.gates import faults
 from extract.kinematics import kinematics
 from extract.rest import without_rest
-from extract.scene_pictures import scene_pictures, small_actor, small_depth
+from extract.scene_pictures import scene_pictures, small_depth, small_pixels
 from extract.stretches import Stretch, stretches
 from pipeline.ahead import ahead
 
@@ -44,8 +44,8 @@ ALIVE_EVERY = 100  # frames between signs of life
 class Record:
     """What is kept of one frame: its place in the video, a small picture, what the extractor keeps, the background.
 
-    background: None where the camera's path is given. depth, actor: as small as the picture, see
-    scene_pictures.Seen; None where the episode has none or no scenes are stored.
+    background: None where the camera's path is given. depth, effector, actor: as small as the picture,
+    see scene_pictures.Seen; None where the episode has none or no scenes are stored.
     """
 
     index: int
@@ -53,6 +53,7 @@ class Record:
     sight: Sight
     background: Row | None
     depth: np.ndarray | None
+    effector: np.ndarray | None
     actor: np.ndarray | None
 
     @property
@@ -138,12 +139,13 @@ class Passage:
             if self._tracks is not None:
                 scale = np.tile(np.array(half.shape[1::-1]) / frame.image.shape[1::-1], 2)
                 row = self._tracks.take(self._tracks.add(half, frame.depth, sight.boxes * scale))
-            depth = actor = None
+            depth = effector = actor = None
             if self._config.scenes:
                 depth = None if frame.depth is None else small_depth(frame.depth, self._size)
-                actor = None if frame.actor is None else small_actor(frame.actor, self._size)
+                effector = None if frame.mask is None else small_pixels(frame.mask, self._size)
+                actor = None if frame.actor is None else small_pixels(frame.actor, self._size)
             small = cv2.resize(half, self._size, interpolation=cv2.INTER_AREA)
-            yield Record(frame.index, small, sight, row, depth, actor)
+            yield Record(frame.index, small, sight, row, depth, effector, actor)
 
     def _counted(self, records: Iterable[Record]) -> Iterator[Record]:
         self._middle: bytes | None = None

@@ -18,8 +18,8 @@ from extract.scene import SceneMemory
 class Seen(Protocol):
     """What is kept of one frame, at the size of the stored pictures.
 
-    image: uint8 [H,W,3] RGB. depth: f32 [H,W] metres, 0 = not measured, or None. actor: bool [H,W], the actor's pixels
-    as the episode tells them, or None.
+    image: uint8 [H,W,3] RGB. depth: f32 [H,W] metres, 0 = not measured, or None. effector, actor: bool [H,W], their
+    pixels as the episode tells them, or None.
     """
 
     @property
@@ -27,6 +27,9 @@ class Seen(Protocol):
 
     @property
     def depth(self) -> np.ndarray | None: ...
+
+    @property
+    def effector(self) -> np.ndarray | None: ...
 
     @property
     def actor(self) -> np.ndarray | None: ...
@@ -52,6 +55,8 @@ def scene_pictures(
             depth = frame.depth if track.scale == "metric" else None
             grasp_3 = None if grasp_T3 is None else grasp_T3[row]
             actor_HW = actor_pixels(depth, camera, track.points[row], grasp_3, memory.depth)
+            if frame.effector is not None:
+                actor_HW |= frame.effector
         image, depth = memory.see(frame.image, frame.depth, actor_HW)
         scenes.append(encode_image(image))
         if depth is not None:
@@ -64,7 +69,7 @@ def small_depth(depth_HW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.ascontiguousarray(nearest(depth_HW, *size))
 
 
-def small_actor(actor_HW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """bool [H,W]: pixels at another size (width, height) that the actor covers in part, or lie beside it."""
-    covered = cv2.resize(actor_HW.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+def small_pixels(pixels_HW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """bool [H,W]: pixels at another size (width, height) that are covered in part, or lie beside one."""
+    covered = cv2.resize(pixels_HW.astype(np.float32), size, interpolation=cv2.INTER_AREA)
     return widened(covered > 0)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.clips import Clip, Shard, sample_of, verify, write_shard
+from data.clips import Clip, Shard, decode_depth, encode_depth_mm, encode_image, sample_of, verify, write_shard
 from data.format_page import format_page
 from data.schema import FIELDS
 from pipeline.errors import UserError
@@ -32,6 +32,38 @@ def test_round_trip_is_lossless(make_clip: Callable[..., Clip], tmp_path: Path) 
             np.testing.assert_array_equal(read.arrays[name], array)
             assert read.arrays[name].dtype == array.dtype
     assert verify([tmp_path / "a.tar"]) == []
+
+
+def with_scene(clip: Clip) -> Clip:
+    """The clip with a grasp point, unknown at first, and a flat grey scene that comes nearer."""
+    grasp = clip.arrays["points"].mean(1)
+    grasp[0] = np.nan
+    scene = encode_image(np.full((48, 64, 3), 90, np.uint8))
+    depths = [encode_depth_mm(np.full((48, 64), 1.5 - 0.01 * frame, np.float32)) for frame in range(clip.frames)]
+    return dataclasses.replace(clip, arrays=clip.arrays | {"grasp": grasp}, scenes=[scene] * clip.frames, depths=depths)
+
+
+def test_scenes_make_the_round_trip_and_are_verified(make_clip: Callable[..., Clip], tmp_path: Path) -> None:
+    clip = with_scene(make_clip(0, frames=12))
+    write_shard(tmp_path / "a.tar", [clip, make_clip(1)])
+    assert verify([tmp_path / "a.tar"]) == []
+    read, plain = Shard(tmp_path / "a.tar").clips()
+    assert (read.images, read.scenes, read.depths) == (clip.images, clip.scenes, clip.depths)
+    assert (plain.scenes, plain.depths) == ([], [])
+    np.testing.assert_array_equal(read.arrays["grasp"], clip.arrays["grasp"])
+    write_shard(tmp_path / "b.tar", [dataclasses.replace(clip, depths=clip.scenes)])
+    assert any("0003.depth.png: its pixels are RGB, expected I;16" in line for line in verify([tmp_path / "b.tar"]))
+    with pytest.raises(ValueError, match="scenes: 11, expected T=12 or none"):
+        sample_of(dataclasses.replace(clip, scenes=clip.scenes[1:]))
+    clip.arrays["grasp"][3, 1] = np.nan
+    with pytest.raises(ValueError, match="grasp: a row is known in part"):
+        sample_of(clip)
+
+
+def test_depth_is_stored_to_the_millimetre_and_zero_where_it_cannot_be() -> None:
+    depth = np.array([[0.0, 0.4567, 65.535, 65.6, np.nan, np.inf, -1.0, 1.2344]], np.float32)
+    expected = np.array([[0.0, 0.457, 65.535, 0, 0, 0, 0, 1.234]], np.float32)
+    np.testing.assert_allclose(decode_depth(encode_depth_mm(depth)), expected, atol=1e-6)
 
 
 def test_webdataset_reads_our_shards(make_clip: Callable[..., Clip], tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from data import rows
-from data.clips import Clip, write_shard
+from data.clips import Clip, decode_image, encode_depth_mm, encode_image, write_shard
 from data.config import WindowConfig
 from data.geometry import invert_rigid, rigid_fit, transform
-from data.letterbox import letterbox
+from data.letterbox import letterbox, letterbox_depth, nearest
 from data.loader import WindowDataset, batches, collate, motion
 from data.mixture import Order
 from pipeline.errors import UserError
@@ -190,6 +190,80 @@ def test_labels_follow_the_frame(shards: list[Path]) -> None:
         np.testing.assert_array_equal(sample["actions"][: len(rest)], rest)
         assert sample["actions_valid"].sum() == len(rest)
         np.testing.assert_array_equal(sample["proprio"], clip.arrays["proprio"][now])
+
+
+def with_scene(clip: Clip, depth: bool = True) -> Clip:
+    """The clip with a scene whose grey level is its frame's number, and whose depth grows to the right."""
+    scenes = [encode_image(np.full((48, 64, 3), 5 * frame, np.uint8)) for frame in range(clip.frames)]
+    columns = np.tile(0.5 + 0.01 * np.arange(64, dtype=np.float32), (48, 1))
+    depths = [encode_depth_mm(columns + 0.1 * frame) for frame in range(clip.frames)] if depth else []
+    return replace(clip, scenes=scenes, depths=depths)
+
+
+def test_a_window_shows_the_scene_it_is_asked_for(make_clip: Callable[..., Clip], tmp_path: Path) -> None:
+    clip = with_scene(make_clip(0))
+    write_shard(tmp_path / "a.tar", [clip, with_scene(make_clip(1), depth=False)])
+    datasets = {
+        scene: WindowDataset([tmp_path / "a.tar"], WINDOW.model_copy(update={"scene": scene}), image_later=True)
+        for scene in ("none", "image", "depth")
+    }
+    plain, image, depth = (dataset[(4, 0)] for dataset in datasets.values())
+    assert "depth" not in plain and "depth" not in image
+    for sample in (image, depth):
+        assert (sample["image"][:, 8:56] == decode_image(clip.scenes[4])[0, 0, 0]).all()
+        np.testing.assert_array_equal(sample["image_later"], plain["image_later"])
+        np.testing.assert_array_equal(sample["past"], plain["past"])
+    assert depth["depth"].shape == (64, 64) and depth["depth"].dtype == np.float32
+    assert (depth["depth"][:8] == 0).all() and (depth["depth"][56:] == 0).all()
+    np.testing.assert_allclose(depth["depth"][30], 0.9 + 0.01 * np.arange(64), atol=5e-4)
+    last = datasets["depth"][(len(datasets["depth"]) - 1, 0)]
+    assert last["depth"].shape == (64, 64) and not last["depth"].any(), "a clip without depth: nothing is known"
+    assert collate([depth, last])["depth"].shape == (2, 64, 64)
+
+
+def test_scenes_that_are_not_there_are_named_with_the_remedy(make_clip: Callable[..., Clip], tmp_path: Path) -> None:
+    write_shard(tmp_path / "a.tar", [with_scene(make_clip(0), depth=False), make_clip(1)])
+    with pytest.raises(UserError, match=r"a.tar: clip made-up-0001-00 has no pictures of the scene.*extract.scenes"):
+        WindowDataset([tmp_path / "a.tar"], WINDOW.model_copy(update={"scene": "image"}))
+    write_shard(tmp_path / "b.tar", [with_scene(make_clip(0), depth=False)])
+    with pytest.raises(UserError, match=r"b.tar: window.scene is 'depth', and no clip of these shards has depth"):
+        WindowDataset([tmp_path / "b.tar"], WINDOW.model_copy(update={"scene": "depth"}))
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_grasp_points_and_waypoints_are_in_the_camera_of_now(
+    known: bool, make_clip: Callable[..., Clip], tmp_path: Path
+) -> None:
+    """A camera that moves along with a cloud on a straight way: only the end lies ahead."""
+    clip = make_clip(0)
+    poses = np.tile(np.eye(4, dtype=np.float32), (clip.frames, 1, 1))
+    poses[:, 2, 3] = 0.01 * np.arange(clip.frames)
+    clip.arrays["world_from_camera"] = poses
+    path = clip.arrays["points"].mean(1)
+    if known:
+        clip.arrays["grasp"] = path + np.float32(0.05)
+        clip.arrays["grasp"][7] = np.nan
+        path = np.where(np.isnan(clip.arrays["grasp"]), path, clip.arrays["grasp"])
+    write_shard(tmp_path / "a.tar", [clip])
+    config = WINDOW.model_copy(update={"waypoint_m": 0.3})
+    sample = WindowDataset([tmp_path / "a.tar"], config)[(6, 0)]
+    moved = np.array([0, 0, 0.01], np.float32)
+    for name, steps in (("past_grasp", (-3, -2, -1, 0)), ("future_grasp", (2, 4, 6, 8, 10))):
+        expected = [path[6 + step] + step * moved for step in steps]
+        np.testing.assert_allclose(sample[name], expected, atol=1e-5, err_msg=name)
+        assert sample[name].dtype == np.float32
+    end = [*(path[19] + 13 * moved), 0.05]
+    np.testing.assert_allclose(sample["waypoints"], [end] * 3, atol=1e-5)
+    assert sample["waypoints_valid"].tolist() == [True, False, True]
+
+
+def test_depth_is_never_averaged() -> None:
+    depth = np.where(np.arange(40) < 20, 0.5, 2.0).astype(np.float32) * np.ones((30, 1), np.float32)
+    assert set(np.unique(letterbox_depth(depth, 64))) == {0.0, 0.5, 2.0}
+    small = nearest(depth, 20, 15)
+    assert small.shape == (15, 20) and (small[:, :10] == 0.5).all() and (small[:, 10:] == 2.0).all()
+    image, _ = letterbox(np.full((30, 40, 3), 255, np.uint8), np.eye(3), 64)
+    np.testing.assert_array_equal(image[..., 0] > 0, letterbox_depth(depth, 64) > 0)
 
 
 def test_letterbox_keeps_the_projection() -> None:

@@ -1,4 +1,4 @@
-"""Shards of schema version 1 are brought up: nothing but the version and what it could not say changes."""
+"""Shards of older schema versions are brought up: nothing but the version and what it could not say changes."""
 
 from __future__ import annotations
 
@@ -52,6 +52,19 @@ def test_upgrading_twice_changes_nothing(tmp_path: Path, make_clip: Callable[...
     upgrade(old, tmp_path / "one")
     upgrade(tmp_path / "one" / "old.tar", tmp_path / "two")
     assert (tmp_path / "one" / "old.tar").read_bytes() == (tmp_path / "two" / "old.tar").read_bytes()
+
+
+def test_version_2_keeps_what_it_knows(tmp_path: Path, make_clip: Callable[..., Clip]) -> None:
+    clip = make_clip(6)
+    sample = sample_of(clip)
+    sample["meta.json"] = json.dumps({**json.loads(sample["meta.json"]), "schema_version": 2}).encode()
+    write_samples(tmp_path / "old.tar", [sample])
+    with pytest.raises(UserError, match="schema_version 2"):
+        Shard(tmp_path / "old.tar").clip(clip.key)
+    upgrade(tmp_path / "old.tar", tmp_path / "new")
+    assert verify([tmp_path / "new" / "old.tar"]) == []
+    read = Shard(tmp_path / "new" / "old.tar").clip(clip.key)
+    assert read.meta == clip.meta and read.images == clip.images and read.scenes == read.depths == []
 
 
 def test_it_refuses_to_overwrite_and_to_guess(tmp_path: Path, make_clip: Callable[..., Clip]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -39,7 +41,7 @@ def test_no_point_of_the_path_is_further_from_the_waypoints_than_allowed() -> No
     for within in (0.01, 0.05):
         found = waypoints(path, np.full(300, np.nan), within)
         assert 3 < len(found) < 200
-        for start, end in zip(found, found[1:], strict=False):
+        for start, end in pairwise(found):
             share = np.linspace(0, 1, 2000)[:, None]
             line = path[start] + share * (path[end] - path[start])
             away = np.linalg.norm(path[start : end + 1, None] - line[None], axis=-1).min(1)

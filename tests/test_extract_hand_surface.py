@@ -7,7 +7,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from extract.hand.skeleton import PALM_SIZE
-from extract.hand.surface import facing_camera, hidden_by_hand, make_surface, pinch_opening
+from extract.hand.surface import facing_camera, hidden_by_hand, make_surface, pinch_middle, pinch_opening
 from tests.hand_cases import hand_213
 
 
@@ -63,6 +63,13 @@ def test_the_other_side_turns_the_palm_over():
     _, left = surface.points(mirrored[None], "left")
     palm = slice(len(surface.tube), None)
     np.testing.assert_allclose(left[0, palm] * [-1, 1, 1], right[0, palm], atol=1e-9)
+
+
+def test_the_grasp_point_is_between_the_tips_and_moves_with_the_hand():
+    hand = hand_213()
+    between = pinch_middle(hand[None])[0]
+    np.testing.assert_allclose(between - hand[4], hand[8] - between)
+    np.testing.assert_allclose(pinch_middle(hand[None] + 0.1)[0], between + 0.1)
 
 
 def test_opening_is_the_free_space_between_the_tips():

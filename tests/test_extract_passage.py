@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data.clips import decode_depth, decode_image
 from data.config import IndexConfig
 from data.index import Episode, build_index
 from data.overlay import strip_image
+from data.video import Unreadable
 from extract.config import ExtractConfig
 from extract.mask.extractor import MaskExtractor
 from extract.passage import Passage
@@ -77,6 +79,41 @@ def test_a_gate_rejects_with_name_value_limit_and_picture(tmp_path: Path) -> Non
     assert rejected.reason == "gate_residual_mm"
     assert rejected.detail == f"residual_mm {residual:.4g} is above {residual / 2:g}, 0.00 to 1.95 s"
     assert rejected.picture is not None and strip_image(clip, 4).shape[1] > 0
+
+
+def test_the_scene_is_stored_without_the_disc(tmp_path: Path) -> None:
+    episode = episode_of(tmp_path / "videos", swing(2))
+    passage, _ = passage_of(episode)
+    (clip,) = passage.clips()
+    assert clip.problems() == [] and "grasp" not in clip.arrays
+    wall = [wall_level(frame) for frame in clip.meta.source_frames]
+    behind = decode_image(clip.scenes[-1])[..., 0].astype(int)
+    assert np.abs(np.array(clip.image(-1)[..., 0], int) - wall[-1]).max() > 60
+    like_wall = (behind >= wall[0] - 8) & (behind <= wall[-1] + 8)
+    assert like_wall.mean() > 0.99, "as the wall was at some time until now, but for the bleeding of compressed colours"
+    depth = decode_depth(clip.depths[-1])
+    assert (np.abs(depth - 1.2) < 0.002).mean() > 0.97
+    bare, _ = passage_of(episode, scenes=False)
+    (clip,) = bare.clips()
+    assert clip.scenes == clip.depths == []
+
+
+def test_an_episode_that_tells_actor_and_grasp_point_is_believed(tmp_path: Path) -> None:
+    episode = episode_of(tmp_path / "videos", swing(2))
+    assert episode.arrays_path is not None
+    with np.load(episode.arrays_path) as stored:
+        arrays = {name: stored[name] for name in stored}
+    grasp = np.arange(3 * 40, dtype=np.float32).reshape(40, 3)
+    corner = np.zeros((40, 48, 64), bool)
+    corner[:, :10, :10] = True
+    np.savez(episode.arrays_path, **arrays, grasp=grasp, actor=corner)  # pyright: ignore[reportArgumentType]
+    (clip,) = passage_of(episode)[0].clips()
+    np.testing.assert_array_equal(clip.arrays["grasp"], grasp[clip.meta.source_frames])
+    scene, image = (picture.astype(int) for picture in (decode_image(clip.scenes[-1]), clip.image(-1)))
+    assert np.abs(scene - image)[14:, 14:].max() < 40, "the disc is no actor here"
+    np.savez(episode.arrays_path, **arrays, grasp=grasp[:, :2])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(Unreadable, match=r"grasp is \[40, 2\]"):
+        list(passage_of(episode)[0].clips())
 
 
 def test_an_episode_without_effector_says_so_once(tmp_path: Path) -> None:
