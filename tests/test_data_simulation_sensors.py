@@ -65,7 +65,8 @@ def test_only_labelled_robots_tell_more_than_their_camera(truth, tmp_path, senso
         assert {"truth_tcp", "truth_opening", "truth_world_from_camera"} <= names  # for scores
     sidecar, names = _read(tmp_path, LABELLED)
     assert sidecar["effector"] == "gripper" and sidecar["labelled"] is True
-    assert _told(names) == seen | {"base_from_effector", "actions", "proprio"}
+    recorded = {"base_from_effector", "opening", "actions", "proprio"}
+    assert _told(names) == seen | recorded | {"world_from_camera"}
 
 
 def test_derived_episodes_are_those_that_would_have_been_made(truth, tmp_path):

@@ -281,5 +281,4 @@ def write_closeup(folder: Path, name: str, seed: int, settings: CloseupSettings,
     """Makes one clip and writes it as NAME.mp4, NAME.npz, NAME.json, with what ``sensors`` tell."""
     images, arrays, sidecar = make_closeup(seed, settings)
     arrays, sidecar = sensed(arrays, sidecar, sensors)
-    # Depth and mask at 640x480 are mostly flat: compression makes a clip ten times smaller in half a second.
-    write_episode(folder, name, images, settings.rate_hz, arrays, {**sidecar, "group": name}, compress=True)
+    write_episode(folder, name, images, settings.rate_hz, arrays, {**sidecar, "group": name})

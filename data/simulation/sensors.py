@@ -18,6 +18,7 @@ Sensors = Literal["truth", "rgbd", "rgb"]
 TRUTH = "truth_"  # arrays that are kept for scores and never read by extraction
 EXACT = ("mask", "actor", "grasp", "opening", "world_from_camera")  # what only the simulator knows
 RECORDED = ("base_from_effector", "actions", "proprio")  # what a robot records of itself
+CALIBRATED = ("opening", "world_from_camera")  # what else is known where a robot recorded itself
 
 
 def sensed(
@@ -25,17 +26,18 @@ def sensed(
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Content of NAME.npz and NAME.json as ``sensors`` would have given them.
 
-    ``truth``: unchanged. ``rgbd``: depth, and for labelled robot episodes the recorded pose, actions and
-    proprioception; the effector is to be found (``hand`` or ``gripper``). ``rgb``: the same without depth. The camera's
-    pose and the opening stay as ``truth_world_from_camera`` and ``truth_opening``.
+    ``truth``: unchanged. ``rgbd``: depth, and for labelled robot episodes the recorded pose and opening, actions,
+    proprioception and the calibrated camera; the effector is to be found (``hand`` or ``gripper``). ``rgb``: the same
+    without depth. The camera's pose and the opening of all episodes stay as ``truth_world_from_camera`` and
+    ``truth_opening``.
     """
     if sensors == "truth":
         return arrays, sidecar
     kept = {"depth"} if sensors == "rgbd" else set()
     if sidecar["labelled"]:
-        kept |= set(RECORDED)
+        kept |= {*RECORDED, *CALIBRATED}
     told = {name: value for name, value in arrays.items() if name in kept or name.startswith(TRUTH)}
-    for name in ("opening", "world_from_camera"):
+    for name in CALIBRATED:
         if name in arrays:
             told[TRUTH + name] = arrays[name]
     effector = "hand" if sidecar["embodiment"] == "human-hand" else "gripper"
@@ -73,7 +75,7 @@ def _derive_one(folder: Path, out: Path, name: str, sensors: Sensors) -> None:
     with publishing(out / f"{name}.mp4") as temporary:
         _link(folder / f"{name}.mp4", temporary)
     with publishing(out / f"{name}.npz") as temporary, temporary.open("wb") as handle:
-        np.savez(handle, **arrays)  # pyright: ignore[reportArgumentType]
+        np.savez_compressed(handle, **arrays)  # pyright: ignore[reportArgumentType]
     write_json(out / f"{name}.json", sidecar)
 
 

@@ -47,13 +47,12 @@ def write_episode(
     rate_hz: int,
     arrays: dict[str, np.ndarray],
     sidecar: dict[str, Any],
-    compress: bool = False,
 ) -> None:
     """Writes NAME.mp4, NAME.npz and, as the mark of completion, NAME.json. Each file appears whole or not at all."""
     encode_video(folder / f"{name}.mp4", images, rate_hz)
-    save = np.savez_compressed if compress else np.savez
+    # depth and masks are mostly flat: compressed they are ten times smaller
     with publishing(folder / f"{name}.npz") as temporary, temporary.open("wb") as handle:
-        save(handle, **arrays)  # pyright: ignore[reportArgumentType]
+        np.savez_compressed(handle, **arrays)  # pyright: ignore[reportArgumentType]
     write_json(folder / f"{name}.json", {**sidecar, "arrays": f"{name}.npz", "depth_unit_m": DEPTH_UNIT_M})
 
 

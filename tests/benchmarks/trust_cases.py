@@ -70,7 +70,7 @@ def two_hands(folder: Path, seed: int, act: str, sides: tuple[str, str]) -> Foot
     if not is_finished(folder, name):
         settings = TwoHandsSettings(act=act, sides=sides)
         images, arrays, sidecar = make_two_hands(seed, settings).episode(seed)
-        write_episode(folder, name, images, settings.rate_hz, arrays, sidecar, compress=True)
+        write_episode(folder, name, images, settings.rate_hz, arrays, sidecar)
     sidecar = json.loads((folder / f"{name}.json").read_text())
     with np.load(folder / f"{name}.npz") as stored:
         depth, truth, uncovered = (stored[key] for key in ("depth", "truth_joints", "truth_uncovered"))
