@@ -51,7 +51,7 @@ def test_the_suite_is_of_known_tasks_and_no_task_is_both_labelled_and_seen_only(
 
 
 def test_what_is_recorded_is_enough_for_every_row_and_hands_show_other_motions_than_mains_robots() -> None:
-    section = simulated(CPU)
+    section = simulated(CPU, main_only=False)
     robots = {f"{number:03d}" for number in range(section["robot_episodes"])}
     hands = {f"{number:03d}" for number in range(section["hand_episodes"])}
     for row in ROWS.values():
@@ -60,6 +60,11 @@ def test_what_is_recorded_is_enough_for_every_row_and_hands_show_other_motions_t
     of_main = {name for found in names(MAIN_ROW.clips, CPU).values() for name in found}
     shown = {int(name[-3:]) for name in of_main if "-robot-" in name}
     assert section["hand_first"] == max(shown) + 1
+    modest = simulated(CPU, main_only=True)
+    assert {name for name in of_main if int(name[-3:]) < modest[f"{name.split('-')[-2]}_episodes"]} == of_main
+    counts = ("robot_episodes", "hand_episodes")
+    assert all(modest[name] < section[name] for name in counts)
+    assert {**modest, **{name: section[name] for name in counts}} == section  # so an episode of a name is the same
     assert section["labelled_episodes"] >= CPU.judged + max(row.clips.labelled for row in ROWS.values())
 
 
@@ -88,8 +93,9 @@ def test_rows_with_the_same_labels_are_extracted_together_and_others_apart() -> 
             assert pool[LABELLED] == own[LABELLED]
             assert all(set(own[source]) <= set(pool[source]) for source in SOURCES), row.name
     digests = {name: plan(ROWS[name], "rgbd", 0, CPU).steps["extract"].digest for name in ROWS}
-    assert digests[MAIN] == digests["robot_only"] == digests["videos_5"]
-    assert len({digests[name] for name in (MAIN, "labelled_1", "labelled_5", "oracle")}) == 4
+    assert digests[MAIN] == digests["videos_5"] == digests["labelled_videos"]
+    assert digests["robot_only"] == digests["human_only"]  # they need more, and main does not wait for it
+    assert len({digests[name] for name in (MAIN, "robot_only", "labelled_1", "labelled_5", "oracle")}) == 5
 
 
 def test_steps_are_shared_exactly_where_nothing_that_decides_them_differs() -> None:
@@ -250,7 +256,7 @@ def test_what_a_row_is_given_has_its_labels_its_sensors_and_nothing_more(
 ) -> None:
     budget = replace(SMOKE, labelled_tasks=("faucet-close-v3",), video_only_tasks=("faucet-open-v3",))
     clips = Clips(labelled=1, seen=(2, 1), unseen=(2, 1), oracle=oracle)
-    section = simulated(budget)
+    section = simulated(budget, main_only=False)
     for task in budget.tasks:
         for number in range(section["robot_episodes"]):
             with_actions = task in budget.labelled_tasks and number < section["labelled_episodes"]

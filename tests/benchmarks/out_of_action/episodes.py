@@ -21,7 +21,7 @@ from data.index import Episode
 from data.simulation.sensors import RECORDED, Sensors, derive
 from pipeline.atomic import publishing, publishing_dir, write_json
 from pipeline.errors import UserError
-from tests.benchmarks.out_of_action.rows import ROWS, Clips, Row
+from tests.benchmarks.out_of_action.rows import MAIN, ROWS, Clips, Row
 from tests.benchmarks.out_of_action.suite import Budget
 
 LABELLED, VIDEOS, JUDGED = SOURCES = ("labelled", "videos", "judged")
@@ -38,15 +38,25 @@ def capped(clips: Clips, budget: Budget) -> Clips:
     )
 
 
+def needs_no_more_than_main(row: Row, budget: Budget) -> bool:
+    """Whether all that the row learns from is recorded for the main row anyhow."""
+    own, main = capped(row.clips, budget), capped(ROWS[MAIN].clips, budget)
+    counts = ((c.labelled, *c.seen, *c.unseen) for c in (own, main))
+    return all(mine <= its for mine, its in zip(*counts, strict=True))
+
+
 def stock(row: Row, chain: str, budget: Budget) -> Clips:
-    """What is extracted together: the most that any row with the same labels needs in this chain.
+    """What is extracted together: the most that any row with the same labels needs in this chain; the main row, and
+    with it the rows that need no more, is not kept waiting by the others.
 
     Labels must be the same, as an extractor may learn a robot's looks from labelled episodes.
     """
+    modest = needs_no_more_than_main(row, budget)
     alike = [
         other.clips for other in (*ROWS.values(), row)
         if (other.clips.labelled, other.clips.oracle) == (row.clips.labelled, row.clips.oracle)
         and (chain in other.chains or other.name == row.name)
+        and not (modest and not needs_no_more_than_main(other, budget))
     ]  # fmt: skip
 
     def most(pairs: Iterable[tuple[int, int]]) -> tuple[int, int]:

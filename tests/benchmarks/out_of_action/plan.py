@@ -18,9 +18,9 @@ from typing import Any
 from data.simulation.sensors import Sensors
 from pipeline.fingerprint import digest
 from tests.benchmarks.out_of_action.code import ROOT, code_digest
-from tests.benchmarks.out_of_action.episodes import capped, names, stock
+from tests.benchmarks.out_of_action.episodes import capped, names, needs_no_more_than_main, stock
 from tests.benchmarks.out_of_action.rows import Clips, Row
-from tests.benchmarks.out_of_action.sections import sections, with_labels_for_all
+from tests.benchmarks.out_of_action.sections import sections, simulated, with_labels_for_all
 from tests.benchmarks.out_of_action.suite import DATA_SEED, Budget
 
 
@@ -88,7 +88,9 @@ def plan(row: Row, chain: Sensors, seed: int, budget: Budget, root: Path = ROOT)
     def only(*wanted: str) -> dict[str, Any]:
         return {name: config[name] for name in wanted}
 
-    simulate = step("simulate", DATA_SEED, only("simulate"))
+    first = simulate = step("simulate", DATA_SEED, {"simulate": simulated(budget, main_only=True)})
+    if not needs_no_more_than_main(row, budget):
+        simulate = step("simulate", DATA_SEED, only("simulate"), before={"first": first})
     before = {"simulate": simulate}
     if clips.oracle:
         again = with_labels_for_all(budget, config["simulate"])
@@ -111,7 +113,8 @@ def plan(row: Row, chain: Sensors, seed: int, budget: Budget, root: Path = ROOT)
     rollout = step("rollout", seed, {"simulate": scenes, **only("extract", "rollout")}, {},
                    {"extract": extract, "pack": pack, "pretrain": pretrain, "align": align})  # fmt: skip
     return Plan(row, chain, seed, budget, clips, {
-        "simulate": simulate, **({"with_labels": before["with_labels"]} if clips.oracle else {}),
+        "simulate": first, **({"simulate_more": simulate} if simulate is not first else {}),
+        **({"with_labels": before["with_labels"]} if clips.oracle else {}),
         "episodes": episodes, "extract": extract, "pack": pack, "judged": judged,
         **({"grid": learnt} if row.grid else {}),
         "pretrain": pretrain, "judge": judge, "align": align, "rollout": rollout,

@@ -14,7 +14,7 @@ from extract.config import ExtractConfig
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pretrain.config import PretrainConfig
-from tests.benchmarks.out_of_action.episodes import SOURCES
+from tests.benchmarks.out_of_action.episodes import SOURCES, capped, needs_no_more_than_main
 from tests.benchmarks.out_of_action.rows import MAIN, ROWS, Row
 from tests.benchmarks.out_of_action.suite import EXTRACT, PRETRAIN, RATE_HZ, RECORDING, SCENES, Budget
 
@@ -35,7 +35,7 @@ def sections(row: Row, chain: str, budget: Budget) -> dict[str, Any]:
     if row.control != "policy":
         rollout["control"] = row.control
     return {
-        "simulate": simulated(budget),
+        "simulate": simulated(budget, needs_no_more_than_main(row, budget)),
         "index": {"sources": [{"name": name, "path": name, "license": "Apache-2.0"} for name in SOURCES]},
         "extract": merged({"rate_hz": RATE_HZ}, EXTRACT[chain]),
         "pack": {"val_fraction": 0.1},
@@ -45,23 +45,23 @@ def sections(row: Row, chain: str, budget: Budget) -> dict[str, Any]:
     }
 
 
-def simulated(budget: Budget) -> dict[str, Any]:
-    """The section ``simulate`` with all that any row of the budget needs.
+def simulated(budget: Budget, main_only: bool) -> dict[str, Any]:
+    """The section ``simulate`` with all that main needs, and with it the rows that need no more, or any row.
 
     The first ``judged`` robot episodes are for judging; hands show motions that no robot video of the main row shows.
+    An episode of a name is the same in both.
     """
-    clips = [row.clips for row in ROWS.values()]
-    labelled = min(budget.labelled, max(c.labelled for c in clips))
-    robots = min(budget.robot, max(max(c.seen[0], c.unseen[0]) for c in clips))
-    hands = min(budget.hand, max(max(c.seen[1], c.unseen[1]) for c in clips))
-    main = ROWS[MAIN].clips
+    main, every = ROWS[MAIN].clips, [row.clips for row in ROWS.values()]
+    clips = [main] if main_only else every
+    robots = max(max(c.labelled, c.seen[0], c.unseen[0]) for c in (capped(c, budget) for c in clips))
+    hands = max(max(c.seen[1], c.unseen[1]) for c in (capped(c, budget) for c in clips))
     return {
         "labelled_tasks": list(budget.labelled_tasks),
         "video_only_tasks": list(budget.video_only_tasks),
-        "robot_episodes": budget.judged + max(labelled, robots),
+        "robot_episodes": budget.judged + robots,
         "hand_episodes": hands,
         "hand_first": budget.judged + min(budget.robot, main.unseen[0]),
-        "labelled_episodes": budget.judged + labelled,
+        "labelled_episodes": budget.judged + max(capped(c, budget).labelled for c in every),
         "resolution": budget.resolution,
         **RECORDING, **SCENES, **budget.scenes,
     }  # fmt: skip

@@ -93,6 +93,12 @@ class Runner:
 
 
 def _simulate(runner: Runner, step: Step, folder: Path) -> None:
+    if "first" in step.before:  # of a name, the episode is the same
+        episodes = folder / "simulate" / "episodes"
+        episodes.mkdir(parents=True, exist_ok=True)
+        for path in (runner.folder(step.before["first"]) / "simulate" / "episodes").iterdir():
+            if not (episodes / path.name).exists():
+                os.link(path, episodes / path.name)
     runner.stage(step, folder, ("data", "simulate"), {})
 
 

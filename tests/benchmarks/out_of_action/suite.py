@@ -12,7 +12,7 @@ CHAINS: tuple[Sensors, ...] = ("truth", "rgbd", "rgb")
 LABELLED_TASKS = ("drawer-close-v3", "window-close-v3", "faucet-close-v3", "button-press-v3", "pick-place-v3")
 VIDEO_ONLY_TASKS = (
     "drawer-open-v3", "window-open-v3", "faucet-open-v3", "button-press-topdown-v3", "push-v3", "door-open-v3",
-    "coffee-push-v3", "plate-slide-v3", "handle-pull-v3", "door-lock-v3", "lever-pull-v3", "plate-slide-side-v3",
+    "coffee-push-v3", "plate-slide-v3", "coffee-pull-v3", "lever-pull-v3", "plate-slide-back-v3", "sweep-into-v3",
 )  # fmt: skip
 # Scenes of recording and of rollout alike.
 SCENES: dict[str, Any] = {
@@ -21,7 +21,7 @@ SCENES: dict[str, Any] = {
     "action_mixing": 1,
     "show_goal_tasks": ["push-v3", "pick-place-v3"],
 }
-RECORDING: dict[str, Any] = {"action_noise": 0.2, "closeup_clips": 0}
+RECORDING: dict[str, Any] = {"action_noise": 0.2, "retry_share": 0.2, "closeup_clips": 0}
 DATA_SEED = 0
 TRAINING_SEEDS = (0, 1, 2)
 RATE_HZ = 20.0
