@@ -75,7 +75,10 @@ def _blur_past(window: dict[str, Any], settings: AugmentSettings, random: Window
     """Past clouds as a worse extraction would give them; the future stays as it is."""
     past_BPN3: Tensor = window["past"]
     if settings.past_offset_m:
-        past_BPN3 = past_BPN3 + settings.past_offset_m * random.normal(1, 1, 3).to(past_BPN3)
+        offset_B113 = settings.past_offset_m * random.normal(1, 1, 3).to(past_BPN3)
+        past_BPN3 = past_BPN3 + offset_B113
+        if "past_grasp" in window:
+            window["past_grasp"] = window["past_grasp"] + offset_B113[:, 0]
     if settings.past_jitter_m:
         past_BPN3 = past_BPN3 + settings.past_jitter_m * random.normal(*past_BPN3.shape[1:]).to(past_BPN3)
     window["past"] = past_BPN3
@@ -92,6 +95,8 @@ def _withhold(window: dict[str, Any], settings: AugmentSettings, random: WindowR
     window["image_present"] = ~dropped_B
     if settings.drop_image:
         window["image"] = window["image"] * window["image_present"][:, None, None, None]
+        if "depth" in window:
+            window["depth"] = window["depth"] * window["image_present"][:, None, None]
     for field, share, empty in (
         ("text", settings.drop_text, ""),
         ("embodiment", settings.drop_embodiment, UNKNOWN_EMBODIMENT),
@@ -100,7 +105,8 @@ def _withhold(window: dict[str, Any], settings: AugmentSettings, random: WindowR
         window[field] = [empty if drop else value for value, drop in zip(window[field], dropped, strict=True)]
     if settings.drop_history:
         dropped_B = drawn(settings.drop_history).to(device)
-        for field in ("past", "past_visible", "past_opening"):  # as at the first frame of a clip
+        history = ("past", "past_visible", "past_opening", "past_grasp")
+        for field in (name for name in history if name in window):  # as at the first frame of a clip
             now = window[field][:, -1:].expand_as(window[field])
             window[field] = torch.where(dropped_B.reshape(-1, *[1] * (now.ndim - 1)), now, window[field])
         before_P = torch.arange(window["past_valid"].shape[1], device=device) < window["past_valid"].shape[1] - 1

@@ -35,6 +35,7 @@ class ModelSettings(Settings):
     slots: int = Field(8, ge=1, description="Tokens that summarise the effector's points.")
     text_tokens: int = Field(4, ge=1, description="Tokens that an instruction becomes. Compact family.")
     max_text_tokens: int = Field(48, ge=8, description="Tokens of an instruction that a pretrained encoder reads.")
+    blind: bool = Field(False, description="A baseline: the picture is never looked at.")
     dimensions: Literal[2, 3] = Field(3, description="2: points are seen and moved in the image plane only.")
     embodiments: tuple[str, ...] | None = Field(
         None, description="Names with a learned slot of their own; null = those in the training shards."
@@ -98,6 +99,12 @@ class ObjectiveSettings(Settings):
         "teach its readout.",
     )
     opening: float = Field(0.3, ge=0, description="L1 of the grasp aperture where it is known.")
+    waypoints: float = Field(
+        0.0,
+        ge=0,
+        description="Robust distance of the next corners of the path and of its end, whenever they come; above 0 the "
+        "predictor finds them in the picture and lets them lead its motion.",
+    )
 
     @model_validator(mode="after")
     def _something_is_learned(self) -> ObjectiveSettings:
@@ -273,6 +280,8 @@ class PretrainConfig(TrainingSettings):
         metric = self.objective.chamfer > 0 or self.objective.tracked > 0
         if self.model.dimensions == 2 and metric:
             raise ValueError("model.dimensions: 2 learns from tracks2d or flow_matching; set chamfer and tracked to 0")
+        if self.objective.latent_action > 0 and self.objective.waypoints > 0:
+            raise ValueError("latent_action decides the motion by its code alone; set objective.waypoints to 0")
         if self.objective.latent_action > 0 and self.objective.flow_matching > 0:
             raise ValueError("latent_action and flow_matching do not go together; set one of them to 0")
         if self.model.dimensions == 3 and not metric and self.objective.flow_matching == 0:

@@ -21,7 +21,7 @@ from pretrain.model.modeling_kinecloud import KinecloudPrediction, KinecloudPred
 from pretrain.randomness import WindowRandom
 
 UNIT_M = 0.1
-_ROBUST = 0.02  # errors below 2 mm count quadratically
+_ROBUST, _ROUGH = 0.02, 0.05  # errors below 2 mm count quadratically, those of waypoints below 5 mm
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,16 @@ def opening_term(prediction: KinecloudPrediction, window: dict[str, Any]) -> Ten
     return _mean_where((prediction.opening.float() - torch.nan_to_num(true_BH)).abs() / UNIT_M, known_BH)
 
 
+def waypoints_term(prediction: KinecloudPrediction, window: dict[str, Any]) -> Tensor:
+    """Distance of the places that the effector will pass, robust from 5 mm on, and absolute error of the openings."""
+    assert prediction.waypoints is not None, "the predictor has no waypoints"
+    true_BW4, valid_BW = window["waypoints"], window["waypoints_valid"]
+    apart_BW4 = (prediction.waypoints.float() - torch.nan_to_num(true_BW4)) / UNIT_M
+    place_BW = (apart_BW4[..., :3].square().sum(-1) + _ROUGH**2).sqrt() - _ROUGH
+    known_BW = valid_BW & torch.isfinite(true_BW4[..., 3])
+    return _mean_where(place_BW, valid_BW) + _mean_where(apart_BW4[..., 3].abs(), known_BW)
+
+
 TERMS: dict[str, Callable[[KinecloudPrediction, dict[str, Any]], Tensor]] = {
     "chamfer": chamfer_term,
     "tracked": tracked_term,
@@ -106,6 +116,7 @@ TERMS: dict[str, Callable[[KinecloudPrediction, dict[str, Any]], Tensor]] = {
     "flow_matching": flow_matching_term,
     "latent_action": latent_action_term,
     "opening": opening_term,
+    "waypoints": waypoints_term,
 }
 
 

@@ -11,7 +11,8 @@ from pipeline.errors import KinecloudError
 from pretrain.model.modeling_kinecloud import KinecloudPredictor
 
 PRESENT = (
-    "image", "intrinsics", "past", "past_visible", "past_valid", "past_opening", "text", "embodiment", "seed",
+    "image", "intrinsics", "depth", "past", "past_visible", "past_valid", "past_opening", "past_grasp", "text",
+    "embodiment", "seed",
 )  # fmt: skip
 _SEED_STEP = 0x9E3779B97F4A7C15  # odd, so that no two samples of a window share a seed
 _SEEDS = 2**63

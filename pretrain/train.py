@@ -5,16 +5,19 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import nn
 
 from data.clips import Shard
 from data.loader import WindowDataset
+from data.waypoints import WAYPOINTS
 from pipeline.config import Config
 from pipeline.fingerprint import mark_done
 from pretrain.augment import augment
 from pretrain.build import groups_of, new_predictor
 from pretrain.evaluate import evaluate, validation_chamfer_mm
 from pretrain.loop import Training, discard, optimize, publish
+from pretrain.model.geometry import flattened
 from pretrain.model.modeling_kinecloud import KinecloudPredictor
 from pretrain.objectives import Loss, loss_of, noised
 from pretrain.randomness import WindowRandom
@@ -81,6 +84,8 @@ class Pretraining(Training):
             self.run.say,
             generative=settings.objective.flow_matching > 0,
             latent_action=settings.objective.latent_action > 0,
+            waypoints=WAYPOINTS if settings.objective.waypoints > 0 else 0,
+            depth=settings.window.scene == "depth" and settings.model.dimensions == 3,
             objective=settings.objective.model_dump(),
         )
         if predictor.config.generative:
@@ -93,10 +98,20 @@ class Pretraining(Training):
     def loss(self, model: nn.Module, window: dict[str, Any], progress: float) -> Loss:
         random = WindowRandom(window["seed"])
         window = augment(window, self.settings.augment, random, progress)
-        window = noised(window, self.run.accelerator.unwrap_model(model), random)
+        predictor = self.run.accelerator.unwrap_model(model)
+        window = noised(window, predictor, random)
+        if predictor.config.dimensions == 2:
+            window = at_present_depth(window)
         with self.run.accelerator.autocast():
             prediction = model(**window)
         return loss_of(prediction, window, self.settings.objective)
 
     def validate(self, model: Any) -> float | None:
         return validation_chamfer_mm(model, self.val_windows, self.settings.validation_windows)
+
+
+def at_present_depth(window: dict[str, Any]) -> dict[str, Any]:
+    """The window with its waypoints moved along their rays to the present depth: what an image shows of them."""
+    waypoints_BW4, depth_B11 = window["waypoints"], window["past_grasp"][:, -1:, 2:]
+    place_BW3 = flattened(waypoints_BW4[..., :3]) * depth_B11
+    return window | {"waypoints": torch.cat([place_BW3, waypoints_BW4[..., 3:]], -1)}

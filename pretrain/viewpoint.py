@@ -15,7 +15,8 @@ from torch import Tensor
 
 from pretrain.model.geometry import rotation_matrix
 
-CLOUDS, OPENINGS = ("past", "future"), ("past_opening", "future_opening")
+CLOUDS = ("past", "future", "past_grasp", "future_grasp", "waypoints")  # [B,...,3 or more]: x, y, z come first
+LENGTHS = ("past_opening", "future_opening", "depth")
 IMAGES = ("image", "image_later")  # of one camera at rest; the second is there for some objectives only
 _SIDES = re.compile(r"\b(left|right)(?=\b|most\b|wards?\b)|\b(counter-?|anti-?)?clockwise\b", re.IGNORECASE)
 _OTHER = {"left": "right", "right": "left"}
@@ -26,19 +27,33 @@ def images_of(window: dict[str, Any]) -> list[str]:
     return [name for name in IMAGES if name in window]
 
 
+def clouds_of(window: dict[str, Any]) -> list[str]:
+    """The fields that hold places."""
+    return [name for name in CLOUDS if name in window]
+
+
+def _with_places(window: dict[str, Any], field: str, places: Tensor) -> None:
+    """Replaces x, y, z of a field; what comes after them stays."""
+    window[field] = torch.cat([places, window[field][..., 3:]], -1) if window[field].shape[-1] > 3 else places
+
+
 def change_camera(window: dict[str, Any], roll_B: Tensor, intrinsics_B33: Tensor) -> None:
     """Replaces images, intrinsics and clouds by those of a camera at the same place, turned by ``roll_B`` (radians,
     about z), with other intrinsics and images of the same size. Beyond the old image is black; images of bytes are
     rounded."""
     rotation_B33 = about_z(roll_B)
-    for field in CLOUDS:
-        window[field] = window[field] @ rotation_B33.transpose(1, 2)[:, None]
+    for field in clouds_of(window):
+        places: Tensor = window[field][..., :3]
+        turned = places.flatten(1, -2) @ rotation_B33.transpose(1, 2)
+        _with_places(window, field, turned.reshape(places.shape))
     old_from_new_B33 = window["intrinsics"] @ rotation_B33.transpose(1, 2) @ torch.linalg.inv(intrinsics_B33)
     grid = _grid(old_from_new_B33, window["image"].shape[-1])
     for name in images_of(window):
         image: Tensor = window[name]
         seen = F.grid_sample(image.float(), grid, mode="bilinear", align_corners=False)
         window[name] = seen if image.is_floating_point() else seen.round_().to(image.dtype)
+    if "depth" in window:  # along the viewing axis, about which the camera turns, so it stays the same number
+        window["depth"] = F.grid_sample(window["depth"][:, None], grid, mode="nearest", align_corners=False)[:, 0]
     window["intrinsics"] = intrinsics_B33
 
 
@@ -94,9 +109,11 @@ def mirror(window: dict[str, Any], flip_B: Tensor) -> None:
     for name in images_of(window):
         window[name] = torch.where(flip_B[:, None, None, None], window[name].flip(-1), window[name])
     sign_B = torch.where(flip_B, -1.0, 1.0)
-    for field in CLOUDS:
+    if "depth" in window:
+        window["depth"] = torch.where(flip_B[:, None, None], window["depth"].flip(-1), window["depth"])
+    for field in clouds_of(window):
         cloud = window[field].clone()
-        cloud[..., 0] *= sign_B[:, None, None]
+        cloud[..., 0] *= _beside(sign_B, cloud[..., 0])
         window[field] = cloud
     intrinsics_B33 = window["intrinsics"].clone()
     intrinsics_B33[:, 0, 1] *= sign_B
@@ -123,5 +140,10 @@ def _mirrored_word(match: re.Match[str]) -> str:
 def scale(window: dict[str, Any], factor_B: Tensor) -> None:
     """Replaces clouds and openings by those of a world ``factor_B`` times as large, as far away as many times: a single
     camera sees the same."""
-    for field in (*CLOUDS, *OPENINGS):
-        window[field] = window[field] * factor_B.reshape(-1, *[1] * (window[field].ndim - 1))
+    for field in (*clouds_of(window), *(name for name in LENGTHS if name in window)):
+        window[field] = window[field] * _beside(factor_B, window[field])
+
+
+def _beside(values_B: Tensor, like: Tensor) -> Tensor:
+    """values [B] with as many dimensions as ``like``."""
+    return values_B.reshape(-1, *[1] * (like.ndim - 1))

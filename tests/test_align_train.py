@@ -63,7 +63,7 @@ def test_only_a_full_trunk_learns(whole: Config, tmp_path: Path, trunk: str) -> 
     after = load_file(config.folder("align") / "model" / "model.safetensors")
     same = all(torch.equal(before[name], after[f"predictor.{name}"]) for name in before)
     assert same is (trunk == "frozen")
-    assert after["action_out.weight"].abs().sum() > 0
+    assert after["head.action_out.weight"].abs().sum() > 0
 
 
 def test_quantiles_come_from_the_training_labels_and_travel_with_the_policy(whole: Config) -> None:

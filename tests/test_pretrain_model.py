@@ -14,12 +14,13 @@ from transformers import AutoModel
 from align.export import AUTO_MAP
 from align.origin import modelling_files
 from data.letterbox import letterbox as loader_letterbox
+from data.letterbox import letterbox_depth as loader_letterbox_depth
 from pretrain.metrics import no_motion
 from pretrain.model.configuration_kinecloud import KinecloudConfig
 from pretrain.model.geometry import rotation_matrix
 from pretrain.model.modeling_kinecloud import KinecloudPredictor
 from pretrain.model.policy_kinecloud import KinecloudPolicy
-from pretrain.model.square import letterbox
+from pretrain.model.square import letterbox, letterbox_depth
 
 B, P, H, N, S = 3, 4, 5, 20, 32
 OBSERVED = {"image", "intrinsics", "past", "past_visible", "past_valid", "past_opening", "text", "embodiment"}
@@ -84,7 +85,7 @@ def policy_of(predictor: KinecloudPredictor, **more: Any) -> KinecloudPolicy:
         proprio_quantiles=([0, 0], [2, 4]),
         **more,
     )
-    for layer in (made.action_out, made.action_mlp):
+    for layer in (made.head.action_out, made.head.action_mlp):
         trained_like(layer)
     return made.eval()
 
@@ -191,6 +192,7 @@ def test_letterbox_is_the_loaders_to_the_byte(shape):
     ours, expected = letterbox(image, intrinsics, 32), loader_letterbox(image, intrinsics, 32)
     assert np.array_equal(ours[0], expected[0])
     assert np.array_equal(ours[1], expected[1]) and ours[1].dtype == expected[1].dtype
+    assert np.array_equal(letterbox_depth(image[..., 0], 32), loader_letterbox_depth(image[..., 0], 32))
 
 
 def act_inputs(window: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,8 @@ class KinecloudConfig(PretrainedConfig):
     generative: future clouds are sampled by flow matching instead of regressed; delta_scale: then the typical
     displacement at each horizon in length units, with which the noise is mixed.
     latent_action: the future passes through a discrete code (see latent.py).
+    waypoints: how many places where the effector will be, whenever that is, are found in the picture and lead the
+    predicted motion; 0 = none. depth: the picture comes with measured depth. blind: the picture is never looked at.
     objective: weights of the loss that it was trained with, by name.
 
     vision, text: configurations of transformers models in the place of the small encoders (any that AutoModel makes);
@@ -28,7 +30,8 @@ class KinecloudConfig(PretrainedConfig):
     mixture: configuration of transformers' PI0Model; the context is
     then PaliGemma and the predictor its expert, and width, layers, heads, vision and text are those of the mixture.
 
-    For a policy: action_chunk (K), action_names, proprio_names, action_spec (what the numbers mean, free form).
+    For a policy: action_chunk (K), action_names, proprio_names, action_spec (what the numbers mean, free form); head:
+    ``direct`` or ``inverse_dynamics`` (heads.py), remembered: recorded windows that the latter compares with.
     """
 
     model_type = "kinecloud"
@@ -53,6 +56,9 @@ class KinecloudConfig(PretrainedConfig):
         flow_steps: int = 10,
         delta_scale: Sequence[float] | None = None,
         latent_action: bool = False,
+        waypoints: int = 0,
+        depth: bool = False,
+        blind: bool = False,
         objective: dict[str, float] | None = None,
         vision: dict[str, Any] | None = None,
         text: dict[str, Any] | None = None,
@@ -64,6 +70,8 @@ class KinecloudConfig(PretrainedConfig):
         action_names: Sequence[str] = (),
         proprio_names: Sequence[str] = (),
         action_spec: dict[str, Any] | None = None,
+        head: str = "direct",
+        remembered: int = 0,
         **kwargs: Any,
     ):
         self.image_size = image_size
@@ -78,6 +86,7 @@ class KinecloudConfig(PretrainedConfig):
         self.generative, self.flow_steps = generative, flow_steps
         self.delta_scale = [1.0] * len(self.horizons) if delta_scale is None else list(delta_scale)
         self.latent_action = latent_action
+        self.waypoints, self.depth, self.blind = waypoints, depth, blind
         self.objective = objective or {}
         self.vision, self.text, self.mixture = vision, text, mixture
         self.vision_size = vision_size
@@ -85,4 +94,5 @@ class KinecloudConfig(PretrainedConfig):
         self.action_chunk = action_chunk
         self.action_names, self.proprio_names = list(action_names), list(proprio_names)
         self.action_spec = action_spec
+        self.head, self.remembered = head, remembered
         super().__init__(**kwargs)

@@ -15,41 +15,69 @@ from torch import Tensor, nn
 from transformers import MODEL_MAPPING, AutoConfig
 
 from .configuration_kinecloud import KinecloudConfig
-from .geometry import PLACE, CloudGeometry
+from .geometry import CloudGeometry, place_size
 from .layers import Attention, zero
 
 _TEXT_START, _TEXT_PAD = 256, 257
 
 
 class SmallVision(nn.Module):
-    """A few convolutions: (S/16)^2 tokens that know where they look, in rays and relative to the effector."""
+    """A few convolutions: (S/16)^2 tokens that know where they look, in rays and relative to the effector.
+
+    A predictor that points into the picture gets a finer map of features, in which coarse ones are brought back up.
+    """
 
     stages = (24, 48, 96)
-    channels = stages[-1]
+    fine = 64
 
     def __init__(self, config: KinecloudConfig):
         super().__init__()
         a, b, c = self.stages
-        self.unit = config.length_unit_m
-        self.to_2 = nn.Conv2d(3, a, 3, 2, 1)
+        self.points, self.relief = config.waypoints > 0, config.depth
+        self.channels = self.fine if self.points else c
+        self.to_2 = nn.Conv2d(3 + 3 * config.depth, a, 3, 2, 1)
         self.to_4 = nn.Conv2d(a, b, 3, 2, 1)
         self.to_8 = nn.Conv2d(b, c, 3, 2, 1)
         self.norm_8 = nn.GroupNorm(8, c)
         self.to_16 = nn.Conv2d(c, config.width, 3, 2, 1)
-        self.place = nn.Linear(PLACE, config.width)
+        self.place = nn.Linear(place_size(config), config.width)
         self.missing = nn.Parameter(torch.empty(config.width))
+        if self.points:
+            self.up = nn.ModuleList(nn.Conv2d(channels, self.fine, 1) for channels in (b, c, config.width))
+            self.mix, self.norm_fine = nn.Conv2d(self.fine, self.fine, 3, 1, 1), nn.GroupNorm(8, self.fine)
 
     def forward(self, image_B3SS: Tensor, present_B: Tensor, geometry: CloudGeometry) -> tuple[Tensor, Tensor]:
-        """Tokens [B,T,D] and the feature map [B,C,S/8,S/8]; both ignore an absent image."""
+        """Tokens [B,T,D] and the feature map, [B,C,S/4,S/4] to point into, else [B,C,S/8,S/8]; both ignore an absent
+        image."""
         x = (image_B3SS.to(self.place.weight.dtype) / 255 - 0.5) / 0.25
+        if self.relief:
+            assert geometry.depth_BSS is not None
+            x = torch.cat([x, relief(geometry.depth_BSS).to(x)], 1)
         x = x.contiguous(memory_format=torch.channels_last)
-        x = F.gelu(self.to_4(F.gelu(self.to_2(x))))
-        eighth = F.gelu(self.norm_8(self.to_8(x))) * present_B[:, None, None, None]
+        quarter = F.gelu(self.to_4(F.gelu(self.to_2(x))))
+        present_B111 = present_B[:, None, None, None]
+        eighth = F.gelu(self.norm_8(self.to_8(quarter))) * present_B111
         sixteenth = self.to_16(eighth)
         tokens_BTD = torch.where(present_B[:, None, None], sixteenth.flatten(2).transpose(1, 2), self.missing)
         rows, columns = sixteenth.shape[2:]
-        places = geometry.patch_places(rows, columns, image_B3SS.shape[-1], self.unit)
-        return tokens_BTD + self.place(places), eighth
+        places = geometry.patch_places(rows, columns, image_B3SS.shape[-1])
+        features = self._fine(quarter, eighth, sixteenth) * present_B111 if self.points else eighth
+        return tokens_BTD + self.place(places), features
+
+    def _fine(self, *maps: Tensor) -> Tensor:
+        quarter, *coarse = (up(x) for up, x in zip(self.up, maps, strict=True))
+        for number, x in enumerate(coarse, start=1):
+            quarter = quarter + F.interpolate(x, scale_factor=2.0**number)
+        return F.gelu(self.norm_fine(self.mix(F.gelu(quarter))))
+
+
+def relief(depth_BSS: Tensor) -> Tensor:
+    """What depth adds to a picture, wherever it was taken from: slopes across and down, at most 5 cm between the pixels
+    on either side, and where depth is unknown; [B,3,S,S], about 1."""
+    across = F.pad(depth_BSS[:, :, 2:] - depth_BSS[:, :, :-2], (1, 1))
+    down = F.pad(depth_BSS[:, 2:] - depth_BSS[:, :-2], (0, 0, 1, 1))
+    slopes = [slope.clamp(-0.05, 0.05) * 40 for slope in (across, down)]
+    return torch.stack([*slopes, (depth_BSS <= 0).to(depth_BSS.dtype)], 1)
 
 
 def encoder_class(config: Any) -> Any:
@@ -76,9 +104,8 @@ class PretrainedVision(nn.Module):
         self.side: int = config.vision_size or self.model.config.image_size
         self.pixels = list(zip(config.pixel_mean, config.pixel_std, strict=True))
         self.channels: int = self.model.config.hidden_size
-        self.unit = config.length_unit_m
         self.project = nn.Linear(self.channels, config.width)
-        self.place = zero(nn.Linear(PLACE, config.width))
+        self.place = zero(nn.Linear(place_size(config), config.width))
         self.missing = nn.Parameter(torch.empty(config.width))
 
     def forward(self, image_B3SS: Tensor, present_B: Tensor, geometry: CloudGeometry) -> tuple[Tensor, Tensor]:
@@ -87,7 +114,7 @@ class PretrainedVision(nn.Module):
         rows = self.side // self.model.config.patch_size
         patches_BTC = found_BTC[:, found_BTC.shape[1] - rows * rows :]  # class and register tokens come first
         tokens_BTD = torch.where(present_B[:, None, None], self.project(patches_BTC), self.missing)
-        places = geometry.patch_places(rows, rows, image_B3SS.shape[-1], self.unit)
+        places = geometry.patch_places(rows, rows, image_B3SS.shape[-1])
         features = patches_BTC.transpose(1, 2).unflatten(2, (rows, rows)) * present_B[:, None, None, None]
         return tokens_BTD + self.place(places), features
 

@@ -16,24 +16,25 @@ from torch import Tensor
 from .configuration_kinecloud import KinecloudConfig
 from .layers import waves
 
-PLACE = 6 + 6 * 8  # numbers that say where a patch looks
-
 
 @dataclass
 class CloudGeometry:
-    """Lengths in the network's unit, but for centre and now."""
+    """Lengths in the network's unit, but for centre, now and depth. The centre is the grasp point; where that is not
+    given, the centroid of the points seen now."""
 
-    centre_B3: Tensor  # centroid of the points seen now, metres
+    centre_B3: Tensor  # metres
     now_BN3: Tensor  # the present cloud, metres
-    offsets_BPN3: Tensor  # past clouds about the present centroid
-    velocity_B3: Tensor  # of the centroid, per second, least squares over the valid past
-    path_BP3: Tensor  # past centroids about the present one
+    offsets_BPN3: Tensor  # past clouds about the present centre
+    velocity_B3: Tensor  # of the centre, per second, least squares over the valid past
+    path_BP3: Tensor  # past centres about the present one
     extent_B3: Tensor  # standard deviation of the present cloud
     valid_BP: Tensor
     visible_BPN: Tensor
     opening_BP: Tensor
     opening_known_BP: Tensor
     rays_B22: Tensor  # (fx, fy), (cx, cy) in pixels
+    depth_BSS: Tensor | None  # of what the picture shows, metres, 0 = unknown
+    unit_m: float
 
     def situation(self, size: int) -> Tensor:
         """Where the effector is and how it moves as one vector [B, 10 + 9 P]. size: side of the image, pixels."""
@@ -47,7 +48,7 @@ class CloudGeometry:
         return torch.cat([part.to(depth_B1.dtype) for part in parts], -1)
 
     def point_features(self) -> Tensor:
-        """Each point's place about the centroid, its past and whether it was seen: [B, N, 3 + 5 P]."""
+        """Each point's place about the centre, its past and whether it was seen: [B, N, 3 + 5 P]."""
         offsets_BNP3 = self.offsets_BPN3.transpose(1, 2)
         relative_BNP3 = offsets_BNP3 - offsets_BNP3[:, :, -1:]
         valid_BNP = self.valid_BP[:, None].expand(-1, offsets_BNP3.shape[1], -1)
@@ -59,28 +60,76 @@ class CloudGeometry:
         pixel_BN2 = self.now_BN3[..., :2] / self.now_BN3[..., 2:].clamp(min=1e-3) * self.rays_B22[:, None, 0]
         return ((pixel_BN2 + self.rays_B22[:, None, 1]) * (2 / size) - 1).clamp(-2, 2)
 
-    def patch_places(self, rows: int, columns: int, size: int, unit: float) -> Tensor:
-        """Where the patches of an image look: viewing ray, ray from the effector's centroid, and the offset from it
-        if the patch were at the effector's depth, and waves of these; [B, rows * columns, PLACE]."""
+    def _rays(self, rows: int, columns: int, size: int) -> Tensor:
+        """Viewing rays of the middles of a grid over the image, x and y at a depth of 1; [B, rows * columns, 2]."""
         down, along = (torch.arange(n, device=self.centre_B3.device) + 0.5 for n in (rows, columns))
         pixel_T2 = torch.cartesian_prod(down * (size / rows), along * (size / columns)).flip(-1)
-        ray_BT2 = (pixel_T2 - self.rays_B22[:, None, 1]) / self.rays_B22[:, None, 0]
+        return (pixel_T2 - self.rays_B22[:, None, 1]) / self.rays_B22[:, None, 0]
+
+    def _depths(self, rows: int, columns: int) -> Tensor | None:
+        """Measured depth at the middles of a grid over the image, [B, rows * columns, 1] metres, 0 = unknown."""
+        if self.depth_BSS is None:
+            return None
+        down, along = (
+            ((torch.arange(n, device=self.depth_BSS.device) + 0.5) * (self.depth_BSS.shape[-1] / n)).long()
+            for n in (rows, columns)
+        )
+        return self.depth_BSS[:, down][:, :, along].flatten(1)[..., None]
+
+    def places(self, rows: int, columns: int, size: int, deeper_BT1: Tensor | None = None) -> Tensor:
+        """What a grid over the image looks at, as offsets from the centre in units, [B, rows * columns, 3].
+
+        Where depth is not known: the effector's, times ``deeper``.
+        """
+        ray_BT2 = self._rays(rows, columns, size)
+        depth_BT1 = self.centre_B3[:, None, 2:].clamp(min=1e-3).expand(-1, ray_BT2.shape[1], -1)
+        if deeper_BT1 is not None:
+            depth_BT1 = depth_BT1 * deeper_BT1
+        measured_BT1 = self._depths(rows, columns)
+        if measured_BT1 is not None:
+            depth_BT1 = torch.where(measured_BT1 > 0, measured_BT1, depth_BT1)
+        ray_BT3 = torch.cat([ray_BT2, torch.ones_like(ray_BT2[..., :1])], -1)
+        return (ray_BT3 * depth_BT1 - self.centre_B3[:, None]) / self.unit_m
+
+    def patch_places(self, rows: int, columns: int, size: int) -> Tensor:
+        """Where the patches of an image look: viewing ray, ray from the effector's centre, and the offset from it
+        if the patch were at the effector's depth, and waves of these; with depth also whether it is known, the offset
+        of what is seen, and waves of that. [B, rows * columns, place_size]."""
+        ray_BT2 = self._rays(rows, columns, size)
         depth_B11 = self.centre_B3[:, None, 2:].clamp(min=1e-3)
         from_effector_BT2 = ray_BT2 - self.centre_B3[:, None, :2] / depth_B11
-        place_BT6 = torch.cat([ray_BT2, from_effector_BT2, from_effector_BT2 * depth_B11 / unit / 4], -1)
-        return torch.cat([place_BT6, waves(place_BT6)], -1)
+        place_BT6 = torch.cat([ray_BT2, from_effector_BT2, from_effector_BT2 * depth_B11 / self.unit_m / 4], -1)
+        parts = [place_BT6, waves(place_BT6)]
+        measured_BT1 = self._depths(rows, columns)
+        if measured_BT1 is not None:
+            offset_BT3 = self.places(rows, columns, size) / 4
+            parts += [(measured_BT1 > 0).to(offset_BT3.dtype), offset_BT3, waves(offset_BT3)]
+        return torch.cat(parts, -1)
+
+
+def place_size(config: KinecloudConfig) -> int:
+    """How many numbers ``patch_places`` gives for a patch."""
+    return 6 + 6 * 8 + config.depth * (1 + 3 + 3 * 8)
 
 
 def geometry_of(
-    config: KinecloudConfig, intrinsics: Tensor, past: Tensor, visible: Tensor, valid: Tensor, opening: Tensor
+    config: KinecloudConfig,
+    intrinsics: Tensor,
+    past: Tensor,
+    visible: Tensor,
+    valid: Tensor,
+    opening: Tensor,
+    grasp: Tensor | None = None,
+    depth: Tensor | None = None,
 ) -> CloudGeometry:
     """From the inputs of ``KinecloudPredictor.forward``; in two dimensions from what an image shows of them."""
     unit = config.length_unit_m
     if config.dimensions == 2:
-        past, opening = flattened(past), torch.full_like(opening, float("nan"))
+        past, opening, depth = flattened(past), torch.full_like(opening, float("nan")), None
+        grasp = None if grasp is None else flattened(grasp)
     seen_BN1 = visible[:, -1, :, None].to(past.dtype)
     seen_BN1 = torch.where(seen_BN1.sum(1, keepdim=True) > 0, seen_BN1, torch.ones_like(seen_BN1))
-    centres_BP3 = (past * seen_BN1[:, None]).sum(2) / seen_BN1.sum(1)[:, None]
+    centres_BP3 = (past * seen_BN1[:, None]).sum(2) / seen_BN1.sum(1)[:, None] if grasp is None else grasp
     centre_B3 = centres_BP3[:, -1]
     past = torch.where(valid[..., None, None], past, past[:, -1:])  # what is not valid stands still
     path_BP3 = torch.where(valid[..., None], centres_BP3 - centre_B3[:, None], torch.zeros_like(centres_BP3)) / unit
@@ -90,13 +139,14 @@ def geometry_of(
     count_B11 = weight_BP1.sum(1, keepdim=True).clamp(min=1)
     time_BP1 = weight_BP1 * (time_P1 - (weight_BP1 * time_P1).sum(1, keepdim=True) / count_B11)
     velocity_B3 = (time_BP1 * path_BP3).sum(1) / time_BP1.square().sum(1).clamp(min=1e-6)
-    spread_BN3 = offsets_BPN3[:, -1]
+    middle_B13 = (seen_BN1 * offsets_BPN3[:, -1]).sum(1, keepdim=True) / seen_BN1.sum(1, keepdim=True)
+    spread_BN3 = offsets_BPN3[:, -1] - middle_B13
     extent_B3 = ((seen_BN1 * spread_BN3.square()).sum(1) / seen_BN1.sum(1)).clamp(min=1e-8).sqrt()
     known_BP = torch.isfinite(opening) & valid
     return CloudGeometry(
         centre_B3, past[:, -1], offsets_BPN3, velocity_B3, path_BP3, extent_B3, valid, visible,
         torch.where(known_BP, opening, torch.zeros_like(opening)) / unit, known_BP,
-        torch.stack([torch.diagonal(intrinsics, dim1=1, dim2=2)[:, :2], intrinsics[:, :2, 2]], 1),
+        torch.stack([torch.diagonal(intrinsics, dim1=1, dim2=2)[:, :2], intrinsics[:, :2, 2]], 1), depth, unit,
     )  # fmt: skip
 
 

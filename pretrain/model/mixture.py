@@ -22,7 +22,7 @@ from transformers.models.gemma.modeling_gemma import apply_rotary_pos_emb
 
 from .configuration_kinecloud import KinecloudConfig
 from .encoders import prepared
-from .geometry import PLACE, CloudGeometry
+from .geometry import CloudGeometry, place_size
 from .layers import KeysValues, zero
 from .trunk import Context, Trunk
 
@@ -46,9 +46,9 @@ class MixtureTrunk(Trunk):
         vision = self.pi0.vlm.vision_tower.config
         self.side, self.rows = vision.image_size, vision.image_size // vision.patch_size
         self.width, self.channels = self.pi0.dit.config.hidden_size, vision.hidden_size
-        self.unit, self.max_tokens = config.length_unit_m, config.max_text_tokens
+        self.max_tokens = config.max_text_tokens
         self.pixels = list(zip(config.pixel_mean, config.pixel_std, strict=True))
-        self.place = zero(nn.Linear(PLACE, self.pi0.vlm.language_model.config.hidden_size))
+        self.place = zero(nn.Linear(place_size(config), self.pi0.vlm.language_model.config.hidden_size))
         self.tokenizer: Any = None  # given by the model that holds this trunk
         for layer in [*self.pi0.dit.layers, *self.pi0.vlm.language_model.layers]:
             layer._can_checkpoint_with_cache = True  # reading twice is harmless, and so is writing: see _Written
@@ -56,7 +56,7 @@ class MixtureTrunk(Trunk):
     def read(self, image_B3SS: Tensor, present_B: Tensor, geometry: CloudGeometry, text: Sequence[str]) -> Context:
         vlm = self.pi0.vlm
         patches_BTC = vlm.vision_tower(prepared(image_B3SS, self.side, self.pixels)).last_hidden_state
-        places = geometry.patch_places(self.rows, self.rows, image_B3SS.shape[-1], self.unit)
+        places = geometry.patch_places(self.rows, self.rows, image_B3SS.shape[-1])
         image_BTE = vlm.multi_modal_projector(patches_BTC)
         image_BTE = image_BTE + self.place(places).to(image_BTE)
         ids_BL, real_BL = self._tokens(text, image_BTE.device)

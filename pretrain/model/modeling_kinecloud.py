@@ -3,7 +3,7 @@ and the grasp opening at H later times out.
 
 Geometry: camera frame of the "now" image, OpenCV axes (x right, y down, z forward), metres.
 
-Shapes: B batch, P past clouds, N points, H horizons, S image side, D width, C image features.
+Shapes: B batch, P past clouds, N points, H horizons, W waypoints, S image side, D width, C image features.
 """
 
 from __future__ import annotations
@@ -21,25 +21,31 @@ from transformers.utils.generic import ModelOutput
 from .compact import CompactTrunk
 from .configuration_kinecloud import KinecloudConfig
 from .flow import arrival, beside, integrate, shrinkage
-from .geometry import CloudGeometry, flattened, geometry_of, rotation_matrix, transformed
+from .geometry import CloudGeometry, flattened, geometry_of, rigid_motion, rotation_matrix, transformed
 from .latent import LatentAction
 from .layers import Attention, init_weights, mlp, waves, zero
 from .mixture import MixtureTrunk
+from .pointing import Pointing
 from .tokenizer import Tokenizing
 from .trunk import Context
 
+_WAVY = 1 + 8  # a number and its waves
 _MOMENTS = 3 + 9  # of a field of displacements: mean, and mean product with the points' offsets
 
 
 @dataclass
 class KinecloudPrediction(ModelOutput):
-    """points: f32 [B,H,N,3] metres. opening: f32 [B,H] metres. actions: f32 [B,K,A], normalised; policies only.
+    """points: f32 [B,H,N,3] metres. opening: f32 [B,H] metres. grasp: f32 [B,H,3] metres, the grasp point.
+    waypoints: f32 [B,W,4], where the grasp point will be next and in the end, and the opening there, metres;
+    models with waypoints only. actions: f32 [B,K,A], normalised; policies only.
     velocity: f32 [B,H,N,3], of the noised displacements that were given; generative models in training only.
     latent: f32 [B], cost of the latent action; models with one, in training only.
     """
 
     points: Tensor = None  # pyright: ignore[reportAssignmentType]  (ModelOutput wants defaults)
     opening: Tensor = None  # pyright: ignore[reportAssignmentType]
+    grasp: Tensor = None  # pyright: ignore[reportAssignmentType]
+    waypoints: Tensor | None = None
     actions: Tensor = None  # pyright: ignore[reportAssignmentType]
     velocity: Tensor = None  # pyright: ignore[reportAssignmentType]
     latent: Tensor | None = None
@@ -54,16 +60,22 @@ class Observed:
     points_BND: Tensor  # one embedding per point
     present_BTD: Tensor  # the segment of the present: the situation, then the slots that summarise the cloud
     depth_BN1: Tensor  # of the present points, metres
+    grasp_B3: Tensor  # the present grasp point, metres
     situation_BF: Tensor  # where the effector is and how it moves
+    image_present_B: Tensor
+    image_size: int
     images: tuple[Tensor, Tensor] | None = None  # now and later; for latent actions in training only
 
 
 class KinecloudPredictor(Tokenizing, PreTrainedModel):
     """Image, instruction, embodiment and past clouds -> future clouds and openings.
 
-    Future cloud = present cloud, rotated about its centroid, moved by a gated constant velocity plus a learned
+    Future cloud = present cloud, rotated about the grasp point, moved by a gated constant velocity plus a learned
     translation, plus a small displacement per point. The learned parts start at zero, so training starts from a damped
     constant velocity. Points enter as a set and attend to nothing, so their number and order are free.
+
+    A predictor with waypoints first finds, in the picture, the places that the effector will pass whenever it will be
+    there, and each horizon's motion is decided with those in view.
 
     A generative predictor says the same of the velocity of noised displacements (flow.py) and samples the future.
     """
@@ -84,6 +96,11 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
         self.point = mlp(5 * past + 3 + self.trunk.channels, width, width)
         self.slots = nn.Parameter(torch.empty(config.slots, width))
         self.gather = Attention(width, config.heads)
+        if config.waypoints:
+            self.waypoint_queries = nn.Parameter(torch.empty(config.waypoints, width))
+            self.pointing = Pointing(config, width, self.trunk.channels)
+            self.waypoint = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), zero(nn.Linear(width, 4)))
+            self.lead = mlp(2 * width + _WAVY * (3 + 4 * config.waypoints), 3 * width, width)
         self.motion = zero(nn.Linear(width, 3 + 3 + 1 + 1))  # translation, rotation, velocity gate, opening
         self.point_norm = nn.LayerNorm(width)
         self.point_of = nn.Linear(width, width // 2)
@@ -110,6 +127,8 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
         text: Sequence[str],
         embodiment: Sequence[str],
         image_present: Tensor | None = None,
+        past_grasp: Tensor | None = None,
+        depth: Tensor | None = None,
         seed: Tensor | None = None,
         noised: Tensor | None = None,
         tau: Tensor | None = None,
@@ -119,14 +138,17 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
         """image: u8 [B,3,S,S] RGB. intrinsics: f32 [B,3,3], pixels of that image. past: f32 [B,P,N,3] metres.
         past_visible: bool [B,P,N]. past_valid: bool [B,P]. past_opening: f32 [B,P] metres, NaN = unknown.
         text, embodiment: B strings; empty text and unknown names are allowed. image_present: bool [B], default all.
+        past_grasp: f32 [B,P,3] metres, default the centroid of the points that are seen now. depth: f32 [B,S,S] metres,
+        0 = unknown, of what the image shows; needed by models with ``config.depth``, ignored by others.
 
         Generative models: seed i64 [B] decides the sample (default 0); in training, noised f32 [B,H,N,3] and tau f32
         [B] are a point on the path of ``deltas`` and the result holds its velocity. Models with latent actions: in
         training, image_later u8 [B,3,S,S] is what the camera sees later. Other fields are ignored.
         """
         observed = self.observe(
-            image, intrinsics, past, past_visible, past_valid, past_opening, text, embodiment, image_present
-        )
+            image, intrinsics, past, past_visible, past_valid, past_opening, text, embodiment, image_present,
+            past_grasp, depth,
+        )  # fmt: skip
         if image_later is not None:
             observed.images = (image, image_later)
         if self.config.generative and noised is None:
@@ -144,12 +166,16 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
         text: Sequence[str],
         embodiment: Sequence[str],
         image_present: Tensor | None = None,
+        past_grasp: Tensor | None = None,
+        depth: Tensor | None = None,
     ) -> Observed:
         """Everything that does not depend on the future; see ``forward``."""
+        depth = depth if self.config.depth else None
         batch, size = len(past), image.shape[-1]
         if image_present is None:
             image_present = torch.ones(batch, dtype=torch.bool, device=past.device)
-        geometry = geometry_of(self.config, intrinsics, past, past_visible, past_valid, past_opening)
+        image_present = image_present & (not self.config.blind)
+        geometry = geometry_of(self.config, intrinsics, past, past_visible, past_valid, past_opening, past_grasp, depth)
         context = self.trunk.read(image, image_present, geometry, text)
         features = context.features_BCHW.float()
         here_BNC = F.grid_sample(
@@ -166,7 +192,11 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
         slots_BLD = self.slots.expand(batch, -1, -1)
         slots_BLD = slots_BLD + self.gather(slots_BLD, points_BND)
         present_BTD = torch.cat([situation_BD[:, None], slots_BLD], 1)
-        return Observed(geometry, context, points_BND, present_BTD, past[:, -1, :, 2:], situation_BF)
+        now_BN3 = past[:, -1]
+        grasp_B3 = now_BN3.mean(1) if past_grasp is None else past_grasp[:, -1]
+        return Observed(
+            geometry, context, points_BND, present_BTD, now_BN3[..., 2:], grasp_B3, situation_BF, image_present, size
+        )
 
     def estimate(
         self,
@@ -180,13 +210,42 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
         future_BHD = self.horizon_queries + observed.present_BTD[:, :1]
         if noised is not None and tau is not None:
             future_BHD = future_BHD + self.noise_in(_moments(observed.geometry.offsets_BPN3[:, -1], noised, tau))
-        segments = self.trunk.think(observed.context, [observed.present_BTD, future_BHD, *later])
-        future_BHD, cost_B = segments[1], None
+        waypoints = self.config.waypoints
+        if waypoints:
+            future_BHD = torch.cat([self.waypoint_queries + observed.present_BTD[:, :1], future_BHD], 1)
+        _, future_BHD, *thought = self.trunk.think(observed.context, [observed.present_BTD, future_BHD, *later])
+        ahead_BW4, cost_B = None, None
+        if waypoints:
+            ahead_BW4, future_BHD = self._led(observed, future_BHD[:, :waypoints], future_BHD[:, waypoints:])
         if self.config.latent_action:
             future_BHD, cost_B = self.latent(future_BHD, observed.situation_BF, observed.images)
         prediction = self._decode(observed, future_BHD, noised, tau)
-        prediction.latent = cost_B
-        return prediction, segments[2:]
+        prediction.latent, prediction.waypoints = cost_B, ahead_BW4
+        return prediction, thought
+
+    def _led(self, observed: Observed, ahead_BWD: Tensor, future_BHD: Tensor) -> tuple[Tensor, Tensor]:
+        """Waypoints [B,W,4] in metres, and the tokens of the future that know of them."""
+        g = observed.geometry
+        tokens_BQD = torch.cat([ahead_BWD, future_BHD], 1)
+        found_BQ3, seen_BQD = self.pointing(
+            tokens_BQD, observed.context.features_BCHW.float(), observed.image_present_B, g, observed.image_size
+        )
+        ahead_BW4 = self.waypoint(torch.cat([ahead_BWD, seen_BQD[:, : ahead_BWD.shape[1]]], -1)).to(found_BQ3)
+        here_BW4 = torch.cat(
+            [found_BQ3[:, : ahead_BWD.shape[1]], g.opening_BP[:, None, -1:].expand_as(ahead_BW4[..., :1])], -1
+        )
+        ahead_BW4 = ahead_BW4 + here_BW4
+        horizons = future_BHD.shape[1]
+        told_BHF = [
+            future_BHD, seen_BQD[:, -horizons:], _wavy(found_BQ3[:, -horizons:]),
+            _wavy(ahead_BW4.flatten(1))[:, None].expand(-1, horizons, -1),
+        ]  # fmt: skip
+        future_BHD = future_BHD + self.lead(torch.cat([part.to(future_BHD) for part in told_BHF], -1))
+        unit = self.config.length_unit_m
+        place_BW3, opening_BW1 = unit * ahead_BW4[..., :3] + g.centre_B3[:, None], unit * ahead_BW4[..., 3:]
+        if self.config.dimensions == 2:
+            place_BW3 = flattened(place_BW3) * observed.grasp_B3[:, None, 2:]
+        return torch.cat([place_BW3, opening_BW1], -1), future_BHD
 
     @torch.no_grad()
     def sample(self, observed: Observed, seed: Tensor | None = None) -> KinecloudPrediction:
@@ -203,7 +262,8 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
             return last[0].velocity
 
         deltas = integrate(velocity, noise.to(observed.depth_BN1), self.config.flow_steps)
-        return KinecloudPrediction(points=self._placed(observed, deltas * self._scale(deltas)), opening=last[0].opening)
+        points = self._placed(observed, deltas * self._scale(deltas))
+        return replace(last[0], points=points, velocity=None, grasp=self._carried(observed, points))
 
     def deltas(self, now_BN3: Tensor, points_BHN3: Tensor) -> Tensor:
         """Displacements of clouds in metres from the present one, as a generative model wants them, [B,H,N,3]."""
@@ -222,6 +282,16 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
             return points_BHN3
         in_plane = torch.cat([points_BHN3[..., :2], torch.ones_like(points_BHN3[..., 2:])], -1)
         return in_plane * observed.depth_BN1[:, None]
+
+    @staticmethod
+    def _carried(observed: Observed, points_BHN3: Tensor) -> Tensor:
+        """The grasp point as the points carry it along, [B,H,3] metres: by the rigid motion that explains them best."""
+        now_BN3, grasp_B3 = observed.geometry.now_BN3, observed.grasp_B3
+        now_BN3 = now_BN3 * observed.depth_BN1 / now_BN3[..., 2:]  # in two dimensions it lies at a depth of 1 m
+        middle_B3 = now_BN3.mean(1)
+        moved_BH3, turned_BH3 = rigid_motion(10 * (now_BN3 - middle_B3[:, None]), points_BHN3 - now_BN3[:, None])
+        arm_B13 = 10 * (grasp_B3 - middle_B3)[:, None]
+        return grasp_B3[:, None] + moved_BH3 + torch.linalg.cross(turned_BH3, arm_B13.expand_as(turned_BH3))
 
     def _decode(
         self, observed: Observed, future_BHD: Tensor, noised: Tensor | None, tau: Tensor | None
@@ -244,7 +314,11 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
         deltas_BHN3 = turned_BHN3 + translation_BH3[:, :, None] + own_BHN3
         opening_BH = self.config.length_unit_m * (geometry.opening_BP[:, -1:] + opening_BH1[..., 0])
         if noised is None or tau is None:
-            return KinecloudPrediction(points=self._placed(observed, deltas_BHN3), opening=opening_BH)
+            points = self._placed(observed, deltas_BHN3)
+            grasp_BH3 = geometry.centre_B3[:, None] + self.config.length_unit_m * translation_BH3
+            if self.config.dimensions == 2:
+                grasp_BH3 = self._carried(observed, points)
+            return KinecloudPrediction(points=points, opening=opening_BH, grasp=grasp_BH3)
         scale = self._scale(deltas_BHN3)
         velocity = deltas_BHN3 / scale + shrinkage(noised, tau)
         points_BHN3 = self._placed(observed, scale * arrival(noised, velocity, tau))
@@ -257,6 +331,11 @@ def _moments(offsets_BN3: Tensor, noised_BHN3: Tensor, tau_B: Tensor) -> Tensor:
     products_BH9 = torch.einsum("bhni,bnj->bhij", noised_BHN3, offsets_BN3).flatten(2) / offsets_BN3.shape[1]
     tau_BH1 = _along(tau_B, mean_BH3)
     return torch.cat([mean_BH3, products_BH9, tau_BH1, waves(tau_BH1)], -1)
+
+
+def _wavy(x: Tensor) -> Tensor:
+    """Places in length units as a network likes them: [...,C] -> [...,C * _WAVY]."""
+    return torch.cat([x / 4, waves(x / 4)], -1)
 
 
 def _along(tau_B: Tensor, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The policy made from a predictor: new projections for proprioception and actions, all its weights kept.
+"""The policy made from a predictor: a head that gives actions, all its weights kept.
 
 Shapes: B batch, P past clouds, N points, H horizons, D width, K actions in a chunk, A action dimensions,
 Q proprioception dimensions.
@@ -11,25 +11,22 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .configuration_kinecloud import UNKNOWN_EMBODIMENT, KinecloudConfig
-from .geometry import rigid_motion
-from .layers import init_weights, mlp, zero
+from .heads import DirectHead, InverseDynamics
+from .layers import init_weights
 from .modeling_kinecloud import KinecloudPrediction, KinecloudPredictor
-from .square import letterbox
+from .square import letterbox, letterbox_depth
 from .tokenizer import Tokenizing
 
 
 class KinecloudPolicy(Tokenizing, PreTrainedModel):
-    """The predictor with all its weights, plus new projections: proprioception in, a chunk of actions out.
+    """The predictor with all its weights, plus a head (heads.py): proprioception in, a chunk of actions out.
 
-    Proprioception and action queries are tokens of the same trunk that see everything and are seen by nothing, so the
-    predicted clouds are exactly those of the predictor. Each action also reads the predicted motion itself, as an
-    inverse-dynamics model would. Actions and proprioception are normalised so that their 1 % and 99 % quantiles are -1
-    and 1; the quantiles are buffers of the model.
+    Actions and proprioception are normalised so that their 1 % and 99 % quantiles are -1 and 1; the quantiles are
+    buffers of the model.
     """
 
     config_class = KinecloudConfig
@@ -39,13 +36,11 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
     def __init__(self, config: KinecloudConfig):
         super().__init__(config)
         self.predictor = KinecloudPredictor(config)
-        width, actions, proprio = self.predictor.trunk.width, len(config.action_names), len(config.proprio_names)
-        plan = 7 * len(config.horizons) + 4 * len(config.past_times) + proprio
-        self.proprio_in = nn.Linear(proprio, width)
-        self.action_queries = nn.Parameter(torch.empty(config.action_chunk, width))
-        self.plan_in = mlp(plan, 2 * width, width)
-        self.action_mlp = mlp(width, 2 * width, width)
-        self.action_out = zero(nn.Linear(width, actions))
+        actions, proprio = len(config.action_names), len(config.proprio_names)
+        if config.head == "direct":
+            self.head = DirectHead(config, self.predictor.trunk.width)
+        else:
+            self.head = InverseDynamics(config)
         self.register_buffer("action_q01", torch.full((actions,), -1.0))
         self.register_buffer("action_q99", torch.full((actions,), 1.0))
         self.register_buffer("proprio_q01", torch.full((proprio,), -1.0))
@@ -66,8 +61,11 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
         action_quantiles: tuple[Any, Any],
         proprio_quantiles: tuple[Any, Any],
         action_spec: dict[str, Any] | None = None,
+        head: str = "direct",
+        remembered: int = 0,
     ) -> KinecloudPolicy:
-        """A policy that starts from a predictor; quantiles are pairs (1 %, 99 %) of [A] and [Q] physical values."""
+        """A policy that starts from a predictor; quantiles are pairs (1 %, 99 %) of [A] and [Q] physical values. head,
+        remembered: see KinecloudConfig."""
         config = KinecloudConfig.from_dict(
             predictor.config.to_dict()
             | {
@@ -75,6 +73,8 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
                 "action_names": list(action_names),
                 "proprio_names": list(proprio_names),
                 "action_spec": action_spec,
+                "head": head,
+                "remembered": remembered,
             }
         )
         policy = cls(config)
@@ -106,15 +106,9 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
             noised = predictor.deltas(past[:, -1], predictor.sample(observed, seed).points)
             tau = torch.ones_like(past[:, 0, 0, 0])
         state_BQ = self.normalize(proprio, "proprio")
-        queries_BKD = self.action_queries + observed.present_BTD[:, :1]
-        later_BED = torch.cat([self.proprio_in(state_BQ)[:, None], queries_BKD], 1)
-        prediction, (later_BED,) = predictor.estimate(observed, noised, tau, [later_BED])
-        unit, now_BN3 = self.config.length_unit_m, past[:, -1]
-        moves = rigid_motion(now_BN3 / unit, (prediction.points - now_BN3[:, None]) / unit)
-        g = observed.geometry
-        plan = [*moves, prediction.opening[..., None] / unit, g.path_BP3, g.opening_BP, state_BQ]
-        action_BKD = later_BED[:, 1:] + self.plan_in(torch.cat([part.flatten(1) for part in plan], -1))[:, None]
-        prediction.actions = self.action_out(F.gelu(action_BKD + self.action_mlp(action_BKD)))
+        later = [self.head.tokens(observed, state_BQ)] if isinstance(self.head, DirectHead) else []
+        prediction, thought = predictor.estimate(observed, noised, tau, later)
+        prediction.actions = self.head(prediction, observed, state_BQ, *thought)
         return prediction
 
     def normalize(self, values: Tensor, kind: str) -> Tensor:
@@ -148,13 +142,16 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
         embodiment: str,
         past_visible_PN: np.ndarray | None = None,
         past_opening_P: np.ndarray | None = None,
+        past_grasp_P3: np.ndarray | None = None,
+        depth_HW: np.ndarray | None = None,
     ) -> KinecloudPrediction:
         """One observation -> predicted clouds, openings and normalised actions, with a batch dimension of 1.
 
         image_u8_HW3: u8 RGB of any size; intrinsics_33: its pixels. past_clouds_PN3: metres, camera frame of this
         image, at ``config.past_times``; past_valid: bool [P]. proprio: [Q] as ``config.proprio_names``, physical units.
         embodiment: one of ``config.embodiments``, or ``unknown``. past_visible_PN: default all. past_opening_P: metres,
-        default unknown.
+        default unknown. past_grasp_P3: metres, default the centroid of the points seen now. depth_HW: metres, 0 =
+        unknown, of what the image shows; needed if ``config.depth``.
         Raises ValueError naming the argument that does not fit and what was expected.
         """
         image_u8_HW3, clouds = np.asarray(image_u8_HW3), np.asarray(past_clouds_PN3, np.float32)
@@ -163,6 +160,8 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
             past_visible_PN = np.ones(clouds.shape[:2], bool)
         if past_opening_P is None:
             past_opening_P = np.full(past, np.nan)
+        if self.config.depth and depth_HW is None:
+            raise ValueError("depth_HW is missing; this policy learned from pictures with depth (config.depth)")
         if image_u8_HW3.dtype != np.uint8:
             raise ValueError(f"image_u8_HW3 has dtype {image_u8_HW3.dtype}; expected uint8, RGB from 0 to 255")
         _expect("image_u8_HW3", image_u8_HW3, (None, None, 3))
@@ -171,6 +170,10 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
         _expect("past_visible_PN", past_visible_PN, clouds.shape[:2])
         _expect("past_opening_P", past_opening_P, (past,))
         _expect("intrinsics_33", intrinsics_33, (3, 3))
+        if past_grasp_P3 is not None:
+            _expect("past_grasp_P3", past_grasp_P3, (past, 3))
+        if depth_HW is not None:
+            _expect("depth_HW", depth_HW, image_u8_HW3.shape[:2], " (as the image)")
         _expect("proprio", proprio, (len(self.config.proprio_names),), f" ({', '.join(self.config.proprio_names)})")
         for name, values in (("past_clouds_PN3", clouds), ("proprio", proprio), ("intrinsics_33", intrinsics_33)):
             if not np.isfinite(np.asarray(values, np.float64)).all():
@@ -178,11 +181,17 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
         known = [*self.config.embodiments, UNKNOWN_EMBODIMENT]
         if embodiment not in known:
             raise ValueError(f"embodiment is {embodiment!r}; this policy knows: {', '.join(known)}")
-        image, intrinsics = letterbox(image_u8_HW3, np.asarray(intrinsics_33), self.config.image_size)
+        size = self.config.image_size
+        image, intrinsics = letterbox(image_u8_HW3, np.asarray(intrinsics_33), size)
 
         def tensor(values: Any, dtype: torch.dtype) -> Tensor:
             return torch.as_tensor(np.ascontiguousarray(values), device=self.device).to(dtype)[None]
 
+        more = {}
+        if past_grasp_P3 is not None:
+            more["past_grasp"] = tensor(past_grasp_P3, torch.float32)
+        if depth_HW is not None:
+            more["depth"] = tensor(letterbox_depth(depth_HW, size), torch.float32)
         return self(
             image=tensor(image.transpose(2, 0, 1), torch.uint8),
             intrinsics=tensor(intrinsics, torch.float32),
@@ -193,11 +202,13 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
             text=[instruction],
             embodiment=[embodiment],
             proprio=tensor(proprio, torch.float32),
+            **more,
         )
 
 
 _OBSERVED = (
     "image", "intrinsics", "past_visible", "past_valid", "past_opening", "text", "embodiment", "image_present",
+    "past_grasp", "depth",
 )  # fmt: skip
 
 

@@ -11,14 +11,30 @@ def letterbox(image_u8_HW3: np.ndarray, intrinsics_33: np.ndarray, size: int) ->
     The same bytes as the training loader, which resizes with Pillow. Returns u8 [size,size,3] and f32 [3,3].
     """
     height, width = image_u8_HW3.shape[:2]
-    scale = size / max(height, width)
-    new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
-    left, top = (size - new_width) // 2, (size - new_height) // 2
+    left, top, new_width, new_height = _place(width, height, size)
     resized = _resample_axis(_resample_axis(image_u8_HW3, 1, new_width), 0, new_height)
     square = np.zeros((size, size, 3), np.uint8)
     square[top : top + new_height, left : left + new_width] = resized
     square_from_image = np.array([[new_width / width, 0, left], [0, new_height / height, top], [0, 0, 1]])
     return square, (square_from_image @ intrinsics_33).astype(np.float32)
+
+
+def letterbox_depth(depth_HW: np.ndarray, size: int) -> np.ndarray:
+    """Depth laid out as ``letterbox`` lays out its image, by nearest neighbour; zero, unknown, where it is padded."""
+    height, width = depth_HW.shape
+    left, top, new_width, new_height = _place(width, height, size)
+    rows = ((np.arange(new_height) + 0.5) * height / new_height).astype(int)
+    columns = ((np.arange(new_width) + 0.5) * width / new_width).astype(int)
+    square = np.zeros((size, size), depth_HW.dtype)
+    square[top : top + new_height, left : left + new_width] = depth_HW[rows[:, None], columns]
+    return square
+
+
+def _place(width: int, height: int, size: int) -> tuple[int, int, int, int]:
+    """Left, top, width and height of a picture within its square."""
+    scale = size / max(height, width)
+    new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
+    return (size - new_width) // 2, (size - new_height) // 2, new_width, new_height
 
 
 def _resample_axis(image_u8: np.ndarray, axis: int, size: int) -> np.ndarray:

@@ -1,0 +1,112 @@
+"""From predicted motion to actions: two heads of a policy.
+
+Shapes: B batch, P past clouds, N points, H horizons, D width, K actions in a chunk, A action dimensions,
+Q proprioception dimensions, M remembered windows.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .configuration_kinecloud import KinecloudConfig
+from .geometry import CloudGeometry, rigid_motion
+from .layers import mlp, zero
+from .modeling_kinecloud import KinecloudPrediction, Observed
+
+NEAR_S = 0.3  # what is further ahead says nothing about the next action
+NEIGHBOURS = 12
+
+
+class DirectHead(nn.Module):
+    """New projections on the predictor's trunk: proprioception and action queries are tokens that see everything and
+    are seen by nothing, so the predicted clouds stay those of the predictor. Each action also reads the predicted
+    motion."""
+
+    def __init__(self, config: KinecloudConfig, width: int):
+        super().__init__()
+        actions, proprio = len(config.action_names), len(config.proprio_names)
+        self.unit = config.length_unit_m
+        plan = 7 * len(config.horizons) + 4 * len(config.past_times) + proprio
+        self.proprio_in = nn.Linear(proprio, width)
+        self.action_queries = nn.Parameter(torch.empty(config.action_chunk, width))
+        self.plan_in = mlp(plan, 2 * width, width)
+        self.action_mlp = mlp(width, 2 * width, width)
+        self.action_out = zero(nn.Linear(width, actions))
+
+    def tokens(self, observed: Observed, state_BQ: Tensor) -> Tensor:
+        """What the trunk is to think about along with the future, [B,1+K,D]. state: normalised proprioception."""
+        queries_BKD = self.action_queries + observed.present_BTD[:, :1]
+        return torch.cat([self.proprio_in(state_BQ)[:, None], queries_BKD], 1)
+
+    def forward(
+        self, prediction: KinecloudPrediction, observed: Observed, state_BQ: Tensor, thought_BTD: Tensor
+    ) -> Tensor:
+        """Normalised actions [B,K,A]."""
+        g = observed.geometry
+        moves = rigid_motion(g.offsets_BPN3[:, -1], (prediction.points - g.now_BN3[:, None]) / self.unit)
+        plan = [*moves, prediction.opening[..., None] / self.unit, g.path_BP3, g.opening_BP, state_BQ]
+        action_BKD = thought_BTD[:, 1:] + self.plan_in(torch.cat([part.flatten(1) for part in plan], -1))[:, None]
+        return self.action_out(F.gelu(action_BKD + self.action_mlp(action_BKD)))
+
+
+class InverseDynamics(nn.Module):
+    """Which action makes the effector move like this? Fitted in closed form, to recorded motion and its actions.
+
+    Motion decides through a linear map of the last two steps and the planned displacements and turns; the effort of a
+    grasp, which no motion shows, is that of the recorded windows whose openings, now and planned, are most alike. Which
+    of the two answers for which number of an action is part of the fit.
+    """
+
+    def __init__(self, config: KinecloudConfig):
+        super().__init__()
+        actions = config.action_chunk * len(config.action_names)
+        self.shape = config.action_chunk, len(config.action_names)
+        self.unit, self.near = config.length_unit_m, sum(h <= NEAR_S + 1e-6 for h in config.horizons)
+        motion, grasp = 1 + 6 + 6 * self.near, 2 + self.near
+        self.register_buffer("linear", torch.zeros(motion, actions))
+        self.register_buffer("openings", torch.zeros(config.remembered, grasp))
+        self.register_buffer("actions", torch.zeros(config.remembered, actions))
+        self.register_buffer("by_opening", torch.zeros(actions, dtype=torch.bool))
+
+    def motion(self, prediction: KinecloudPrediction, geometry: CloudGeometry) -> Tensor:
+        """What the linear map reads, [B,F], in length units and radians."""
+        near, path_BP3 = slice(self.near), geometry.path_BP3
+        path_BP3 = torch.cat([path_BP3[:, :1].expand(-1, max(3 - path_BP3.shape[1], 0), -1), path_BP3], 1)
+        steps = torch.diff(path_BP3[:, -3:], dim=1)
+        planned = (prediction.grasp[:, near] - geometry.centre_B3[:, None]) / self.unit
+        _, turned = rigid_motion(
+            geometry.offsets_BPN3[:, -1], (prediction.points[:, near] - geometry.now_BN3[:, None]) / self.unit
+        )
+        one = torch.ones_like(path_BP3[:, 0, :1])
+        return torch.cat([one, steps.flatten(1), planned.flatten(1), turned.flatten(1)], 1)
+
+    def grasp(self, prediction: KinecloudPrediction, geometry: CloudGeometry) -> Tensor:
+        """What is compared with recorded windows, [B,2+H], in length units: openings before, now and planned."""
+        before = geometry.opening_BP[:, -2:]
+        before = before if before.shape[1] == 2 else before.expand(-1, 2)
+        return torch.cat([before, prediction.opening[:, : self.near] / self.unit], 1)
+
+    def forward(
+        self,
+        prediction: KinecloudPrediction,
+        observed: Observed,
+        state_BQ: Tensor | None = None,
+        thought_BTD: Tensor | None = None,
+    ) -> Tensor:
+        """Normalised actions [B,K,A]."""
+        moved_BV = self.motion(prediction, observed.geometry) @ self.get_buffer("linear")
+        held_BV = recalled(
+            self.grasp(prediction, observed.geometry), self.get_buffer("openings"), self.get_buffer("actions")
+        )
+        return torch.where(self.get_buffer("by_opening"), held_BV, moved_BV).unflatten(1, self.shape)
+
+
+def recalled(queries_BG: Tensor, openings_MG: Tensor, actions_MV: Tensor) -> Tensor:
+    """Mean of the actions of the most similar openings, [B,V]; without any, 0."""
+    if not len(openings_MG):
+        return queries_BG.new_zeros(len(queries_BG), actions_MV.shape[1])
+    apart_BM = (queries_BG[:, None] - openings_MG).square().sum(-1)
+    nearest_BK = apart_BM.topk(min(NEIGHBOURS, len(openings_MG)), largest=False).indices
+    return actions_MV[nearest_BK].mean(1)
