@@ -17,6 +17,11 @@ class AlignConfig(TrainingSettings):
     """``python -m align``: the predictor and a small labelled set become a policy."""
 
     predictor: Path | None = Field(None, description="Folder of the pretrained predictor; null = that of the run.")
+    head: Literal["direct", "inverse_dynamics"] = Field(
+        "direct", description="`direct`: new projections on the trunk, learned by gradient, give a chunk of actions. "
+        "`inverse_dynamics`: actions are decoded from the predicted motion alone, by a map fitted in closed form to "
+        "what the labelled clips recorded; of the settings below only `action_chunk` counts, and no step is taken.",
+    )  # fmt: skip
     trunk: Literal["full", "frozen"] = Field(
         "full", description="`full`: the predictor goes on learning; `frozen`: only the new projections learn."
     )
@@ -49,6 +54,12 @@ class RolloutConfig(Settings):
     )
     episodes: int = Field(5, ge=1, description="Episodes per task, on seeds that were not recorded.")
     execute: int = Field(2, ge=1, description="Actions of a chunk that are executed before the next is asked for.")
+    control: Literal["policy", "true_future", "p_controller"] = Field(
+        "policy",
+        description="`policy`, as it is exported; or, to tell what prediction and head are worth: `true_future`, the "
+        "head is given the motion of an expert instead of the predicted one; `p_controller`, the predicted grasp point "
+        "is approached by a proportional controller that learns nothing.",
+    )
     max_seconds: float = Field(5.0, gt=0, description="An episode without success ends after this, simulated time.")
     timeout_s: float = Field(120, gt=0, description="Hard limit per episode, real time.")
 

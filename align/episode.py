@@ -7,15 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from align.live import LiveCloud, Past
+from align.control import Kind, control_of
+from align.eyes import Eyes, View
+from align.followers import Following
 from data.clips import encode_image
 from data.simulation.environment import Observation, TaskEnvironment
 from data.simulation.scene import Look
 from extract.effector import Camera
-from extract.mask.config import MaskConfig
 from pretrain.model.policy_kinecloud import KinecloudPolicy
 
-_SCALE = 2  # enlargement of the film's pictures
+FILM_SIDE = 256  # longer side of the film's pictures, pixels
 _NOW, _AHEAD = (255, 255, 255), (255, 140, 40)
 
 
@@ -33,12 +34,16 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Conduct:
-    """How a policy is run: actions executed per decision, time limit, extraction settings, name of the embodiment."""
+    """How a policy is run. execute: actions per decision. max_seconds: simulated. image_side: of stored pictures.
+    embodiment: its name."""
 
+    control: Kind
     execute: int
     max_seconds: float
-    mask: MaskConfig
+    following: Following
+    image_side: int
     embodiment: str
+    extra_object_range_m: float
 
 
 def run_policy(
@@ -46,25 +51,26 @@ def run_policy(
 ) -> Outcome:
     """Lets the policy act until success, the simulator's limit or the time limit.
 
-    It is given the picture, the instruction, its proprioception, and the cloud that the extractor's tracker makes from
-    the simulator's effector mask and depth; never the state of any object.
+    It is given the picture, the instruction, its proprioception, and the cloud that extraction's own means of following
+    the gripper give; never the state of any object.
     """
+    control = control_of(conduct.control, policy, environment, conduct.embodiment, seed, conduct.extra_object_range_m)
     observation = environment.reset(seed, look)
     camera = Camera(environment.intrinsics, environment.image_size, "given")
-    cloud = LiveCloud(camera, conduct.mask, policy.config.past_times)
-    cloud.see(observation.frame, observation.opening)
+    eyes = Eyes(camera, conduct.following, policy.config, conduct.image_side)
+    eyes.see(observation)
     film: list[tuple[bytes, float]] = []
     while not _over(environment, conduct.max_seconds):
-        past = cloud.past()
-        actions_KA, predicted_HN3 = _decide(policy, environment, observation, past, conduct)
-        film.append((_picture(observation, camera, past, predicted_HN3), environment.seconds))
-        for action in actions_KA[: conduct.execute]:
+        view = eyes.view()
+        decision = control.rest() if view is None else control.decide(observation, view)
+        film.append((_picture(observation, camera, view, decision.ahead_HN3), environment.seconds))
+        for action in decision.actions_KA[: conduct.execute]:
             environment.step(action)
             observation = environment.observe()
-            cloud.see(observation.frame, observation.opening)
+            eyes.see(observation)
             if _over(environment, conduct.max_seconds):
                 break
-    film.append((_picture(observation, camera, cloud.past(), None), environment.seconds))
+    film.append((_picture(observation, camera, eyes.view(), None), environment.seconds))
     return Outcome(environment.task, seed, environment.success, environment.seconds, tuple(film))
 
 
@@ -80,41 +86,17 @@ def _over(environment: TaskEnvironment, max_seconds: float) -> bool:
     return environment.success or environment.done or environment.seconds >= max_seconds - 1e-6
 
 
-def _decide(
-    policy: KinecloudPolicy,
-    environment: TaskEnvironment,
-    observation: Observation,
-    past: Past | None,
-    conduct: Conduct,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Actions [K,A] and the predicted clouds [H,N,3]; standing still as long as the effector was never seen."""
-    if past is None:
-        return np.zeros((policy.config.action_chunk, len(policy.config.action_names)), np.float32), None
-    prediction = policy.predict(
-        observation.frame.image,
-        environment.instruction,
-        past.clouds_PN3,
-        past.valid_P,
-        environment.intrinsics,
-        observation.proprio,
-        conduct.embodiment,
-        past.visible_PN,
-        past.opening_P,
-    )
-    actions = policy.denormalize(prediction.actions, "action")[0]
-    return actions.numpy(), prediction.points[0].numpy()
-
-
-def _picture(observation: Observation, camera: Camera, past: Past | None, predicted_HN3: np.ndarray | None) -> bytes:
+def _picture(observation: Observation, camera: Camera, view: View | None, ahead_HN3: np.ndarray | None) -> bytes:
     """The frame with the cloud now (white) and as predicted at the last horizon (orange), JPEG."""
     image = Image.fromarray(observation.frame.image)
-    image = image.resize((image.width * _SCALE, image.height * _SCALE), Image.Resampling.BICUBIC)
+    scale = FILM_SIDE / max(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
     pen = ImageDraw.Draw(image)
-    clouds = [(past.clouds_PN3[-1], _NOW)] if past is not None else []
-    if predicted_HN3 is not None:
-        clouds.append((predicted_HN3[-1], _AHEAD))
+    clouds = [(view.past.clouds_PN3[-1], _NOW)] if view is not None else []
+    if ahead_HN3 is not None:
+        clouds.append((ahead_HN3[-1], _AHEAD))
     for points_N3, color in clouds:
-        for u, v in camera.project(points_N3[points_N3[:, 2] > 1e-3])[::2] * _SCALE:
+        for u, v in camera.project(points_N3[points_N3[:, 2] > 1e-3])[::2] * scale:
             pen.ellipse((u - 1, v - 1, u + 1, v + 1), fill=color)
     return encode_image(np.asarray(image))
 

@@ -42,6 +42,7 @@ class LabelledSet:
             "tasks": sorted({meta.task or meta.instruction for meta in self.metas}),
             "instructions": sorted({meta.instruction for meta in self.metas}),
             "embodiments": sorted({meta.embodiment for meta in self.metas}),
+            "extractor": self.metas[0].extractor,
             "simulated": all(meta.simulated for meta in self.metas),
             "mean_action": self.mean_action_A.tolist(),
             "task_mean_actions": {task: mean.tolist() for task, mean in self.task_mean_actions.items()},

@@ -1,4 +1,4 @@
-"""The effector's cloud while a policy runs: the same tracker as in extraction, fed frame by frame from the first one.
+"""The effector's cloud while a policy runs, at past times as a training window holds them.
 
 Shapes: P past clouds, N points.
 """
@@ -11,12 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from align.followers import Follower, Sighting
 from data.episode import Frame
 from data.resample import SLACK_S, resample_points, resample_scalar
-from extract.effector import Camera
-from extract.mask.config import MaskConfig
-from extract.mask.surface import effector_pixels, visible_points
-from extract.mask.tracker import Pose, SurfaceTracker
 
 
 @dataclass(frozen=True)
@@ -27,12 +24,13 @@ class Past:
     visible_PN: np.ndarray
     valid_P: np.ndarray
     opening_P: np.ndarray
+    grasp_P3: np.ndarray
 
 
 @dataclass(frozen=True)
 class _Moment:
     time: float
-    points_N3: np.ndarray
+    points_N3: np.ndarray  # the grasp point is one more, the last
     visible_N: np.ndarray
     opening: float
 
@@ -43,25 +41,27 @@ class LiveCloud:
     past_times: seconds before now, ascending, the last is 0.
     """
 
-    def __init__(self, camera: Camera, config: MaskConfig, past_times: Sequence[float]):
-        self.camera, self.config = camera, config
+    def __init__(self, follower: Follower, past_times: Sequence[float]):
         self.past_times = np.asarray(past_times, np.float64)
-        self._tracker: SurfaceTracker | None = None
-        self._followed: list[Pose] = []
+        self._follower = follower
         self._moments: deque[_Moment] = deque()
 
-    def see(self, frame: Frame, opening: float) -> None:
-        """Takes in the next frame. While the effector is out of view its cloud stays where it was, not visible."""
-        if effector_pixels(frame) >= self.config.min_mask_px:
-            points, visible = self._follow(frame)
+    def see(self, frame: Frame, opening: float, grasp_3: np.ndarray | None = None) -> Sighting | None:
+        """Takes in the next frame; what was found in it. While the effector is out of view its cloud stays where it
+        was, not visible. grasp_3: metres, camera frame, where it is known better than the follower knows it."""
+        seen = self._follower.see(frame)
+        if seen is not None:
+            known = [g for g in (grasp_3, seen.grasp_3, seen.points_N3.mean(0)) if g is not None]
+            points, visible = np.vstack([seen.points_N3, known[0]]), np.append(seen.visible_N, True)
         elif self._moments:
             points = self._moments[-1].points_N3
             visible = np.zeros(len(points), bool)
         else:
-            return
+            return None
         self._moments.append(_Moment(frame.time, points, visible, opening))
         while len(self._moments) > 2 and self._moments[1].time <= frame.time + self.past_times[0]:
             self._moments.popleft()
+        return Sighting(points[:-1], visible[:-1], points[-1])
 
     def past(self) -> Past | None:
         """Clouds at the past times of the newest frame; None as long as the effector was never seen.
@@ -80,17 +80,4 @@ class LiveCloud:
             at_P,
         )
         opening = resample_scalar(np.array([moment.opening for moment in self._moments]), times, at_P)
-        return Past(points, visible, at_P >= times[0] - SLACK_S, opening)
-
-    def _follow(self, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
-        """Points and their visibility, refined with how the effector has bent so far, as extraction does afterwards."""
-        if self._tracker is None:
-            self._tracker = SurfaceTracker(frame, self.camera, self.config.points)
-            self._followed.append(self._tracker.start)
-            points = self._tracker.points(self._tracker.start)
-        else:
-            before = self._followed[-2] if len(self._followed) > 1 else None
-            self._followed.append(self._tracker.follow(frame, self._followed[-1], before))
-            self._tracker.learn(self._followed)
-            points = self._tracker.points(self._tracker.polish(frame, self._followed[-1]))
-        return points.astype(np.float32), visible_points(points, frame, self.camera)
+        return Past(points[:, :-1], visible[:, :-1], at_P >= times[0] - SLACK_S, opening, points[:, -1])

@@ -41,17 +41,16 @@ def align_made_from(config: Config, settings: AlignConfig) -> dict[str, Any]:
 
 def rollout_made_from(config: Config, settings: RolloutConfig) -> dict[str, Any]:
     """Everything that decides the result of the rollouts."""
-    scenes = config.section("simulate", SimulateConfig)
+    scenes, extraction = config.section("simulate", SimulateConfig), config.section("extract", ExtractConfig)
+    shown = {"resolution", "camera_jitter_m", "extra_object_range_m", "show_goal_tasks", "action_mixing"}
     document = {
         "stage": "rollout",
         "stage_version": STAGE_VERSION,
         "settings": settings.model_dump(mode="json", exclude={"timeout_s"}),
         "seed": config.run.seed,
         "policy_sha256": file_sha256(policy_folder(config) / WEIGHTS),
-        "scenes": scenes.model_dump(
-            mode="json", include={"resolution", "camera_jitter_m", "extra_object_range_m", "show_goal_tasks"}
-        ),
-        "extract": config.section("extract", ExtractConfig).mask.model_dump(mode="json"),
+        "scenes": scenes.model_dump(mode="json", include=shown),
+        "extract": extraction.model_dump(mode="json", include={"mask", "gripper", "image_side"}),
     }
     return json.loads(json.dumps(document))
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from align.config import RolloutConfig
 from align.episode import Conduct, Outcome
+from align.followers import following
 from align.origin import policy_folder
 from align.rollout_report import write_section
 from align.wilson import wilson_interval
@@ -32,9 +33,14 @@ STAGE = "rollout"
 _ROLLOUTS = 29295  # keeps these seeds apart from those of recording
 CONDITIONS = (
     "Closed loop in the Meta-World simulator. The policy sees one camera's picture, the instruction, its own "
-    "proprioception, and the gripper's cloud that the extractor's tracker makes from the simulator's gripper mask and "
-    "depth. It is never given the state of an object. Seeds were not recorded; camera, light and colours are random."
+    "proprioception, and the gripper's cloud that {cloud}. It is never given the state of an object. Seeds were not "
+    "recorded; light and colours are random."
 )
+CONTROLS = {
+    "policy": "",
+    "true_future": " Its head is given an expert's motion instead of the predicted one: a bound, not a policy.",
+    "p_controller": " A proportional controller that learned nothing follows its predicted motion.",
+}
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,9 @@ def rollout(config: Config, document: dict[str, Any]) -> None:
     labelled = mark["labelled"]
     tasks = _tasks(config, settings, labelled)
     seed = config.run.seed
+    scenes, extraction = (
+        config.section("simulate", SimulateConfig), config.section("extract", ExtractConfig)
+    )  # fmt: skip
     work = [
         RolloutTask(
             task,
@@ -89,14 +98,18 @@ def rollout(config: Config, document: dict[str, Any]) -> None:
             failures.append(f"{task.task}: {text}")
             advance(1)
 
-        make = partial(make_handler, policy_folder(config), settings, *_scene_settings(config), labelled["embodiments"])
+        make = partial(
+            make_handler, policy_folder(config), settings, scenes, extraction, config.folder("extract"), labelled
+        )
         run_tasks(work, make, min(config.run.worker_count(), len(work)), settings.timeout_s, done, failed)
     if failures:
         log.warning("\n".join(failures))
     if len(failures) > config.run.failure_budget or not outcomes:
         raise TooManyFailures(f"{len(failures)} of {len(work)} tasks failed unexpectedly; see {log.path}")
     rows = [_row(task, outcomes[task], labelled) for task in tasks if task in outcomes]
-    result = {"conditions": CONDITIONS, "simulated": True, "settings": document["settings"], "tasks": rows}
+    cloud = following(labelled["extractor"], extraction, config.folder("extract")).words
+    conditions = CONDITIONS.format(cloud=cloud) + CONTROLS[settings.control]
+    result = {"conditions": conditions, "simulated": True, "settings": document["settings"], "tasks": rows}
     write_json(folder / "rollout.json", result)
     write_section(folder, result, _examples(outcomes, tasks))
     mark_done(folder, document)
@@ -141,18 +154,18 @@ def _constants(labelled: dict[str, Any], task: str) -> dict[str, tuple[float, ..
     return constants
 
 
-def _scene_settings(config: Config) -> tuple[SimulateConfig, ExtractConfig]:
-    return config.section("simulate", SimulateConfig), config.section("extract", ExtractConfig)
-
-
 def make_handler(
     policy_path: Path,
     settings: RolloutConfig,
     scenes: SimulateConfig,
     extraction: ExtractConfig,
-    embodiments: list[str],
+    extracted: Path,
+    labelled: dict[str, Any],
 ) -> Handler:
-    """The function that a worker process calls for each task. The simulator and torch are imported here."""
+    """The function that a worker process calls for each task. The simulator and torch are imported here.
+
+    extracted: folder of the extract stage. labelled: as alignment's mark tells.
+    """
     import torch
 
     from align.episode import run_constant, run_policy, shrunk
@@ -163,13 +176,22 @@ def make_handler(
 
     torch.set_num_threads(1)
     policy = load_policy(policy_path)
-    embodiment = embodiments[0] if embodiments[0] in policy.config.embodiments else UNKNOWN_EMBODIMENT
-    conduct = Conduct(settings.execute, settings.max_seconds, extraction.mask, embodiment)
+    embodiment = labelled["embodiments"][0]
+    conduct = Conduct(
+        settings.control,
+        settings.execute,
+        settings.max_seconds,
+        following(labelled["extractor"], extraction, extracted),
+        extraction.image_side,
+        embodiment if embodiment in policy.config.embodiments else UNKNOWN_EMBODIMENT,
+        scenes.extra_object_range_m,
+    )
 
     def handle(task: RolloutTask, skip: dict[str, str], begin: Callable[[str], None]) -> dict[str, list[Outcome]]:
         show_goal = task.task in scenes.show_goal_tasks
         result: dict[str, list[Outcome]] = {name: [] for name in ("policy", *task.constants)}
-        with TaskEnvironment(task.task, scenes.resolution, show_goal, scenes.extra_object_range_m) as environment:
+        world = partial(TaskEnvironment, task.task, scenes.resolution, show_goal)
+        with world(scenes.extra_object_range_m, scenes.action_mixing) as environment:
             for seed in task.seeds:
                 if str(seed) in skip:
                     result["policy"].append(Outcome(task.task, seed, False, 0.0, lost=skip[str(seed)]))

@@ -42,6 +42,7 @@ class AlignRun(TrainingRun):
             horizons_s=tuple(self.known.horizons),
             image_size=self.known.image_size,
             points=self.settings.points,
+            scene=self.known.scene,  # pyright: ignore[reportArgumentType]
             action_chunk=self.settings.action_chunk,
         )
 

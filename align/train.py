@@ -8,21 +8,23 @@ import torch
 from torch import Tensor, nn
 
 from align.evaluate import evaluate, validation_error
+from align.inverse import describe, with_fitted_head
 from align.objective import alignment_loss
 from align.run import AlignRun
 from data.loader import WindowDataset
+from pipeline.atomic import publishing_dir, write_json
 from pipeline.config import Config
 from pipeline.fingerprint import mark_done
 from pretrain.augment import augment
 from pretrain.config import AugmentSettings, ObjectiveSettings
 from pretrain.loop import Training, discard, optimize, parameter_groups, publish
 from pretrain.model.policy_kinecloud import KinecloudPolicy
-from pretrain.objectives import Loss, noised
+from pretrain.objectives import Loss, at_present_depth, noised
 from pretrain.randomness import WindowRandom
 
 
 def align(config: Config, resume: bool, change_ranks: bool = False) -> None:
-    """Aligns the run's predictor, evaluates the policy and publishes it as RUN/align/model.
+    """Gives the run's predictor a head, evaluates the policy and publishes it as RUN/align/model.
 
     resume: go on from the latest checkpoint if there is one; otherwise whatever was trained before is discarded.
     change_ranks: go on although the batches are shared out in another way than before.
@@ -31,9 +33,14 @@ def align(config: Config, resume: bool, change_ranks: bool = False) -> None:
     run = AlignRun(config, change_ranks)
     if not resume:
         discard(run)
-    optimize(Alignment(run))
+    learned = run.settings.head == "direct"
+    if learned:
+        optimize(Alignment(run))
     if run.part():
-        publish(run)
+        if learned:
+            publish(run)
+        else:
+            publish_fitted(run)
         evaluate(run)
         mark_done(run.folder, run.made_from, best=run.best, labelled=run.labelled.summary())
         run.say(f"done: {run.folder / 'model'}")
@@ -51,9 +58,20 @@ def new_policy(run: AlignRun) -> KinecloudPolicy:
         action_quantiles=tuple(labelled.action_quantiles),
         proprio_quantiles=tuple(labelled.proprio_quantiles),
         action_spec=labelled.spec.model_dump(mode="json"),
+        head=run.settings.head,
     )
     policy.predictor.requires_grad_(run.settings.trunk == "full")
     return policy
+
+
+def publish_fitted(run: AlignRun) -> None:
+    """The policy with a head fitted in closed form, as RUN/align/model."""
+    policy, chosen = with_fitted_head(run, new_policy(run))
+    fitted = describe(chosen, run.labelled.spec.names)
+    run.say(f"head fitted to {policy.config.remembered} labelled windows: {fitted}")
+    with publishing_dir(run.folder / "model") as temporary:
+        policy.save_pretrained(temporary)
+        write_json(temporary / "provenance.json", {"made_from": run.made_from, "fitted": fitted})
 
 
 class Alignment(Training):
@@ -89,6 +107,8 @@ class Alignment(Training):
         window = augment(window, self.augmentation, random, progress)
         window["proprio"] = _noisy(window["proprio"], policy, self.settings.proprio_noise, random)
         window = noised(window, policy.predictor, random)
+        if policy.config.dimensions == 2:
+            window = at_present_depth(window)
         with self.run.accelerator.autocast():
             prediction = model(**window)
         true_BKA = policy.normalize(window["actions"], "action")

@@ -147,3 +147,10 @@ def noised(window: dict[str, Any], predictor: KinecloudPredictor, random: Window
     tau_B = training_time(random.beta(1.5, 1.0)).to(clean.device)
     place, velocity = path(clean, random.normal(*clean.shape[1:]).to(clean.device), tau_B)
     return window | {"noised": place, "tau": tau_B, "velocity": velocity}
+
+
+def at_present_depth(window: dict[str, Any]) -> dict[str, Any]:
+    """The window with its waypoints moved along their rays to the present depth: what an image shows of them."""
+    waypoints_BW4, depth_B11 = window["waypoints"], window["past_grasp"][:, -1:, 2:]
+    place_BW3 = flattened(waypoints_BW4[..., :3]) * depth_B11
+    return window | {"waypoints": torch.cat([place_BW3, waypoints_BW4[..., 3:]], -1)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import nn
 
 from data.clips import Shard
@@ -17,9 +16,8 @@ from pretrain.augment import augment
 from pretrain.build import groups_of, new_predictor
 from pretrain.evaluate import evaluate, validation_chamfer_mm
 from pretrain.loop import Training, discard, optimize, publish
-from pretrain.model.geometry import flattened
 from pretrain.model.modeling_kinecloud import KinecloudPredictor
-from pretrain.objectives import Loss, loss_of, noised
+from pretrain.objectives import Loss, at_present_depth, loss_of, noised
 from pretrain.randomness import WindowRandom
 from pretrain.run import Run
 from pretrain.scale import displacement_scale
@@ -85,6 +83,7 @@ class Pretraining(Training):
             generative=settings.objective.flow_matching > 0,
             latent_action=settings.objective.latent_action > 0,
             waypoints=WAYPOINTS if settings.objective.waypoints > 0 else 0,
+            scene=settings.window.scene,
             depth=settings.window.scene == "depth" and settings.model.dimensions == 3,
             objective=settings.objective.model_dump(),
         )
@@ -108,10 +107,3 @@ class Pretraining(Training):
 
     def validate(self, model: Any) -> float | None:
         return validation_chamfer_mm(model, self.val_windows, self.settings.validation_windows)
-
-
-def at_present_depth(window: dict[str, Any]) -> dict[str, Any]:
-    """The window with its waypoints moved along their rays to the present depth: what an image shows of them."""
-    waypoints_BW4, depth_B11 = window["waypoints"], window["past_grasp"][:, -1:, 2:]
-    place_BW3 = flattened(waypoints_BW4[..., :3]) * depth_B11
-    return window | {"waypoints": torch.cat([place_BW3, waypoints_BW4[..., 3:]], -1)}

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from align.followers import MaskFollower
 from align.live import LiveCloud
 from data.clips import Clip
 from data.config import WindowConfig
@@ -36,7 +37,7 @@ def frames(times: list[float]) -> list[Frame]:
 
 def all_clouds(sequence: list[Frame]) -> tuple[np.ndarray, np.ndarray]:
     """Points and visibility at every frame."""
-    live, points, visible = LiveCloud(CAMERA, MASK, (0.0,)), [], []
+    live, points, visible = LiveCloud(MaskFollower(CAMERA, MASK), (0.0,)), [], []
     for frame in sequence:
         live.see(frame, 0.03)
         past = live.past()
@@ -56,7 +57,7 @@ def test_the_past_is_that_of_the_loader(make_clip: Callable[..., Clip], times: l
         "points": points_TN3, "visible": visible_TN, "timestamps": np.array(times), "opening": opening
     }  # fmt: skip
     clip = replace(clip, arrays=arrays)
-    live = LiveCloud(CAMERA, MASK, PAST)
+    live = LiveCloud(MaskFollower(CAMERA, MASK), PAST)
     for now, frame in enumerate(sequence):
         live.see(frame, float(opening[now]))
         past, window = live.past(), motion(clip.arrays, now, np.arange(20), WindowConfig(past_s=PAST, image_size=32))
@@ -66,6 +67,7 @@ def test_the_past_is_that_of_the_loader(make_clip: Callable[..., Clip], times: l
             np.testing.assert_allclose(past.clouds_PN3[row], window["past"][row], atol=1e-6)
             np.testing.assert_array_equal(past.visible_PN[row], window["past_visible"][row])
             np.testing.assert_allclose(past.opening_P[row], window["past_opening"][row], atol=1e-6)
+            np.testing.assert_allclose(past.grasp_P3[row], window["past_grasp"][row], atol=1e-6)
 
 
 def test_points_follow_the_motion() -> None:
@@ -77,7 +79,7 @@ def test_points_follow_the_motion() -> None:
 
 def test_out_of_view_the_cloud_waits_unseen() -> None:
     first, second, third = frames([0.0, 0.05, 0.1])
-    live = LiveCloud(CAMERA, MASK, PAST)
+    live = LiveCloud(MaskFollower(CAMERA, MASK), PAST)
     live.see(replace(first, mask=np.zeros((64, 64), bool)), 0.0)
     assert live.past() is None
     live.see(second, 0.0)

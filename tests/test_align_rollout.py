@@ -21,6 +21,7 @@ from data.clips import Clip, write_shard
 from data.simulation.config import SimulateConfig
 from data.simulation.metaworld import ACTION_SPEC
 from extract.config import ExtractConfig
+from extract.mask.extractor import NAME as MASKS
 from pipeline.config import Config, load
 from pretrain.train import pretrain
 from tests.align_runs import config_file
@@ -45,6 +46,7 @@ def simulator_clip(number: int) -> Clip:
     random = np.random.default_rng(number)
     arrays = {name: random.uniform(-1, 1, (clip.frames, 4)).astype(np.float32) for name in ("actions", "proprio")}
     meta = clip.meta.model_dump() | {"action_spec": ACTION_SPEC, "embodiment": "sawyer-gripper", "task": TASKS[0]}
+    meta["extractor"] = MASKS
     return replace(clip, arrays=clip.arrays | arrays, meta=type(clip.meta).model_validate(meta))
 
 
@@ -101,7 +103,8 @@ def test_an_episode_that_was_lost_counts_as_a_failure(aligned: Config, tmp_path:
         RolloutConfig(),  # pyright: ignore[reportCallIssue]
         SimulateConfig(),  # pyright: ignore[reportCallIssue]
         ExtractConfig(),  # pyright: ignore[reportCallIssue]
-        ["sawyer-gripper"],
+        aligned.folder("extract"),
+        {"embodiments": ["sawyer-gripper"], "extractor": MASKS},
     )
     result = handle(RolloutTask(TASKS[0], (7,), 0, {}), {"7": "timeout: longer than 1 s"}, lambda item: None)
     assert [(o.success, o.lost) for o in result["policy"]] == [(False, "timeout: longer than 1 s")]

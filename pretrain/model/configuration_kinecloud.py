@@ -22,7 +22,8 @@ class KinecloudConfig(PretrainedConfig):
     displacement at each horizon in length units, with which the noise is mixed.
     latent_action: the future passes through a discrete code (see latent.py).
     waypoints: how many places where the effector will be, whenever that is, are found in the picture and lead the
-    predicted motion; 0 = none. depth: the picture comes with measured depth. blind: the picture is never looked at.
+    predicted motion; 0 = none. scene: what the picture shows, see ``WindowConfig.scene``; depth: it comes with measured
+    depth. blind: the picture is never looked at.
     objective: weights of the loss that it was trained with, by name.
 
     vision, text: configurations of transformers models in the place of the small encoders (any that AutoModel makes);
@@ -57,6 +58,7 @@ class KinecloudConfig(PretrainedConfig):
         delta_scale: Sequence[float] | None = None,
         latent_action: bool = False,
         waypoints: int = 0,
+        scene: str = "none",
         depth: bool = False,
         blind: bool = False,
         objective: dict[str, float] | None = None,
@@ -86,7 +88,7 @@ class KinecloudConfig(PretrainedConfig):
         self.generative, self.flow_steps = generative, flow_steps
         self.delta_scale = [1.0] * len(self.horizons) if delta_scale is None else list(delta_scale)
         self.latent_action = latent_action
-        self.waypoints, self.depth, self.blind = waypoints, depth, blind
+        self.waypoints, self.scene, self.depth, self.blind = waypoints, scene, depth, blind
         self.objective = objective or {}
         self.vision, self.text, self.mixture = vision, text, mixture
         self.vision_size = vision_size

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .configuration_kinecloud import KinecloudConfig
-from .geometry import CloudGeometry, rigid_motion
+from .geometry import CloudGeometry, flattened, rigid_motion
 from .layers import mlp, zero
 from .modeling_kinecloud import KinecloudPrediction, Observed
 
@@ -63,7 +63,8 @@ class InverseDynamics(nn.Module):
         super().__init__()
         actions = config.action_chunk * len(config.action_names)
         self.shape = config.action_chunk, len(config.action_names)
-        self.unit, self.near = config.length_unit_m, sum(h <= NEAR_S + 1e-6 for h in config.horizons)
+        self.unit, self.near = config.length_unit_m, max(1, sum(h <= NEAR_S + 1e-6 for h in config.horizons))
+        self.two = config.dimensions == 2
         motion, grasp = 1 + 6 + 6 * self.near, 2 + self.near
         self.register_buffer("linear", torch.zeros(motion, actions))
         self.register_buffer("openings", torch.zeros(config.remembered, grasp))
@@ -75,10 +76,11 @@ class InverseDynamics(nn.Module):
         near, path_BP3 = slice(self.near), geometry.path_BP3
         path_BP3 = torch.cat([path_BP3[:, :1].expand(-1, max(3 - path_BP3.shape[1], 0), -1), path_BP3], 1)
         steps = torch.diff(path_BP3[:, -3:], dim=1)
-        planned = (prediction.grasp[:, near] - geometry.centre_B3[:, None]) / self.unit
-        _, turned = rigid_motion(
-            geometry.offsets_BPN3[:, -1], (prediction.points[:, near] - geometry.now_BN3[:, None]) / self.unit
+        grasp_BH3, points_BHN3 = (
+            flattened(ahead[:, near]) if self.two else ahead[:, near] for ahead in (prediction.grasp, prediction.points)
         )
+        planned = (grasp_BH3 - geometry.centre_B3[:, None]) / self.unit
+        _, turned = rigid_motion(geometry.offsets_BPN3[:, -1], (points_BHN3 - geometry.now_BN3[:, None]) / self.unit)
         one = torch.ones_like(path_BP3[:, 0, :1])
         return torch.cat([one, steps.flatten(1), planned.flatten(1), turned.flatten(1)], 1)
 

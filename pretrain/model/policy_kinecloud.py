@@ -94,10 +94,12 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
         seed: Tensor | None = None,
         noised: Tensor | None = None,
         tau: Tensor | None = None,
+        follow: KinecloudPrediction | None = None,
         **window: Any,
     ) -> KinecloudPrediction:
         """A training window with ``proprio`` f32 [B,Q] in physical units; see KinecloudPredictor.forward.
 
+        follow: points, opening and grasp that the head is to follow instead of the predicted ones.
         With a generative predictor the actions read one sampled future, as if it stood at the end of the path.
         """
         predictor = self.predictor
@@ -108,6 +110,7 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
         state_BQ = self.normalize(proprio, "proprio")
         later = [self.head.tokens(observed, state_BQ)] if isinstance(self.head, DirectHead) else []
         prediction, thought = predictor.estimate(observed, noised, tau, later)
+        prediction = prediction if follow is None else follow
         prediction.actions = self.head(prediction, observed, state_BQ, *thought)
         return prediction
 
@@ -144,6 +147,7 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
         past_opening_P: np.ndarray | None = None,
         past_grasp_P3: np.ndarray | None = None,
         depth_HW: np.ndarray | None = None,
+        follow: KinecloudPrediction | None = None,
     ) -> KinecloudPrediction:
         """One observation -> predicted clouds, openings and normalised actions, with a batch dimension of 1.
 
@@ -151,7 +155,7 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
         image, at ``config.past_times``; past_valid: bool [P]. proprio: [Q] as ``config.proprio_names``, physical units.
         embodiment: one of ``config.embodiments``, or ``unknown``. past_visible_PN: default all. past_opening_P: metres,
         default unknown. past_grasp_P3: metres, default the centroid of the points seen now. depth_HW: metres, 0 =
-        unknown, of what the image shows; needed if ``config.depth``.
+        unknown, of what the image shows; needed if ``config.depth``. follow: as of ``forward``.
         Raises ValueError naming the argument that does not fit and what was expected.
         """
         image_u8_HW3, clouds = np.asarray(image_u8_HW3), np.asarray(past_clouds_PN3, np.float32)
@@ -187,7 +191,7 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
         def tensor(values: Any, dtype: torch.dtype) -> Tensor:
             return torch.as_tensor(np.ascontiguousarray(values), device=self.device).to(dtype)[None]
 
-        more = {}
+        more: dict[str, Any] = {}
         if past_grasp_P3 is not None:
             more["past_grasp"] = tensor(past_grasp_P3, torch.float32)
         if depth_HW is not None:
@@ -202,6 +206,7 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
             text=[instruction],
             embodiment=[embodiment],
             proprio=tensor(proprio, torch.float32),
+            follow=follow,
             **more,
         )
 

@@ -1,0 +1,74 @@
+"""What a running policy sees: the effector's recent cloud, and the picture that its predictor learned to read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from align.followers import Following
+from align.live import LiveCloud, Past
+from data.simulation.environment import Observation
+from extract.actor import actor_pixels
+from extract.effector import Camera
+from extract.scene import SceneMemory
+from extract.scene_pictures import small_depth, small_pixels
+from pretrain.model.configuration_kinecloud import KinecloudConfig
+
+
+@dataclass(frozen=True)
+class View:
+    """What a policy is told of the picture and of the past. image: u8 [H,W,3]. depth: f32 [H,W] metres or None."""
+
+    image: np.ndarray
+    depth: np.ndarray | None
+    intrinsics_33: np.ndarray
+    past: Past
+
+
+class Eyes:
+    """One camera at rest, from the first frame of an episode on.
+
+    A predictor that learned from scenes without their actor is shown such, made as extraction makes them.
+    """
+
+    def __init__(self, camera: Camera, following: Following, config: KinecloudConfig, image_side: int):
+        """image_side: of the pictures that extraction stores, ``extract.image_side``."""
+        self._camera, self._sensors = camera, following.sensors
+        self._cloud = LiveCloud(following.start(camera), config.past_times)
+        self._wants_scene, self._wants_depth = config.scene != "none", config.depth
+        scale = min(1.0, image_side / max(camera.image_size))
+        self._size = (max(1, round(camera.image_size[0] * scale)), max(1, round(camera.image_size[1] * scale)))
+        self._small = camera.scaled(self._size)
+        self._memory = SceneMemory()
+        self._shown: tuple[np.ndarray, np.ndarray | None] | None = None
+
+    def see(self, observation: Observation) -> None:
+        """Takes in what the simulator shows, no more of it than these sensors tell."""
+        frame, grasp = observation.frame, None
+        if self._sensors == "truth":
+            frame, grasp = replace(frame, actor=observation.actor), observation.grasp
+        else:
+            frame = replace(frame, mask=None)
+        seen = self._cloud.see(frame, observation.opening, grasp)
+        if not self._wants_scene:
+            self._shown = frame.image, frame.depth
+            return
+        image = cv2.resize(frame.image, self._size, interpolation=cv2.INTER_AREA)
+        depth = None if frame.depth is None else small_depth(frame.depth, self._size)
+        if frame.actor is not None:
+            actor_HW = small_pixels(frame.actor, self._size)
+        elif seen is not None:
+            actor_HW = actor_pixels(depth, self._small, seen.points_N3, seen.grasp_3, self._memory.depth)
+        else:
+            return  # nobody knows which pixels are the robot's
+        self._shown = self._memory.see(image, depth, actor_HW)
+
+    def view(self) -> View | None:
+        """What the policy is told now; None as long as the effector was never seen."""
+        past = self._cloud.past()
+        if past is None or self._shown is None:
+            return None
+        camera = self._small if self._wants_scene else self._camera
+        return View(self._shown[0], self._shown[1] if self._wants_depth else None, camera.intrinsics_33, past)
