@@ -19,12 +19,12 @@ from align.run import AlignRun
 from data.loader import WindowDataset
 from pipeline.errors import UserError
 from pretrain.model.geometry import geometry_of
-from pretrain.model.heads import InverseDynamics, recalled
+from pretrain.model.heads import NEAR_S, InverseDynamics, recalled
 from pretrain.model.modeling_kinecloud import KinecloudPrediction
 from pretrain.model.policy_kinecloud import KinecloudPolicy
 from pretrain.reading import clip_windows
 
-RIDGES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # times the windows; motion counts in units of 0.1 m
+RIDGES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # times the windows; motion counts in units of 0.1 m
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Fit:
-    """linear_FV and by_opening_V of the head. ridge: the chosen one. errors: mean absolute error of normalised actions
-    on clips that were left out, by what answers."""
+    """linear_FV and by_opening_V of the head. ridge_V: the chosen ones. errors: mean absolute error of normalised
+    actions on clips that were left out, by what answers."""
 
     linear_FV: Tensor
     by_opening_V: Tensor
-    ridge: float
+    ridge_V: list[float]
     errors: dict[str, list[float]]
 
 
@@ -89,8 +89,8 @@ def recorded_windows(policy: KinecloudPolicy, windows: WindowDataset) -> Recorde
         tasks += [clip.meta.task or clip.meta.instruction] * int(known_W.sum())
     if not clips:
         raise UserError(
-            "align.head: no labelled clip is as long as the near future ({NEAR_S} s) and a chunk of "
-            "actions. Record longer episodes or lower align.action_chunk."
+            f"align.head: no labelled clip is as long as the near future ({NEAR_S} s) and a chunk of actions. Record "
+            "longer episodes or lower align.action_chunk."
         )
     return Recorded(torch.cat(motion), torch.cat(openings), torch.cat(actions), clips, tasks)
 
@@ -99,17 +99,22 @@ _GEOMETRY = ("intrinsics", "past", "past_visible", "past_valid", "past_opening",
 
 
 def fit(recorded: Recorded) -> Fit:
-    """The linear map with the ridge that serves tasks best that it was not fitted to, and for each number of an action
+    """For each number of an action the linear map with the ridge that serves tasks best that it was not fitted to, and
     whether motion or openings tell it better in clips that were left out."""
     X, Y = recorded.motion_WF.double(), recorded.actions_WV.double()
-    by_task = len(set(recorded.tasks)) > 1
-    apart = _groups(recorded.tasks if by_task else recorded.clips)
-    ridge = min(RIDGES, key=lambda r: float((_left_out(X, Y, apart, r) - Y).square().mean()))
-    clips = _groups(recorded.clips)
-    moved = (_left_out(X, Y, clips, ridge) - Y).abs().mean(0)
-    held = (_recalled_elsewhere(recorded, clips) - recorded.actions_WV).abs().mean(0)
-    errors = {"motion": moved.tolist(), "openings": held.tolist()}
-    return Fit(_ridge(X, Y, ridge).float(), held < moved, ridge, errors)
+    tasks, clips = _groups(recorded.tasks), _groups(recorded.clips)
+    apart = tasks if len(tasks) > 1 else clips
+    errors_RV = torch.stack([(_left_out(X, Y, apart, ridge) - Y).square().mean(0) for ridge in RIDGES])
+    ridge_V = [RIDGES[number] for number in errors_RV.argmin(0).tolist()]
+    linear_FV, moved_WV = torch.zeros(X.shape[1], Y.shape[1], dtype=X.dtype), torch.zeros_like(Y)
+    for number, ridge in enumerate(ridge_V):
+        own = slice(number, number + 1)
+        linear_FV[:, own] = _ridge(X, Y[:, own], ridge)
+        moved_WV[:, own] = _left_out(X, Y[:, own], clips, ridge)
+    moved_V = (moved_WV - Y).abs().mean(0)
+    held_V = (_recalled_elsewhere(recorded, clips) - recorded.actions_WV).abs().mean(0)
+    errors = {"motion": moved_V.tolist(), "openings": held_V.tolist()}
+    return Fit(linear_FV.float(), held_V < moved_V, ridge_V, errors)
 
 
 def _groups(names: Sequence[str]) -> list[Tensor]:
@@ -143,7 +148,7 @@ def _recalled_elsewhere(recorded: Recorded, groups: list[Tensor]) -> Tensor:
 def describe(chosen: Fit, names: Sequence[str]) -> dict[str, Any]:
     """The fit of the next action as JSON values."""
     return {
-        "ridge": chosen.ridge,
+        "ridge": chosen.ridge_V[: len(names)],
         "told_by": {
             name: "openings" if by_opening else "motion"
             for name, by_opening in zip(names, chosen.by_opening_V.tolist(), strict=False)  # of the next action

@@ -6,6 +6,7 @@ Shapes: B batch, T tokens, L context tokens, D width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -27,19 +28,24 @@ class CompactTrunk(Trunk):
         self.blocks = nn.ModuleList(Block(config.width, config.heads, config.mlp_ratio) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         self.width, self.channels = config.width, self.vision.channels
+        self.points = config.waypoints > 0
 
     def read(self, image_B3SS: Tensor, present_B: Tensor, geometry: CloudGeometry, text: Sequence[str]) -> Context:
-        tokens_BTD, features = self.vision(image_B3SS, present_B, geometry)
-        return Context(features, torch.cat([self.text(text), tokens_BTD], 1))
+        text_BLD = self.text(text)
+        gist_BD = text_BLD.mean(1) if self.points else None
+        tokens_BTD, features = self.vision(image_B3SS, present_B, geometry, gist_BD)
+        return Context(features, torch.cat([text_BLD, tokens_BTD], 1), gist_BD=gist_BD)
 
     def remember(self, context: Context) -> Context:
         x_BLD, memory = context.tokens, []
         for block in self.blocks:
             x_BLD, seen = block(x_BLD, [x_BLD.shape[1]])
             memory.append(seen)
-        return Context(context.features_BCHW, context.tokens, memory)
+        return replace(context, memory=memory)
 
     def think(self, context: Context, segments: Sequence[Tensor]) -> list[Tensor]:
+        if context.gist_BD is not None:
+            segments = [segment + context.gist_BD[:, None] for segment in segments]
         lengths = [segment.shape[1] for segment in segments]
         if context.memory is not None:
             x_BTD = torch.cat(list(segments), 1)

@@ -24,7 +24,8 @@ _TEXT_START, _TEXT_PAD = 256, 257
 class SmallVision(nn.Module):
     """A few convolutions: (S/16)^2 tokens that know where they look, in rays and relative to the effector.
 
-    A predictor that points into the picture gets a finer map of features, in which coarse ones are brought back up.
+    A predictor that points into the picture gets a finer map of features, in which coarse ones are brought back up, and
+    looks at the picture with the instruction in mind (feature-wise modulation, Perez et al. 2018).
     """
 
     stages = (24, 48, 96)
@@ -43,12 +44,15 @@ class SmallVision(nn.Module):
         self.place = nn.Linear(place_size(config), config.width)
         self.missing = nn.Parameter(torch.empty(config.width))
         if self.points:
+            self.told = zero(nn.Linear(config.width, 2 * c))
             self.up = nn.ModuleList(nn.Conv2d(channels, self.fine, 1) for channels in (b, c, config.width))
             self.mix, self.norm_fine = nn.Conv2d(self.fine, self.fine, 3, 1, 1), nn.GroupNorm(8, self.fine)
 
-    def forward(self, image_B3SS: Tensor, present_B: Tensor, geometry: CloudGeometry) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, image_B3SS: Tensor, present_B: Tensor, geometry: CloudGeometry, gist_BD: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Tokens [B,T,D] and the feature map, [B,C,S/4,S/4] to point into, else [B,C,S/8,S/8]; both ignore an absent
-        image."""
+        image. gist_BD: of the instruction."""
         x = (image_B3SS.to(self.place.weight.dtype) / 255 - 0.5) / 0.25
         if self.relief:
             assert geometry.depth_BSS is not None
@@ -56,7 +60,11 @@ class SmallVision(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         quarter = F.gelu(self.to_4(F.gelu(self.to_2(x))))
         present_B111 = present_B[:, None, None, None]
-        eighth = F.gelu(self.norm_8(self.to_8(quarter))) * present_B111
+        eighth = self.norm_8(self.to_8(quarter))
+        if self.points and gist_BD is not None:
+            gain_BC, bias_BC = self.told(gist_BD).chunk(2, -1)
+            eighth = eighth * (1 + gain_BC[..., None, None]) + bias_BC[..., None, None]
+        eighth = F.gelu(eighth) * present_B111
         sixteenth = self.to_16(eighth)
         tokens_BTD = torch.where(present_B[:, None, None], sixteenth.flatten(2).transpose(1, 2), self.missing)
         rows, columns = sixteenth.shape[2:]
@@ -108,7 +116,9 @@ class PretrainedVision(nn.Module):
         self.place = zero(nn.Linear(place_size(config), config.width))
         self.missing = nn.Parameter(torch.empty(config.width))
 
-    def forward(self, image_B3SS: Tensor, present_B: Tensor, geometry: CloudGeometry) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, image_B3SS: Tensor, present_B: Tensor, geometry: CloudGeometry, gist_BD: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Tokens [B,T,D] and the patches as a map [B,C,h,w]; both ignore an absent image."""
         found_BTC = self.model(pixel_values=prepared(image_B3SS, self.side, self.pixels)).last_hidden_state
         rows = self.side // self.model.config.patch_size

@@ -25,11 +25,13 @@ class Context:
 
     features_BCHW: map of image features that points look up where they are, over the whole square image.
     tokens: what the trunk wants to remember. memory: keys and values per layer once remembered, else None.
+    gist_BD: the instruction as one vector that all motion tokens begin with, or None.
     """
 
     features_BCHW: Tensor
     tokens: Any
     memory: Any = None
+    gist_BD: Tensor | None = None
 
 
 class Trunk(nn.Module, ABC):

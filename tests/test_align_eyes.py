@@ -1,0 +1,161 @@
+"""What a running policy sees is what its training clips showed; and what the controls for comparison do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from align.control import Proportional, TrueFuture, expert_path
+from align.eyes import Eyes, View
+from align.followers import following
+from align.live import Past
+from data.clips import Clip, decode_depth, decode_image
+from data.config import IndexConfig
+from data.index import Episode, build_index
+from data.reader import EpisodeReader
+from data.simulation.config import SimulateConfig
+from data.simulation.environment import Observation, TaskEnvironment
+from data.simulation.jobs import episode_jobs
+from data.simulation.run import run_job
+from extract.config import ExtractConfig
+from extract.effector import Camera
+from extract.mask.extractor import NAME as MASKS
+from extract.mask.extractor import MaskExtractor
+from extract.passage import Passage
+from pipeline.errors import UserError
+from pretrain.model.configuration_kinecloud import KinecloudConfig
+from pretrain.model.modeling_kinecloud import KinecloudPrediction
+
+TASK = "drawer-close-v3"
+EXTRACT = ExtractConfig.model_validate({"mask": {"points": 30}, "image_side": 64})
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Episode, Clip]:
+    """A simulated episode, and the clip that extraction makes of it."""
+    folder = tmp_path_factory.mktemp("simulated")
+    settings = {"labelled_tasks": (TASK,), "video_only_tasks": (), "robot_episodes": 1, "hand_episodes": 0,
+                "closeup_clips": 0, "resolution": 96}  # fmt: skip
+    for job in episode_jobs(SimulateConfig.model_validate(settings), seed=0):
+        run_job(job, folder)
+    config = IndexConfig.model_validate({"sources": [{"name": "simulated", "path": str(folder)}]})
+    (episode,), _ = build_index(config, folder.with_name("index"), folder)
+    (clip,) = Passage(episode, MaskExtractor(EXTRACT.mask), EXTRACT, lambda: None).clips()
+    return episode, clip
+
+
+def observations(episode: Episode) -> list[Observation]:
+    """The recorded frames as a running simulator would show them."""
+    reader = EpisodeReader(episode)
+    frames = list(reader.frames(None))
+    indices = np.array([frame.index for frame in frames])
+    grasp, opening = reader.per_frame("grasp", indices), reader.per_frame("opening", indices)
+    assert grasp is not None and opening is not None
+    return [
+        Observation(frame, np.zeros(4, np.float32), float(opening[k]), frame.actor, grasp[k])  # pyright: ignore
+        for k, frame in enumerate(frames)
+    ]
+
+
+@pytest.mark.parametrize(("scene", "depth"), [("none", False), ("image", False), ("depth", True)])
+def test_a_running_policy_sees_what_its_clips_showed(recorded: tuple[Episode, Clip], scene: str, depth: bool) -> None:
+    episode, clip = recorded
+    config = KinecloudConfig(past_times=(-0.05, 0.0), horizons=(0.1,), scene=scene, depth=depth)
+    camera = Camera(np.array(episode.sidecar.intrinsics), (episode.width, episode.height), "given")
+    eyes = Eyes(camera, following(MASKS, EXTRACT, Path()), config, EXTRACT.image_side)
+    assert eyes.view() is None
+    for row, observation in enumerate(observations(episode)[: clip.frames]):
+        eyes.see(observation)
+        view = eyes.view()
+        assert view is not None
+        np.testing.assert_allclose(view.past.grasp_P3[-1], clip.arrays["grasp"][row], atol=1e-6)
+        assert (view.depth is not None) is depth
+        if scene == "none":
+            np.testing.assert_array_equal(view.image, observation.frame.image)
+        else:
+            stored = decode_image(clip.scenes[row]).astype(float)
+            assert view.image.shape == stored.shape == (64, 64, 3)
+            assert np.abs(view.image - stored).mean() < 4  # it was stored as JPEG
+            np.testing.assert_allclose(view.intrinsics_33, clip.arrays["intrinsics"], atol=1e-5)
+        if view.depth is not None:
+            stored = decode_depth(clip.depths[row])
+            np.testing.assert_allclose(view.depth, stored, atol=6e-4)  # stored in millimetres
+
+
+def test_without_masks_nothing_of_the_simulators_truth_is_seen() -> None:
+    class Nobody:
+        def see(self, frame: Any) -> None:
+            assert frame.mask is None and frame.actor is None
+
+    camera = Camera(np.array([[60.0, 0, 16], [0, 60.0, 16], [0, 0, 1]]), (32, 32), "given")
+    blindfolded = replace(following(MASKS, EXTRACT, Path()), start=lambda camera: Nobody(), sensors="rgbd")
+    eyes = Eyes(camera, blindfolded, KinecloudConfig(scene="depth", depth=True), 32)
+    with TaskEnvironment(TASK, 32) as world:
+        eyes.see(world.reset(0))
+    assert eyes.view() is None
+
+
+def test_an_extractor_that_cannot_run_live_is_refused() -> None:
+    with pytest.raises(UserError, match=r"extracted by steps/1, which cannot follow a running policy"):
+        following("steps/1", EXTRACT, Path())
+
+
+class Oracle:
+    """In the place of a policy: its actions are the motion that it was told to follow."""
+
+    config = SimpleNamespace(action_chunk=1, action_names=["dx", "dy", "dz", "gripper"], horizons=(0.1, 0.2))
+
+    def __init__(self, moves_3: tuple[float, float, float] = (0, 0, 0), opening: float = 0.1):
+        self.moves, self.opening = torch.tensor(moves_3), opening
+
+    def predict(self, *observation: Any, follow: KinecloudPrediction | None = None) -> KinecloudPrediction:
+        now = torch.as_tensor(observation[9])[None, None, -1].expand(1, 2, 3)
+        self.told = follow
+        if follow is not None:
+            return KinecloudPrediction(points=follow.points, actions=torch.zeros(1, 1, 4))
+        points = torch.zeros(1, 2, 5, 3)
+        return KinecloudPrediction(points, torch.full((1, 2), self.opening), now + self.moves)
+
+    def denormalize(self, values: torch.Tensor, kind: str) -> torch.Tensor:
+        return values
+
+
+def view_at(grasp_3: np.ndarray) -> View:
+    past = Past(np.zeros((2, 5, 3), np.float32), np.ones((2, 5), bool), np.ones(2, bool), np.zeros(2),
+                np.tile(grasp_3, (2, 1)).astype(np.float32))  # fmt: skip
+    return View(np.zeros((32, 32, 3), np.uint8), None, np.eye(3), past)
+
+
+def test_the_proportional_controller_goes_where_the_prediction_points_and_no_further_than_it_can() -> None:
+    with TaskEnvironment(TASK, 32) as world:
+        observation = world.reset(0)
+        far = Proportional(Oracle((0.0, -1.0, 0.0)), world, "robot").decide(observation, view_at(observation.grasp))  # pyright: ignore
+        near = Oracle((0.0, -0.02, 0.0), opening=0.0)
+        control = Proportional(near, world, "robot")  # pyright: ignore
+        actions_KA = control.decide(observation, view_at(observation.grasp)).actions_KA
+        up_3 = world.world_from_camera[:3, :3] @ np.array([0, -0.02, 0])
+    np.testing.assert_allclose(actions_KA[0, :3], up_3 / 0.08, rtol=1e-4)
+    assert np.abs(far.actions_KA).max() == 1 and far.actions_KA[0, 3] == -1 and actions_KA[0, 3] == 1
+
+
+def test_a_true_future_is_the_experts_from_where_the_effector_is() -> None:
+    path_T3, opening_T = expert_path(TASK, 5, 0.0)
+    assert len(path_T3) == len(opening_T) > 60
+    with TaskEnvironment(TASK, 32) as world:
+        policy = Oracle()
+        control = TrueFuture(policy, world, "robot", 5, 0.0)  # pyright: ignore
+        observation = world.reset(5)
+        camera_from_world = np.linalg.inv(world.world_from_camera)
+        control.decide(observation, view_at(observation.grasp))
+        told = policy.told
+        assert told is not None
+        at = np.stack([path_T3[8], path_T3[16]]) @ camera_from_world[:3, :3].T + camera_from_world[:3, 3]
+        np.testing.assert_allclose(told.grasp[0].numpy(), at, atol=2e-3)  # it has not moved: the path's beginning
+        moved = told.points[0] - torch.zeros(5, 3)
+        np.testing.assert_allclose(moved[:, 0], at - observation.grasp, atol=2e-3)

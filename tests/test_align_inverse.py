@@ -1,0 +1,90 @@
+"""The inverse-dynamics head: fitted to what labelled clips recorded, and answering for the motion that it is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from align.inverse import Recorded, fit
+from align.policy import load_policy
+from align.run import AlignRun
+from align.train import align
+from data.loader import collate
+from pipeline.config import Config, load
+from pipeline.errors import UserError
+from pretrain.model.modeling_kinecloud import KinecloudPrediction
+from tests.align_runs import aligned, config_file
+
+HEAD: dict[str, Any] = {"head": "inverse_dynamics", "action_chunk": 2}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    return aligned(tmp_path_factory.mktemp("whole"), **HEAD)
+
+
+def recorded(windows: int = 240) -> Recorded:
+    """Two numbers: the first is told by motion, the second by whether the opening shrinks."""
+    random = torch.Generator().manual_seed(0)
+    motion = torch.randn(windows, 5, generator=random)
+    openings = torch.rand(windows, 2, generator=random)
+    told = motion @ torch.tensor([0.0, 0.4, 0.0, -0.7, 0.2])
+    actions = torch.stack([told, torch.sign(openings[:, 1] - openings[:, 0])], 1)
+    clips = [f"clip-{number // 20}" for number in range(windows)]
+    return Recorded(motion, openings, actions, clips, [f"task-{number // 80}" for number in range(windows)])
+
+
+def test_motion_and_openings_answer_for_what_each_tells() -> None:
+    found = fit(recorded())
+    assert found.by_opening_V.tolist() == [False, True]
+    expected = torch.tensor([0.0, 0.4, 0.0, -0.7, 0.2])
+    torch.testing.assert_close(found.linear_FV[:, 0], expected, atol=1e-3, rtol=0)
+    assert found.errors["motion"][0] < 1e-3 and found.errors["openings"][1] < 0.2 < found.errors["motion"][1]
+
+
+def test_a_map_that_holds_for_one_task_alone_is_not_trusted() -> None:
+    told = recorded()
+    noise = torch.randn(told.actions_WV.shape, generator=torch.Generator().manual_seed(1))
+    of_task = torch.tensor([3.0 * (int(task[-1]) - 1) for task in told.tasks])  # means another thing in each task
+    motion = told.motion_WF.clone()
+    motion[:, 0] = 0.02 * told.actions_WV[:, 0] * of_task
+    misled = Recorded(motion, told.openings_WG, told.actions_WV + 0.3 * noise, told.clips, told.tasks)
+    assert fit(misled).ridge_V[0] > fit(told).ridge_V[0]
+
+
+def test_the_head_tells_the_actions_of_the_motion_that_it_is_given(whole: Config) -> None:
+    run, policy = AlignRun(whole), load_policy(whole.folder("align") / "model")
+    assert policy.config.remembered == len(policy.get_buffer("head.openings")) > 50
+    window = collate([run.val_windows[(n, n)] for n in range(0, len(run.val_windows), 3)])
+    known = window["future_valid"].all(1) & window["actions_valid"].all(1)
+    truth = KinecloudPrediction(points=window["future"], opening=window["future_opening"], grasp=window["future_grasp"])
+    with torch.no_grad():
+        told = policy.denormalize(policy(**window, follow=truth).actions, "action")[known]
+        without = policy.denormalize(policy(**window).actions, "action")[known]
+    true = window["actions"][known]
+    assert (told - true).abs().mean() < 0.2 * (true - true.mean((0, 1))).abs().mean()
+    assert not torch.allclose(told, without)
+
+
+def test_the_predictor_stays_as_it_is_and_no_step_is_taken(whole: Config) -> None:
+    before = load_file(whole.folder("pretrain") / "model" / "model.safetensors")
+    after = load_file(whole.folder("align") / "model" / "model.safetensors")
+    assert all(torch.equal(before[name], after[f"predictor.{name}"]) for name in before)
+    assert not (whole.folder("align") / "checkpoints").exists()
+    weights = (whole.folder("align") / "model" / "model.safetensors").read_bytes()
+    align(whole, resume=False)
+    assert (whole.folder("align") / "model" / "model.safetensors").read_bytes() == weights
+
+
+def test_clips_that_are_too_short_are_named(whole: Config, tmp_path: Path) -> None:
+    clips = whole.run.out.parent / "clips"
+    path = config_file(
+        tmp_path, (clips / "train-00000.tar", clips / "val-00000.tar"), head="inverse_dynamics", action_chunk=40,
+        predictor=str(whole.folder("pretrain") / "model"),
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"no labelled clip is as long as the near future \(0.3 s\) and a chunk"):
+        align(load(path), resume=True)
