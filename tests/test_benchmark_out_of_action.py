@@ -120,9 +120,9 @@ def test_steps_are_shared_exactly_where_nothing_that_decides_them_differs() -> N
 
 def test_sections_are_the_budgets_with_the_rows_on_top() -> None:
     assert merged({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}) == {"a": {"b": 3, "c": 2}}
-    found = sections(ROWS["points32"], "rgbd", SMOKE)
-    assert found["pretrain"]["window"] == {"image_size": 64, "points": 32} and found["align"]["points"] == 32
-    assert SMOKE.pretrain["window"] == {"image_size": 64}
+    found = sections(ROWS["points200"], "rgbd", SMOKE)
+    assert found["pretrain"]["window"]["points"] == found["align"]["points"] == 200
+    assert found["pretrain"]["window"]["image_size"] == SMOKE.pretrain["window"]["image_size"] == 64
     assert sections(ROWS["p_controller"], "rgbd", CPU)["rollout"]["control"] == "p_controller"
     assert sections(MAIN_ROW, "rgbd", CPU)["align"]["head"] == "inverse_dynamics"
     assert sections(ROWS["direct"], "truth", SMOKE)["rollout"]["tasks"] == list(SMOKE.tasks)

@@ -25,7 +25,7 @@ class RegisteredSettings(Settings):
     embodiment: str | None = Field(
         default=None, description="Embodiment that the model is of; needed where labelled episodes show several."
     )
-    model_frames: int = Field(default=120, ge=20, description="Frames that the model is built from, at most.")
+    model_frames: int = Field(default=300, ge=20, description="Frames that the model is built from, at most.")
     reach_m: float = Field(
         default=0.16, gt=0.02, description="Surface so near to the recorded pose's origin may belong to the gripper."
     )

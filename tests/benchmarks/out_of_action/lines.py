@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from data.simulation.sensors import Sensors
-from tests.benchmarks.out_of_action.intervals import Trials, difference, figure
+from tests.benchmarks.out_of_action.intervals import Trials, figure
 from tests.benchmarks.out_of_action.plan import plan
 from tests.benchmarks.out_of_action.results import read_row
 from tests.benchmarks.out_of_action.rows import ROWS, Row
@@ -74,11 +74,6 @@ class Line:
                     "path_mm": round(float(np.mean(paths)), 1) if paths else None,
                 })  # fmt: skip
         return found
-
-
-def against(line: Line, other: Line) -> dict[str, float]:
-    """Difference of the means over video-only tasks."""
-    return difference(line.trials(labelled=False), other.trials(labelled=False))
 
 
 def lines_of(results: Path, budget: Budget) -> dict[tuple[str, str], Line]:

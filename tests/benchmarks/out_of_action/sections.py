@@ -16,7 +16,16 @@ from pipeline.errors import UserError
 from pretrain.config import PretrainConfig
 from tests.benchmarks.out_of_action.episodes import SOURCES, capped, needs_no_more_than_main
 from tests.benchmarks.out_of_action.rows import MAIN, ROWS, Row
-from tests.benchmarks.out_of_action.suite import EXTRACT, PRETRAIN, RATE_HZ, RECORDING, SCENES, Budget
+from tests.benchmarks.out_of_action.suite import (
+    CONTROL,
+    EXTRACT,
+    LEARNING,
+    PRETRAIN,
+    RATE_HZ,
+    RECORDING,
+    SCENES,
+    Budget,
+)
 
 MODELS = {
     "simulate": SimulateConfig, "index": IndexConfig, "extract": ExtractConfig, "pack": PackConfig,
@@ -26,12 +35,12 @@ MODELS = {
 
 def sections(row: Row, chain: str, budget: Budget) -> dict[str, Any]:
     """All sections but ``run``. A row's own settings go over the budget's."""
-    align: dict[str, Any] = {}
-    if row.head != "direct" or "head" in AlignConfig.model_fields:  # where heads cannot be chosen, it is the direct one
-        align["head"] = row.head
+    align: dict[str, Any] = {"head": row.head}
+    if row.head == "inverse_dynamics":
+        align["action_chunk"] = 1
     if row.stages != "two":
         align["stages"] = row.stages
-    rollout = {"tasks": list(budget.tasks), "episodes": budget.episodes}
+    rollout = {"tasks": list(budget.tasks), "episodes": budget.episodes, **CONTROL}
     if row.control != "policy":
         rollout["control"] = row.control
     return {
@@ -39,7 +48,7 @@ def sections(row: Row, chain: str, budget: Budget) -> dict[str, Any]:
         "index": {"sources": [{"name": name, "path": name, "license": "Apache-2.0"} for name in SOURCES]},
         "extract": merged({"rate_hz": RATE_HZ}, EXTRACT[chain]),
         "pack": {"val_fraction": 0.1},
-        "pretrain": merged(budget.pretrain, PRETRAIN[chain], row.pretrain),
+        "pretrain": merged(LEARNING, budget.pretrain, PRETRAIN[chain], row.pretrain),
         "align": merged(budget.align, row.align, align),
         "rollout": merged(rollout, budget.rollout, row.rollout),
     }

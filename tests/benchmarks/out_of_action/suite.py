@@ -31,8 +31,23 @@ EXTRACT: dict[str, dict[str, Any]] = {
     "rgbd": {"gripper": {"detect": {"name": "registered"}}},
     "rgb": {"gripper": {"detect": {"name": "registered"}}},
 }
-# What a predictor of each chain is given to see.
-PRETRAIN: dict[str, dict[str, Any]] = {"truth": {}, "rgbd": {}, "rgb": {}}
+# What a predictor of each chain is given to see: the scene without the actor, with depth where there is some.
+PRETRAIN: dict[str, dict[str, Any]] = {
+    "truth": {"window": {"scene": "depth"}},
+    "rgbd": {"window": {"scene": "depth"}},
+    "rgb": {"window": {"scene": "image"}},
+}
+# How every row learns, whatever the budget.
+LEARNING: dict[str, Any] = {
+    "learning_rate": 1.5e-3, "weight_decay": 0.02, "ema_decay": 0.995, "batch_size": 32,
+    "validation_windows": 256, "evaluation_candidates": 0,
+    "window": {"horizons_s": [0.05, 0.1, 0.15, 0.2, 0.3], "points": 32},
+    "model": {"width": 96, "layers": 2, "heads": 4},
+    "objective": {"chamfer": 1.0, "tracked": 1.0, "opening": 0.5, "waypoints": 1.0},
+    "augment": {"roll_deg": 0.0, "zoom": 0.0, "shift": 0.0, "color": 0.2, "past_offset_m": 0.006, "drop_image": 0.0,
+                "drop_text": 0.0, "drop_embodiment": 0.0, "drop_history": 0.0, "drop_opening": 0.0},
+}  # fmt: skip
+CONTROL: dict[str, Any] = {"execute": 1, "max_seconds": 6.0}
 
 
 @dataclass(frozen=True)
@@ -73,25 +88,25 @@ class Budget:
 SMOKE = Budget(
     "smoke",
     labelled_tasks=("drawer-close-v3", "faucet-close-v3"),
-    video_only_tasks=("drawer-open-v3", "faucet-open-v3"),
+    video_only_tasks=("drawer-open-v3", "button-press-topdown-v3"),
     chains=("truth",),
     seeds=(0,),
     episodes=4,
     judged=1,
     labelled=3,
-    robot=4,
+    robot=6,
     hand=2,
     resolution=96,
-    pretrain={"steps": 150, "batch_size": 16, "checkpoint_every": 150, "validation_windows": 64,
-              "evaluation_candidates": 0, "device": "cpu", "window": {"image_size": 64},
-              "model": {"width": 64, "layers": 2, "heads": 4}},
-    align={"steps": 100, "batch_size": 16, "checkpoint_every": 100, "validation_windows": 64, "device": "cpu"},
+    pretrain={"steps": 300, "batch_size": 16, "checkpoint_every": 300, "validation_windows": 64, "device": "cpu",
+              "window": {"image_size": 64, "points": 16}, "model": {"width": 64}},
+    align={"device": "cpu"},
+    rollout={"max_seconds": 3.0},
     rows=("main", "labelled_videos"),
     margin=0.25,
 )  # fmt: skip
 CPU = Budget(
     "cpu",
-    pretrain={"steps": 3000, "checkpoint_every": 1000, "device": "cpu"},
+    pretrain={"steps": 3000, "checkpoint_every": 3000, "device": "cpu"},
     align={"steps": 800, "checkpoint_every": 800, "device": "cpu"},
 )
 GPU = Budget(
