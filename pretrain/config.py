@@ -99,6 +99,7 @@ class ObjectiveSettings(Settings):
         "teach its readout.",
     )
     opening: float = Field(0.3, ge=0, description="L1 of the grasp aperture where it is known.")
+    grasp: float = Field(0.0, ge=0, description="Robust distance of the grasp point, for control by its motion.")
     waypoints: float = Field(
         0.0,
         ge=0,
@@ -282,6 +283,10 @@ class PretrainConfig(TrainingSettings):
             raise ValueError("model.dimensions: 2 learns from tracks2d or flow_matching; set chamfer and tracked to 0")
         if self.objective.latent_action > 0 and self.objective.waypoints > 0:
             raise ValueError("latent_action decides the motion by its code alone; set objective.waypoints to 0")
+        if self.objective.flow_matching > 0 and self.objective.grasp > 0:
+            raise ValueError(
+                "flow_matching samples points, which carry the grasp point along; set objective.grasp to 0"
+            )
         if self.objective.latent_action > 0 and self.objective.flow_matching > 0:
             raise ValueError("latent_action and flow_matching do not go together; set one of them to 0")
         if self.model.dimensions == 3 and not metric and self.objective.flow_matching == 0:

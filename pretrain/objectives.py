@@ -99,6 +99,12 @@ def opening_term(prediction: KinecloudPrediction, window: dict[str, Any]) -> Ten
     return _mean_where((prediction.opening.float() - torch.nan_to_num(true_BH)).abs() / UNIT_M, known_BH)
 
 
+def grasp_term(prediction: KinecloudPrediction, window: dict[str, Any]) -> Tensor:
+    """Distance of the grasp point to where it was predicted, robust from 2 mm on."""
+    square = ((prediction.grasp.float() - window["future_grasp"]) / UNIT_M).square().sum(-1)
+    return _mean_where(_robust(square), window["future_valid"])
+
+
 def waypoints_term(prediction: KinecloudPrediction, window: dict[str, Any]) -> Tensor:
     """Distance of the places that the effector will pass, robust from 5 mm on, and absolute error of the openings."""
     assert prediction.waypoints is not None, "the predictor has no waypoints"
@@ -116,6 +122,7 @@ TERMS: dict[str, Callable[[KinecloudPrediction, dict[str, Any]], Tensor]] = {
     "flow_matching": flow_matching_term,
     "latent_action": latent_action_term,
     "opening": opening_term,
+    "grasp": grasp_term,
     "waypoints": waypoints_term,
 }
 
@@ -150,7 +157,9 @@ def noised(window: dict[str, Any], predictor: KinecloudPredictor, random: Window
 
 
 def at_present_depth(window: dict[str, Any]) -> dict[str, Any]:
-    """The window with its waypoints moved along their rays to the present depth: what an image shows of them."""
-    waypoints_BW4, depth_B11 = window["waypoints"], window["past_grasp"][:, -1:, 2:]
-    place_BW3 = flattened(waypoints_BW4[..., :3]) * depth_B11
-    return window | {"waypoints": torch.cat([place_BW3, waypoints_BW4[..., 3:]], -1)}
+    """The window with future grasp points and waypoints moved along their rays to the present depth: what an image
+    shows of them."""
+    depth_B11 = window["past_grasp"][:, -1:, 2:]
+    grasp_BH3, place_BW3 = (flattened(window[name][..., :3]) * depth_B11 for name in ("future_grasp", "waypoints"))
+    waypoints_BW4 = torch.cat([place_BW3, window["waypoints"][..., 3:]], -1)
+    return window | {"future_grasp": grasp_BH3, "waypoints": waypoints_BW4}

@@ -99,6 +99,34 @@ def test_the_picture_shows_the_cloud_where_the_camera_projects_it(settings: dict
             torch.testing.assert_close(distances(after[field]), distances(window[field]), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("settings", [
+    {"roll_deg": 15, "zoom": 0.1, "shift": 0.05}, {"crop": 0.6}, {"flip": 0.5}, {"scale": 0.5}, {"past_offset_m": 0.02},
+], ids=lambda settings: "-".join(settings))  # fmt: skip
+def test_grasp_points_waypoints_and_depth_go_along(settings: dict[str, Any]) -> None:
+    """Grasp points are centroids, the first waypoint is the last of them, and depth shows a tilted plane."""
+    window = made_window()
+    window |= {"past_grasp": window["past"].mean(2), "future_grasp": window["future"].mean(2)}
+    window["waypoints"] = torch.cat([window["future_grasp"][:, -1:], torch.full((B, 1, 1), 0.03)], -1)
+    normal_3, at = torch.tensor([0.2, -0.3, 1.0]), torch.tensor([0.0, 0.0, 0.8])
+    grid = torch.cartesian_prod(torch.arange(S) + 0.5, torch.arange(S) + 0.5).flip(-1)
+    rays = torch.cat([grid, torch.ones(S * S, 1)], 1) @ torch.linalg.inv(window["intrinsics"]).transpose(1, 2)
+    window["depth"] = ((normal_3 @ at) / (rays @ normal_3)).reshape(B, S, S)
+    after = changed(window, **settings)
+    for cloud in ("past", "future"):
+        torch.testing.assert_close(after[f"{cloud}_grasp"], after[cloud].mean(2), rtol=0, atol=1e-5)
+    torch.testing.assert_close(after["waypoints"][:, 0, :3], after["future_grasp"][:, -1], rtol=0, atol=1e-5)
+    larger = after["past_opening"] / window["past_opening"]
+    torch.testing.assert_close(after["waypoints"][..., 3], 0.03 * larger[:, :1])
+    rays = torch.cat([grid, torch.ones(S * S, 1)], 1) @ torch.linalg.inv(after["intrinsics"]).transpose(1, 2)
+    seen = (rays * after["depth"].reshape(B, S * S, 1)).double()
+    for points_N3, depth in zip(seen, after["depth"].flatten(1), strict=True):
+        points_N3 = points_N3[depth > 0]
+        assert len(points_N3) > S * S // 2
+        centred = points_N3 - points_N3.mean(0)
+        thickness, *_, width = torch.linalg.eigvalsh(centred.T @ centred / len(centred)).sqrt()
+        assert thickness < 0.02 * width  # still a plane, where the new camera sees it
+
+
 def test_a_crop_shows_a_part_with_the_effector_in_full_size() -> None:
     side = torch.full((B,), 0.5)
     for place in torch.rand(20, B, 2, generator=torch.Generator().manual_seed(1)):

@@ -100,7 +100,8 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
             self.waypoint_queries = nn.Parameter(torch.empty(config.waypoints, width))
             self.pointing = Pointing(config, width, self.trunk.channels)
             self.waypoint = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), zero(nn.Linear(width, 4)))
-            self.lead = mlp(2 * width + _WAVY * (3 + 4 * config.waypoints), 3 * width, width)
+            told = 2 * width + 10 + 9 * past + _WAVY * (3 + 4 * config.waypoints)
+            self.lead = nn.Sequential(nn.Linear(told, 3 * width), nn.GELU(), mlp(3 * width, 2 * width, width))
         self.motion = zero(nn.Linear(width, 3 + 3 + 1 + 1))  # translation, rotation, velocity gate, opening
         self.point_norm = nn.LayerNorm(width)
         self.point_of = nn.Linear(width, width // 2)
@@ -238,7 +239,7 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
         horizons = future_BHD.shape[1]
         told_BHF = [
             future_BHD, seen_BQD[:, -horizons:], _wavy(found_BQ3[:, -horizons:]),
-            _wavy(ahead_BW4.flatten(1))[:, None].expand(-1, horizons, -1),
+            *(once[:, None].expand(-1, horizons, -1) for once in (observed.situation_BF, _wavy(ahead_BW4.flatten(1)))),
         ]  # fmt: skip
         future_BHD = future_BHD + self.lead(torch.cat([part.to(future_BHD) for part in told_BHF], -1))
         unit = self.config.length_unit_m
@@ -303,6 +304,9 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
             self.motion(future_BHD).to(now_BN3).split([3, 3, 1, 1], -1)
         )
         times_H1 = torch.tensor(self.config.horizons, device=now_BN3.device, dtype=now_BN3.dtype)[:, None]
+        if self.config.waypoints:  # what leads somewhere has a speed: the nearer in time, the finer
+            pace_H1 = (8 * times_H1).clamp(max=4)
+            translation_BH3, opening_BH1 = pace_H1 * translation_BH3, pace_H1 * opening_BH1
         translation_BH3 = translation_BH3 + torch.sigmoid(gate_BH1) * times_H1 * geometry.velocity_B3[:, None]
         hidden_BHND = (
             self.point_of(self.point_norm(observed.points_BND))[:, None] + self.horizon_of(future_BHD)[:, :, None]

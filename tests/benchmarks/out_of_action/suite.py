@@ -43,7 +43,7 @@ LEARNING: dict[str, Any] = {
     "validation_windows": 256, "evaluation_candidates": 0,
     "window": {"horizons_s": [0.05, 0.1, 0.15, 0.2, 0.3], "points": 32},
     "model": {"width": 96, "layers": 2, "heads": 4},
-    "objective": {"chamfer": 1.0, "tracked": 1.0, "opening": 0.5, "waypoints": 1.0},
+    "objective": {"chamfer": 1.0, "tracked": 1.0, "opening": 0.5, "grasp": 1.0, "waypoints": 1.0},
     "augment": {"roll_deg": 0.0, "zoom": 0.0, "shift": 0.0, "color": 0.2, "past_offset_m": 0.006, "drop_image": 0.0,
                 "drop_text": 0.0, "drop_embodiment": 0.0, "drop_history": 0.0, "drop_opening": 0.0},
 }  # fmt: skip
