@@ -270,3 +270,12 @@ def test_what_comes_later_is_not_seen():
         torch.testing.assert_close(changed_last[number], thoughts[number], rtol=0, atol=1e-6)
     torch.testing.assert_close(changed_middle[0], thoughts[0], rtol=0, atol=1e-6)
     assert not torch.allclose(changed_middle[2], thoughts[2], atol=1e-3)
+
+
+def test_weights_of_another_version_are_not_made_up(predictor, tmp_path):
+    predictor.save_pretrained(tmp_path)
+    config = KinecloudConfig.from_pretrained(tmp_path)
+    config.latent_action = True
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"weights are missing, the first is .*; it was made by another version"):
+        KinecloudPredictor.from_pretrained(tmp_path)

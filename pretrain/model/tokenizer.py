@@ -23,13 +23,24 @@ class Tokenizing:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *arguments: Any, **options: Any) -> Any:
-        """As PreTrainedModel's; the tokenizer is loaded from the same place."""
-        found = super().from_pretrained(pretrained_model_name_or_path, *arguments, **options)  # pyright: ignore[reportAttributeAccessIssue]
-        model = found[0] if isinstance(found, tuple) else found
+        """As PreTrainedModel's; the tokenizer is loaded from the same place.
+
+        Raises ValueError when weights are missing, as in files of another version: random ones in their place would
+        look like a model.
+        """
+        asked = options.pop("output_loading_info", False)
+        model, told = super().from_pretrained(  # pyright: ignore[reportAttributeAccessIssue]
+            pretrained_model_name_or_path, *arguments, output_loading_info=True, **options
+        )
+        if missing := sorted(told["missing_keys"]):
+            raise ValueError(
+                f"{pretrained_model_name_or_path}: {len(missing)} weights are missing, the first is {missing[0]}; it "
+                "was made by another version of the model. Train again, or load it with the code that made it."
+            )
         if model.reader is not None:
             place = pretrained_model_name_or_path
             model.reader.tokenizer = AutoTokenizer.from_pretrained(place, config=model.config)
-        return found
+        return (model, told) if asked else model
 
     def save_tokenizer(self, folder: Path) -> None:
         """Writes the tokenizer's files, if there is one, beside the weights in ``folder``."""
