@@ -53,8 +53,9 @@ def _origin(provenance: dict[str, Any]) -> str:
 
 def _inputs(config: KinecloudConfig) -> str:
     times = ", ".join(f"{time:g}" for time in config.past_times)
+    shown = "RGB of any size" if config.scene == "none" else "RGB of any size, of the scene without the robot"
     rows = [
-        ("image", "uint8 [H, W, 3]", f"RGB of any size; scaled and padded to {config.image_size} pixels inside"),
+        ("image", "uint8 [H, W, 3]", f"{shown}; scaled and padded to {config.image_size} pixels inside"),
         ("instruction", "str", f"any text, the first {_text_limit(config)} count"),
         (
             "past_clouds",
@@ -68,7 +69,10 @@ def _inputs(config: KinecloudConfig) -> str:
         ("embodiment", "str", " or ".join(f"`{name}`" for name in [*config.embodiments, "unknown"])),
         ("past_visible_PN", "bool [P, N], optional", "which points were measured rather than carried"),
         ("past_opening_P", "float [P], optional", "grasp aperture in metres, NaN where unknown"),
+        ("past_grasp_P3", "float [P, 3], optional", "where it grasps, metres, camera frame; else the cloud's centroid"),
     ]
+    if config.depth:
+        rows.append(("depth_HW", "float [H, W]", "depth of what the image shows, metres along z, 0 = unknown"))
     lines = [f"| `{name}` | {shape} | {meaning} |" for name, shape, meaning in rows]
     return "## Inputs\n\n| argument | shape | meaning |\n|---|---|---|\n" + "\n".join(lines) + "\n"
 
@@ -144,6 +148,11 @@ def _limits(config: KinecloudConfig, provenance: dict[str, Any]) -> str:
         f"- Trained on {provenance['labelled']['groups']} labelled episodes: expect little from viewpoints, objects "
         "and tasks unlike theirs.",
     ]
+    if config.scene != "none":
+        lines.append(
+            "- It was taught with pictures from which the effector and its arm were removed: what lies behind them is "
+            "shown as it was last seen. `extract/scene.py` and `extract/actor.py` of Kinecloud make such pictures."
+        )
     if config.text is None and config.mixture is None:
         lines.append(
             "- Instructions are read as bytes and learned from scratch: wordings that were not in the data say nothing."

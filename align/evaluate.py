@@ -83,8 +83,11 @@ def score(policy: KinecloudPolicy, dataset: WindowDataset, mean_action_A: np.nda
     return {"windows": len(valid_WK), "episodes": len(groups), "errors": errors}
 
 
-def evaluate(run: AlignRun) -> dict[str, Any]:
-    """Scores the published policy on the held-out labelled clips; writes RUN/align/eval.json and the report section."""
+def evaluate(run: AlignRun, head: str) -> dict[str, Any]:
+    """Scores the published policy on the held-out labelled clips; writes RUN/align/eval.json and the report section.
+
+    head: what it is and how it came about, for people.
+    """
     policy = load_policy(run.folder / "model")
     policy.to(run.accelerator.device)  # pyright: ignore[reportArgumentType]
     spec = run.labelled.spec
@@ -100,5 +103,5 @@ def evaluate(run: AlignRun) -> dict[str, Any]:
         run.say(f"held-out action error, {method}: {values} ({spec.unit})")
     if not document["windows"]:
         run.say("no held-out labelled windows, so the policy was not evaluated")
-    write_section(run.folder, document, run.labelled.summary())
+    write_section(run.folder, document, run.labelled.summary(), head)
     return document

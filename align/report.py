@@ -11,8 +11,8 @@ from pipeline.section import Section
 ORDER = 60
 
 
-def write_section(folder: Path, document: dict[str, Any], labelled: dict[str, Any]) -> None:
-    """Writes the report section of RUN/align."""
+def write_section(folder: Path, document: dict[str, Any], labelled: dict[str, Any], head: str) -> None:
+    """Writes the report section of RUN/align. head: what it is, for people."""
     section = Section("Alignment: from motion to actions", ORDER)
     if labelled["simulated"]:
         section.note("The labelled episodes are simulated.", kind="simulated")
@@ -21,6 +21,7 @@ def write_section(folder: Path, document: dict[str, Any], labelled: dict[str, An
         [
             ("labelled training clips", labelled["clips"]),
             ("labelled frames", labelled["frames"]),
+            ("head", head),
             ("tasks with labels", ", ".join(labelled["tasks"])),
             ("action", f"{', '.join(document['names'])} ({document['unit']}, {document['rate_hz']:g} Hz)"),
         ]

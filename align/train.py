@@ -39,9 +39,8 @@ def align(config: Config, resume: bool, change_ranks: bool = False) -> None:
     if run.part():
         if learned:
             publish(run)
-        else:
-            publish_fitted(run)
-        evaluate(run)
+        head = f"direct, learned in {run.settings.steps} steps" if learned else publish_fitted(run)
+        evaluate(run, head)
         mark_done(run.folder, run.made_from, best=run.best, labelled=run.labelled.summary())
         run.say(f"done: {run.folder / 'model'}")
 
@@ -64,14 +63,17 @@ def new_policy(run: AlignRun) -> KinecloudPolicy:
     return policy
 
 
-def publish_fitted(run: AlignRun) -> None:
-    """The policy with a head fitted in closed form, as RUN/align/model."""
+def publish_fitted(run: AlignRun) -> str:
+    """The policy with a head fitted in closed form, as RUN/align/model; what was fitted, for people."""
     policy, chosen = with_fitted_head(run, new_policy(run))
     fitted = describe(chosen, run.labelled.spec.names)
-    run.say(f"head fitted to {policy.config.remembered} labelled windows: {fitted}")
+    told = ", ".join(f"{name} by {told_by}" for name, told_by in fitted["told_by"].items())
+    head = f"inverse dynamics, fitted to {policy.config.remembered} windows: {told}"
+    run.say(head)
     with publishing_dir(run.folder / "model") as temporary:
         policy.save_pretrained(temporary)
         write_json(temporary / "provenance.json", {"made_from": run.made_from, "fitted": fitted})
+    return head
 
 
 class Alignment(Training):
