@@ -91,8 +91,9 @@ def gripper_case(task: str, index: int, seed: int) -> Case:
     with TaskScene(task, RESOLUTION, show_goal=False) as scene:
         shots = _Shots(scene, np.random.default_rng([seed, index]))
         for frame in range(recording.frames):
-            scene.load(recording.snapshots[frame * STEPS_PER_FRAME])
-            shots.take()
+            state = recording.snapshots[frame * STEPS_PER_FRAME]
+            scene.load(state)
+            shots.take(state.tcp)
         return shots.case(f"{task} gripper {seed}.{index}")
 
 
@@ -111,7 +112,7 @@ def hand_case(task: str, index: int, seed: int, side: str = "right") -> Case:
             state = between(recording.snapshots, float(time_s))
             pose_hand(rig, state, manner, sign)
             scene.load(state)
-            shots.take()
+            shots.take(state.tcp)
         return shots.case(f"{task} hand {seed}.{index}")
 
 
@@ -124,8 +125,8 @@ class _Shots:
         self.geoms: list[np.ndarray] = []
         self.poses: list[np.ndarray] = []
 
-    def take(self) -> None:
-        self.film.shoot()
+    def take(self, tcp_3: np.ndarray) -> None:
+        self.film.shoot(tcp_3)
         data = self.scene.data
         poses = np.tile(np.eye(4), (len(data.geom_xpos), 1, 1))
         poses[:, :3, :3] = data.geom_xmat.reshape(-1, 3, 3)

@@ -136,8 +136,9 @@ def _render(path: Path, task: str, index: int, seed: int, side: int, look: Look)
     with TaskScene(task, side, show_goal=False) as scene:
         film = Film(scene, look)
         for frame in range(recording.frames):
-            scene.load(recording.snapshots[frame * STEPS_PER_FRAME])
-            film.shoot()
+            state = recording.snapshots[frame * STEPS_PER_FRAME]
+            scene.load(state)
+            film.shoot(state.tcp)
             geoms.append(scene.render()[0].geom.astype(np.int16))
             pose = np.tile(np.eye(4), (len(scene.data.geom_xpos), 1, 1))
             pose[:, :3, :3] = scene.data.geom_xmat.reshape(-1, 3, 3)
