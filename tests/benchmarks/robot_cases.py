@@ -94,7 +94,7 @@ def robot_case(folder: Path, task: str, index: int, seed: int, side: int, camera
         kept = {key: stored[key] for key in stored.files}
     images = [image for _, _, image in video_frames(path.with_suffix(".mp4"), None, None)]
     frames = [
-        Frame(number, number / FRAME_HZ, image, None, None, kept["base_from_effector"][number])
+        Frame(number, number / FRAME_HZ, image, base_from_effector=kept["base_from_effector"][number])
         for number, image in enumerate(images)
     ]
     size = (side, side)
