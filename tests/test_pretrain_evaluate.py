@@ -168,7 +168,8 @@ def test_a_model_is_judged_by_what_it_makes_of_the_present_alone(held_out: Windo
 
     evaluate_model(Watched(small_model().config), held_out, 7)
     assert handed == {
-        "image", "intrinsics", "past", "past_visible", "past_valid", "past_opening", "text", "embodiment", "seed"
+        "image", "intrinsics", "past", "past_visible", "past_valid", "past_opening", "past_grasp", "text", "embodiment",
+        "seed",
     }  # fmt: skip
 
 
