@@ -42,7 +42,7 @@ class Recorded:
 @dataclass(frozen=True)
 class Fit:
     """linear_FV and by_opening_V of the head. ridge_V: the chosen ones. errors: mean absolute error of normalised
-    actions on clips that were left out, by what answers."""
+    actions on tasks that were left out (on clips, where there is one task), by what answers."""
 
     linear_FV: Tensor
     by_opening_V: Tensor
@@ -100,19 +100,17 @@ _GEOMETRY = ("intrinsics", "past", "past_visible", "past_valid", "past_opening",
 
 def fit(recorded: Recorded) -> Fit:
     """For each number of an action the linear map with the ridge that serves tasks best that it was not fitted to, and
-    whether motion or openings tell it better in clips that were left out."""
+    whether motion or openings tell it better there: within a task, openings tell how far it has come, and with that
+    its motion, and in another task they do not."""
     X, Y = recorded.motion_WF.double(), recorded.actions_WV.double()
     tasks, clips = _groups(recorded.tasks), _groups(recorded.clips)
     apart = tasks if len(tasks) > 1 else clips
-    errors_RV = torch.stack([(_left_out(X, Y, apart, ridge) - Y).square().mean(0) for ridge in RIDGES])
-    ridge_V = [RIDGES[number] for number in errors_RV.argmin(0).tolist()]
-    linear_FV, moved_WV = torch.zeros(X.shape[1], Y.shape[1], dtype=X.dtype), torch.zeros_like(Y)
-    for number, ridge in enumerate(ridge_V):
-        own = slice(number, number + 1)
-        linear_FV[:, own] = _ridge(X, Y[:, own], ridge)
-        moved_WV[:, own] = _left_out(X, Y[:, own], clips, ridge)
-    moved_V = (moved_WV - Y).abs().mean(0)
-    held_V = (_recalled_elsewhere(recorded, clips) - recorded.actions_WV).abs().mean(0)
+    moved_RWV = torch.stack([_left_out(X, Y, apart, ridge) for ridge in RIDGES])
+    chosen_V = (moved_RWV - Y).square().mean(1).argmin(0)
+    ridge_V = [RIDGES[number] for number in chosen_V.tolist()]
+    linear_FV = torch.cat([_ridge(X, Y[:, [v]], ridge) for v, ridge in enumerate(ridge_V)], 1)
+    moved_V = (moved_RWV - Y).abs().mean(1).gather(0, chosen_V[None])[0]
+    held_V = (_recalled_elsewhere(recorded, apart) - recorded.actions_WV).abs().mean(0)
     errors = {"motion": moved_V.tolist(), "openings": held_V.tolist()}
     return Fit(linear_FV.float(), held_V < moved_V, ridge_V, errors)
 

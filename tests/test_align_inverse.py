@@ -43,7 +43,7 @@ def test_motion_and_openings_answer_for_what_each_tells() -> None:
     assert found.by_opening_V.tolist() == [False, True]
     expected = torch.tensor([0.0, 0.4, 0.0, -0.7, 0.2])
     torch.testing.assert_close(found.linear_FV[:, 0], expected, atol=1e-3, rtol=0)
-    assert found.errors["motion"][0] < 1e-3 and found.errors["openings"][1] < 0.2 < found.errors["motion"][1]
+    assert found.errors["motion"][0] < 1e-3 and found.errors["openings"][1] < 0.3 < found.errors["motion"][1]
 
 
 def test_a_map_that_holds_for_one_task_alone_is_not_trusted() -> None:
