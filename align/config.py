@@ -10,7 +10,7 @@ from pydantic import Field
 from pipeline.config import Settings
 from pretrain.config import TrainingSettings
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 
 
 class AlignConfig(TrainingSettings):
