@@ -18,6 +18,7 @@ from data.letterbox import letterbox_depth as loader_letterbox_depth
 from pretrain.metrics import no_motion
 from pretrain.model.configuration_kinecloud import KinecloudConfig
 from pretrain.model.geometry import rotation_matrix
+from pretrain.model.heads import DirectHead
 from pretrain.model.modeling_kinecloud import KinecloudPredictor
 from pretrain.model.policy_kinecloud import KinecloudPolicy
 from pretrain.model.square import letterbox, letterbox_depth
@@ -85,6 +86,7 @@ def policy_of(predictor: KinecloudPredictor, **more: Any) -> KinecloudPolicy:
         proprio_quantiles=([0, 0], [2, 4]),
         **more,
     )
+    assert isinstance(made.head, DirectHead)
     for layer in (made.head.action_out, made.head.action_mlp):
         trained_like(layer)
     return made.eval()
