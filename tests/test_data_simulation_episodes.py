@@ -3,14 +3,17 @@
 import numpy as np
 import pytest
 
+from data.episode import Frame
 from data.simulation.environment import TaskEnvironment
 from data.simulation.film import robot_episode
 from data.simulation.metaworld import CONTROL_HZ, record_expert
 from data.simulation.render import backproject
 from data.simulation.scene import GRIPPER_PARTS, TaskScene, random_look
 from data.simulation.surface import hand_distance
-from data.simulation.twin import between, pose_hand, random_manner, source_times, twin_episode
+from data.simulation.twin import between, pose_hand, random_manner, source_times, stance, twin_episode
 from data.simulation.write import DEPTH_UNIT_M
+from extract.hand.config import HandConfig
+from extract.hand.detect import HandFinder
 from pipeline.errors import UserError
 
 TASK = "drawer-close-v3"
@@ -106,6 +109,26 @@ def test_unlabelled_robot_episode_holds_no_action(recording):
     with TaskScene(TASK, 32, show_goal=False) as scene:
         episode = robot_episode(scene, recording, np.random.default_rng(0), 0.0, labelled=False)
     assert not {"actions", "proprio"} & set(episode.arrays)
+
+
+def test_the_hand_detector_sees_the_twin(recording):
+    """As large as the tasks show it, 480 pixels wide: what it cannot see, nothing can be learned from."""
+    with TaskScene(TASK, 480, show_goal=False, hand_side="right") as scene:
+        images = twin_episode(scene, recording, np.random.default_rng(8), 0.0).images
+    frames = [Frame(number, number / 20, image) for number, image in enumerate(images)]
+    found = [hands for _, hands in HandFinder(HandConfig(max_hands=1))(frames)]
+    assert np.mean([len(hands) for hands in found]) > 0.8
+
+
+def test_the_twins_forearm_leans_away_from_the_camera(recording):
+    state, eye = recording.snapshots[0], random_look(np.random.default_rng(0), 0.0).view.world_from_camera()[:3, 3]
+    with TaskScene(TASK, 32, show_goal=False, hand_side="right") as scene:
+        assert scene.hand is not None
+        for seed in range(5):
+            manner, side = stance(scene.hand, state, random_manner(np.random.default_rng(seed)), eye)
+            pose_hand(scene.hand, state, manner, side)
+            away = eye - state.tcp
+            assert scene.hand.forearm_direction() @ away / np.linalg.norm(away) < -0.3
 
 
 def test_twin_time_runs_forward_within_the_recording():

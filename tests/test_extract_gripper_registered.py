@@ -124,6 +124,28 @@ def test_an_empty_table_shows_nothing(model: GripperModel, tmp_path: Path) -> No
     assert extraction.tracks == [] and [reason for reason, _ in extraction.rejections] == ["no_fit"]
 
 
+def test_one_that_is_gone_is_looked_for_less_often_and_found_when_it_is_back(
+    model: GripperModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gripper, searched = RegisteredGripper(model, CAMERA, 60), []
+    search = RegisteredGripper._searched
+
+    def counted(self: RegisteredGripper, depth: np.ndarray, image: np.ndarray) -> object:
+        searched.append(1)
+        return search(self, depth, image)
+
+    monkeypatch.setattr(RegisteredGripper, "_searched", counted)
+    for t in range(40):
+        assert gripper.see(drawn(model, None, t / 20)) is None
+    assert len(searched) < 15
+    state = path(10)[0]
+    seen = [gripper.see(drawn(model, state, t / 20)) for t in range(40, 50)]
+    assert all(one is not None for one in seen[5:]) and len(searched) < 18
+    gripper.see(drawn(model, None, 51 / 20))
+    gripper.see(drawn(model, None, 52 / 20))
+    assert gripper.see(drawn(model, state, 53 / 20)) is not None
+
+
 def test_a_stored_model_is_the_same_and_has_the_same_bytes(model: GripperModel, tmp_path: Path) -> None:
     model.save(tmp_path / "a.npz")
     load_model(tmp_path / "a.npz").save(tmp_path / "b.npz")

@@ -12,7 +12,8 @@ from scipy.optimize import least_squares
 
 from data.simulation.hand import INDEX_TIP, THUMB_TIP, HandRig, HandShape, attach_hand
 
-# The pinch moves these; the other fingers are half closed out of the way.
+# The pinch moves these; the other fingers are loosely bent, as in a person's precision grip. A fist beside the pinch
+# is a pose that hand detectors hardly know.
 PINCH_JOINTS = {
     "cmc_flexion": 0.0,
     "cmc_abduction": 0.0,
@@ -24,9 +25,9 @@ PINCH_JOINTS = {
     "md2_flexion": 0.0,
 }
 RESTING = {
-    **{"mcp3_flexion": 1.0, "pm3_flexion": 1.0, "md3_flexion": 0.5},
-    **{"mcp4_flexion": 1.15, "pm4_flexion": 1.1, "md4_flexion": 0.5},
-    **{"mcp5_flexion": 1.2, "pm5_flexion": 1.1, "md5_flexion": 0.5},
+    **{"mcp3_flexion": 0.45, "pm3_flexion": 0.45, "md3_flexion": 0.2},
+    **{"mcp4_flexion": 0.5, "pm4_flexion": 0.5, "md4_flexion": 0.2},
+    **{"mcp5_flexion": 0.55, "pm5_flexion": 0.5, "md5_flexion": 0.2},
 }
 DISTANCES = np.linspace(0.012, 0.115, 12)
 

@@ -20,7 +20,7 @@ from pipeline.logs import StageLog
 from pipeline.workers import run_tasks
 
 STAGE = "simulate"
-STAGE_VERSION = 3
+STAGE_VERSION = 4
 EPISODES = "episodes"
 ITEM_TIMEOUT_S = 300.0
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from data.simulation.write import is_finished
+from data.simulation.write import is_finished, write_arrays
 from pipeline.atomic import publishing, write_json
 from pipeline.errors import UserError
 
@@ -74,8 +74,7 @@ def _derive_one(folder: Path, out: Path, name: str, sensors: Sensors) -> None:
     arrays, sidecar = sensed(arrays, sidecar, sensors)
     with publishing(out / f"{name}.mp4") as temporary:
         _link(folder / f"{name}.mp4", temporary)
-    with publishing(out / f"{name}.npz") as temporary, temporary.open("wb") as handle:
-        np.savez_compressed(handle, **arrays)  # pyright: ignore[reportArgumentType]
+    write_arrays(out / f"{name}.npz", arrays)
     write_json(out / f"{name}.json", sidecar)
 
 

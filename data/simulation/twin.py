@@ -6,7 +6,7 @@ human data, and it carries no actions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,12 @@ from data.simulation.metaworld import CONTROL_HZ, FRAME_HZ, Recording, Snapshot
 from data.simulation.pinch import pinch_angles
 from data.simulation.scene import TaskScene, random_look
 
+LEAN = np.deg2rad(60)  # of the forearm, from where the gripper's arm would be
+
 
 @dataclass(frozen=True)
 class Manner:
-    """How one person would do it: tilt of the hand, where it pinches, and how fast."""
+    """How one person would do it: tilt of the hand from the gripper's, where it pinches, and how fast."""
 
     tilt_33: np.ndarray
     offset_3: np.ndarray
@@ -83,15 +85,19 @@ def pose_hand(rig: HandRig, state: Snapshot, manner: Manner, jaw_sign: float) ->
     rig.pose(angles, state.tcp + manner.offset_3 - rotation @ middle, rotation)
 
 
-def thumb_side(rig: HandRig, state: Snapshot, manner: Manner, eye: np.ndarray) -> float:
-    """The jaw sign whose forearm points less towards the camera: a person does not stand between hand and camera."""
+def stance(rig: HandRig, state: Snapshot, manner: Manner, eye: np.ndarray) -> tuple[Manner, float]:
+    """The manner with the forearm leaning, and the jaw sign, such that the forearm points away from the camera most: a
+    person does not stand between hand and camera."""
 
-    def towards_camera(sign: float) -> float:
-        pose_hand(rig, state, manner, sign)
-        forearm = rig.forearm_direction()
-        return float(forearm @ (eye - state.tcp))
+    def towards_camera(one: tuple[Manner, float]) -> float:
+        pose_hand(rig, state, *one)
+        return float(rig.forearm_direction() @ (eye - state.tcp))
 
-    return min((1.0, -1.0), key=towards_camera)
+    def leaning(angle: float) -> Manner:
+        turn = Rotation.from_rotvec(angle * state.jaw_axis).as_matrix()
+        return replace(manner, tilt_33=turn @ manner.tilt_33)
+
+    return min(((leaning(lean), side) for lean in (-LEAN, LEAN) for side in (1.0, -1.0)), key=towards_camera)
 
 
 def _frame(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -112,8 +118,7 @@ def twin_episode(scene: TaskScene, recording: Recording, rng: np.random.Generato
         raise ValueError("twin_episode: the scene was made without a hand; give TaskScene a hand_side")
     film = Film(scene, random_look(rng, camera_jitter_m))
     rig.reshape(random_hand_shape(rng, rig.shape.side))
-    manner = random_manner(rng)
-    jaw_sign = thumb_side(rig, recording.snapshots[0], manner, film.world_from_camera[:3, 3])
+    manner, jaw_sign = stance(rig, recording.snapshots[0], random_manner(rng), film.world_from_camera[:3, 3])
     for time_s in source_times(recording.frames / FRAME_HZ, manner):
         state = between(recording.snapshots, float(time_s))
         pose_hand(rig, state, manner, jaw_sign)

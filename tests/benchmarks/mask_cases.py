@@ -14,7 +14,7 @@ from data.simulation.film import Film
 from data.simulation.hand import random_hand_shape
 from data.simulation.metaworld import FRAME_HZ, STEPS_PER_FRAME, record_expert
 from data.simulation.scene import TaskScene, random_look
-from data.simulation.twin import between, pose_hand, random_manner, source_times, thumb_side
+from data.simulation.twin import between, pose_hand, random_manner, source_times, stance
 from data.simulation.write import DEPTH_UNIT_M, encode_video
 from data.video import frames as video_frames
 from extract.effector import Camera
@@ -106,8 +106,7 @@ def hand_case(task: str, index: int, seed: int, side: str = "right") -> Case:
         assert rig is not None
         shots = _Shots(scene, rng)
         rig.reshape(random_hand_shape(rng, side))
-        manner = random_manner(rng)
-        sign = thumb_side(rig, recording.snapshots[0], manner, shots.film.world_from_camera[:3, 3])
+        manner, sign = stance(rig, recording.snapshots[0], random_manner(rng), shots.film.world_from_camera[:3, 3])
         for time_s in source_times(recording.frames / FRAME_HZ, manner):
             state = between(recording.snapshots, float(time_s))
             pose_hand(rig, state, manner, sign)

@@ -23,6 +23,7 @@ SURE = 0.95  # share that agrees from which no other start is tried
 JAW_STARTS = 4  # between closed and open
 DOUBTED = 0.9  # share that agrees below which the whole picture is searched as well
 FORGET_S = 0.5  # after so long unseen, the last place says nothing
+REST_S = 0.25  # the longest that a gripper that is nowhere to be found is not looked for
 LEAST_SEEN = 0.15  # of the points that face the camera
 FOUND_SEEN = 0.6  # the same where the gripper was not followed but found: other things look like parts of it
 
@@ -57,6 +58,7 @@ class RegisteredGripper:
     def reset(self) -> None:
         """Forget the last frames."""
         self._last: list[tuple[float, State]] = []
+        self._missed_since, self._next_search = np.inf, -np.inf
 
     def see(self, frame: Frame) -> Estimate | None:
         """The gripper in the next frame; None where it is not found or the frame has no depth. Causal."""
@@ -65,12 +67,18 @@ class RegisteredGripper:
         if self._last and not 0 < frame.time - self._last[-1][0] <= FORGET_S:
             self.reset()
         fit = self._followed(frame)
+        if fit is None and frame.time < self._next_search:
+            return None
         if fit is None or fit.share < DOUBTED:
             fit = self._best([fit, self._searched(frame.depth, frame.image)])
         if fit is None:
+            # the longer it is gone, the less often it is worth the search
+            self._missed_since = min(self._missed_since, frame.time)
+            self._next_search = frame.time + min(frame.time - self._missed_since, REST_S)
             return None
         fit = self._with_jaws(frame, fit)
         self._last = [*self._last[-1:], (frame.time, fit.state)]
+        self._missed_since, self._next_search = np.inf, -np.inf
         points = self._model.placed(fit.state, self._points)
         return Estimate(
             pose_44=fit.state.pose_44,

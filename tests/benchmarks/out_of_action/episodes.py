@@ -19,7 +19,8 @@ import numpy as np
 
 from data.index import Episode
 from data.simulation.sensors import RECORDED, Sensors, derive
-from pipeline.atomic import publishing, publishing_dir, write_json
+from data.simulation.write import write_arrays
+from pipeline.atomic import publishing_dir, write_json
 from pipeline.errors import UserError
 from tests.benchmarks.out_of_action.rows import MAIN, ROWS, Clips, Row
 from tests.benchmarks.out_of_action.suite import Budget
@@ -128,8 +129,8 @@ def put(folder: Path, name: str, out: Path, labelled: bool) -> None:
         os.link(arrays, out / arrays.name)
     elif sidecar["labelled"]:
         sidecar |= {"labelled": False, "action_spec": None}
-        with np.load(arrays) as stored, publishing(out / arrays.name) as temporary, temporary.open("wb") as handle:
-            np.savez_compressed(handle, **{key: stored[key] for key in stored.files if key not in RECORDED})
+        with np.load(arrays) as stored:
+            write_arrays(out / arrays.name, {key: stored[key] for key in stored.files if key not in RECORDED})
     else:
         os.link(arrays, out / arrays.name)
     write_json(out / f"{name}.json", sidecar)
