@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.config import Settings
 from pretrain.config import TrainingSettings
@@ -22,15 +22,25 @@ class AlignConfig(TrainingSettings):
         "`inverse_dynamics`: actions are decoded from the predicted motion alone, by a map fitted in closed form to "
         "what the labelled clips recorded; of the settings below only `action_chunk` counts, and no step is taken.",
     )  # fmt: skip
-    trunk: Literal["full", "frozen"] = Field(
-        "full", description="`full`: the predictor goes on learning; `frozen`: only the new projections learn."
-    )
+    start: Literal["pretrained", "scratch"] = Field(
+        "pretrained", description="`scratch`: of the predictor only its architecture is taken, and with `videos` "
+        "points and actions are learned together, in one stage.",
+    )  # fmt: skip
+    trunk: Literal["full", "frozen", "separate"] = Field(
+        "full", description="`full`: the predictor goes on learning; `frozen`: only the new projections learn; "
+        "`separate`: the predictor stays as it is, and the head learns with a trunk of its own, which is like the "
+        "predictor's and begins from scratch.",
+    )  # fmt: skip
     trunk_learning_rate: float = Field(
         1.0, gt=0, le=1, description="Learning rate of the predictor's own weights, as a share of `learning_rate`."
     )
     dynamics: float = Field(
         1.0, ge=0, description="Weight of the pretraining loss on the labelled clips, beside the action loss; 0 = off."
     )
+    videos: float = Field(
+        0.0, ge=0, lt=1, description="Share of the windows that comes from clips without labels, for which the "
+        "pretraining loss alone counts: what was learned of tasks that are seen only is kept in practice.",
+    )  # fmt: skip
     action_loss: Literal["smooth_l1", "l1"] = "smooth_l1"
     action_chunk: int = Field(8, ge=1, description="Actions that are predicted at once.")
     points: int = Field(64, ge=1, description="Points per training sample, a random subset.")
@@ -44,6 +54,14 @@ class AlignConfig(TrainingSettings):
     learning_rate: float = Field(1e-3, gt=0, description="Peak, of the new projections.")
     warmup_steps: int = Field(20, ge=0)
     ema_decay: float = Field(0.98, ge=0, lt=1, description="Publish averaged weights; 0 = off.")
+
+    @model_validator(mode="after")
+    def _the_trunk_learns_what_it_is_taught(self) -> AlignConfig:
+        if self.videos and (self.head == "inverse_dynamics" or self.trunk != "full" or not self.dynamics):
+            raise ValueError("videos teach the trunk its dynamics: set head: direct, trunk: full and dynamics above 0")
+        if self.start == "scratch" and (self.head == "inverse_dynamics" or self.trunk != "full"):
+            raise ValueError("from scratch the trunk has to learn: set head: direct and trunk: full")
+        return self
 
 
 class RolloutConfig(Settings):

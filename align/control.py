@@ -134,10 +134,11 @@ def control_of(
     return Proportional(policy, world, embodiment) if kind == "p_controller" else Control(policy, world, embodiment)
 
 
-def expert_path(task: str, seed: int, extra_m: float) -> tuple[np.ndarray, np.ndarray]:
+def expert_path(task: str, seed: int, extra_m: float, expert_of: str | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Grasp points f64 [T,3] metres, world, and openings [T] of the task's scripted expert until half a second after it
-    succeeds, or the simulator's limit. extra_m: as ``simulate.extra_object_range_m``."""
-    env, expert = environment(task), ENV_POLICY_MAP[task]()
+    succeeds, or the simulator's limit. extra_m: as ``simulate.extra_object_range_m``. expert_of: the task whose expert
+    acts instead."""
+    env, expert = environment(task), ENV_POLICY_MAP[expert_of or task]()
     observation = reset(env, seed, extra_m)
     states, left = [snapshot(env)], None
     while len(states) + 1 < env.max_path_length and left != 0:

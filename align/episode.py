@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
+from align.confusion import confused
 from align.control import Kind, control_of
 from align.eyes import Eyes, View
 from align.followers import Following
@@ -22,7 +23,8 @@ _NOW, _AHEAD = (255, 255, 255), (255, 140, 40)
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one episode ended. seconds: simulated time until success or the end. film: (JPEG, seconds) per decision."""
+    """How one episode ended. seconds: simulated time until success or the end. film: (JPEG, seconds) per decision.
+    confused: it failed doing what the task's sibling asks for; None for a task without one."""
 
     task: str
     seed: int
@@ -30,6 +32,7 @@ class Outcome:
     seconds: float
     film: tuple[tuple[bytes, float], ...] = ()
     lost: str | None = None
+    confused: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ def run_policy(
     eyes = Eyes(camera, conduct.following, policy.config, conduct.image_side)
     eyes.see(observation)
     film: list[tuple[bytes, float]] = []
+    path = [observation.proprio[:3]]
     while not _over(environment, conduct.max_seconds):
         view = eyes.view()
         decision = control.rest() if view is None else control.decide(observation, view)
@@ -68,10 +72,13 @@ def run_policy(
             environment.step(action)
             observation = environment.observe()
             eyes.see(observation)
+            path.append(observation.proprio[:3])
             if _over(environment, conduct.max_seconds):
                 break
     film.append((_picture(observation, camera, eyes.view(), None), environment.seconds))
-    return Outcome(environment.task, seed, environment.success, environment.seconds, tuple(film))
+    task, success, seconds = environment.task, environment.success, environment.seconds
+    did_other = confused(task, seed, conduct.extra_object_range_m, np.stack(path), success)
+    return Outcome(task, seed, success, seconds, tuple(film), confused=did_other)
 
 
 def run_constant(environment: TaskEnvironment, seed: int, action_A: np.ndarray, max_seconds: float) -> Outcome:

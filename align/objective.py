@@ -38,9 +38,12 @@ def alignment_loss(
     kind: str,
     dynamics: float,
     objective: ObjectiveSettings,
+    labelled: float = 1.0,
 ) -> Loss:
-    """Action loss plus ``dynamics`` times the pretraining loss. true_BKA: normalised actions."""
+    """Action loss plus ``dynamics`` times the pretraining loss. true_BKA: normalised actions. labelled: share of the
+    windows that have actions, in the long run; those without count for the pretraining loss alone."""
     error_B, _ = action_errors(prediction.actions.float(), true_BKA, window["actions_valid"], kind)
+    error_B = error_B / labelled  # so that the mean over all windows is that of those with actions
     action = error_B.mean()
     terms = {"action": action.detach()}
     if dynamics == 0:

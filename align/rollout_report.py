@@ -27,6 +27,9 @@ def write_section(folder: Path, result: dict[str, Any], examples: list[Outcome])
         ],
         top=True,
     )
+    told = [episode["confused"] for row in rows for episode in row["episodes"] if episode["confused"] is not None]
+    if told:
+        section.facts([("rather did the labelled sibling", f"{sum(told)} of {len(told)} episodes that have one")])
     references = list(dict.fromkeys(name for row in rows for name in row["references"]))
     section.table(
         "Episodes that succeed (95 % Wilson interval)",

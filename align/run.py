@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import torch
+
 from align.config import AlignConfig
 from align.labels import LabelledSet, labelled_set
 from align.origin import align_made_from, predictor_folder
@@ -27,12 +29,21 @@ class AlignRun(TrainingRun):
         self.predictor_folder = predictor_folder(config, settings)
         self.known: KinecloudConfig = KinecloudConfig.from_pretrained(self.predictor_folder)  # pyright: ignore
         # without the dynamics loss nothing teaches the displacement of single points; nothing makes latent actions now
-        some_rest = settings.trunk == "full" and (settings.dynamics == 0 or self.known.latent_action)
+        some_rest = settings.trunk == "separate" or (
+            settings.trunk == "full" and (settings.dynamics == 0 or self.known.latent_action)
+        )
         super().__init__(config, STAGE, settings, align_made_from(config, settings), some_rest, change_ranks)
 
     def predictor(self) -> KinecloudPredictor:
-        """The pretrained predictor, with its weights."""
-        return KinecloudPredictor.from_pretrained(self.predictor_folder)
+        """The predictor that alignment starts with: the pretrained one, or one like it that has learned nothing."""
+        pretrained = KinecloudPredictor.from_pretrained(self.predictor_folder)
+        if self.settings.start == "pretrained":
+            return pretrained
+        torch.manual_seed(self.seed)
+        fresh = KinecloudPredictor(pretrained.config)
+        if pretrained.reader is not None:
+            fresh.read_with(pretrained.reader.tokenizer)
+        return fresh
 
     @cached_property
     def window(self) -> WindowConfig:

@@ -11,6 +11,7 @@ from align.evaluate import evaluate, validation_error
 from align.inverse import describe, with_fitted_head
 from align.objective import alignment_loss
 from align.run import AlignRun
+from data.config import MixtureConfig
 from data.loader import WindowDataset
 from pipeline.atomic import publishing_dir, write_json
 from pipeline.config import Config
@@ -58,6 +59,7 @@ def new_policy(run: AlignRun) -> KinecloudPolicy:
         proprio_quantiles=tuple(labelled.proprio_quantiles),
         action_spec=labelled.spec.model_dump(mode="json"),
         head=run.settings.head,
+        separate=run.settings.trunk == "separate" and run.settings.head == "direct",
     )
     policy.predictor.requires_grad_(run.settings.trunk == "full")
     return policy
@@ -90,8 +92,15 @@ class Alignment(Training):
 
     @property
     def dataset(self) -> WindowDataset:
+        videos, spec = self.settings.videos, self.aligned.labelled.spec
+        mixture = MixtureConfig(by="labels", weights={"labelled": 1 - videos, "video": videos})
         return WindowDataset(
-            self.run.train_shards, self.aligned.window, labelled_only=True, cache_mb=self.settings.loader_cache_mb
+            self.run.train_shards,
+            self.aligned.window,
+            labelled_only=not videos,
+            label_sizes=(len(spec.names), len(spec.proprio_names)) if videos else None,
+            mixture=mixture if videos else None,
+            cache_mb=self.settings.loader_cache_mb,
         )
 
     def new_model(self) -> KinecloudPolicy:
@@ -114,10 +123,11 @@ class Alignment(Training):
         with self.run.accelerator.autocast():
             prediction = model(**window)
         true_BKA = policy.normalize(window["actions"], "action")
-        dynamics = self.settings.dynamics if self.settings.trunk == "full" else 0.0  # a frozen one learns nothing
+        dynamics = self.settings.dynamics if self.settings.trunk == "full" else 0.0  # another learns nothing of it
         # what a latent action is, was settled in pretraining
         objective = ObjectiveSettings.model_validate({**policy.config.objective, "latent_action": 0.0})
-        return alignment_loss(prediction, true_BKA, window, self.settings.action_loss, dynamics, objective)
+        labelled = 1 - self.settings.videos
+        return alignment_loss(prediction, true_BKA, window, self.settings.action_loss, dynamics, objective, labelled)
 
     def validate(self, model: KinecloudPolicy) -> float | None:
         return validation_error(model, self.aligned.val_windows, self.settings.validation_windows)

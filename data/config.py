@@ -101,8 +101,10 @@ class WindowConfig(Settings):
 class MixtureConfig(Settings):
     """How often training sees what, whatever its amount."""
 
-    by: Literal["source", "embodiment", "task"] = Field(
-        default="source", description="What the weights are given to; a clip without a task counts by its instruction."
+    by: Literal["source", "embodiment", "task", "labels"] = Field(
+        default="source",
+        description="What the weights are given to; a clip without a task counts by its instruction. "
+        "labels: `labelled` and `video` are clips with and without actions.",
     )
     weights: dict[str, float] = Field(
         default={"*": 1.0},

@@ -58,19 +58,22 @@ class WindowDataset(Dataset):
         shards: list[Path],
         window: WindowConfig,
         labelled_only: bool = False,
+        label_sizes: tuple[int, int] | None = None,
         all_points: bool = False,
         mixture: MixtureConfig | None = None,
         image_later: bool = False,
         cache_mb: int = CACHE_MB,
     ):
         """labelled_only: only clips with actions, and the samples carry them.
+        label_sizes: numbers of an action and of proprioception; all clips then, and samples carry labels, which of
+        clips without them are zeros and not valid.
         all_points: keep every point in its order (evaluation); otherwise a random subset of ``window.points``.
         mixture: weights for training; null = every window alike. image_later: samples carry the image at the last
         horizon too, or the clip's last one, as it is, with its actor. cache_mb: memory for decoded images and opened
         clips. Raises UserError for shards that cannot be read or lack what ``window.scene`` asks for.
         """
         self.config = window
-        self.labelled = labelled_only
+        self.labelled, self.label_sizes = labelled_only, label_sizes
         self.all_points = all_points
         self.image_later = image_later
         self._shards = OpenShards(shards)
@@ -161,8 +164,10 @@ class WindowDataset(Dataset):
         sample |= _words(clip.key, clip.meta) | {"seed": seed}
         if self.image_later:
             sample["image_later"] = self._square(number, clip, end - 1, "none")["image"]
-        if self.labelled:
+        if clip.meta.action_spec is not None and (self.labelled or self.label_sizes is not None):
             sample |= labels(clip.arrays, now, self.config.action_chunk)
+        elif self.label_sizes is not None:
+            sample |= no_labels(*self.label_sizes, self.config.action_chunk)
         return sample
 
     def window(self, index: int) -> Window:
@@ -253,6 +258,15 @@ def labels(arrays: dict[str, np.ndarray], now: int, chunk: int) -> dict[str, Any
     return {"actions": padded, "actions_valid": valid, "proprio": arrays["proprio"][now]}
 
 
+def no_labels(actions: int, proprio: int, chunk: int) -> dict[str, Any]:
+    """What ``labels`` gives, for a clip without any."""
+    return {
+        "actions": np.zeros((chunk, actions), np.float32),
+        "actions_valid": np.zeros(chunk, bool),
+        "proprio": np.zeros(proprio, np.float32),
+    }
+
+
 def _reach(times: np.ndarray, now: int, config: WindowConfig) -> tuple[int, int]:
     """First frame and one more than the last frame that a window needs: its times lie between those or at an end."""
     first = np.searchsorted(times, times[now] + config.past_s[0] + SLACK_S, side="right") - 1
@@ -283,6 +297,8 @@ def _size(square: Square) -> int:
 def _name_of(meta: ClipMeta, mixture: MixtureConfig) -> str:
     if mixture.by == "task":
         return meta.task or meta.instruction
+    if mixture.by == "labels":
+        return "video" if meta.action_spec is None else "labelled"
     return meta.source if mixture.by == "source" else meta.embodiment
 
 

@@ -95,7 +95,7 @@ def _put(predictor: KinecloudPredictor, part: str, found: Loaded) -> None:
     for name in found.unread:
         place.get_parameter(name).requires_grad_(False)
     if found.tokenizer is not None:
-        predictor.reader.tokenizer = found.tokenizer
+        predictor.read_with(found.tokenizer)
 
 
 def _place(predictor: KinecloudPredictor, part: str, module: nn.Module) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from align.labels import labelled_set
 from align.objective import action_errors
 from align.policy import load_policy
 from align.run import AlignRun
-from align.train import align, new_policy
+from align.train import Alignment, align, new_policy
 from data.clips import Clip, Shard, write_shard
-from data.loader import collate
+from data.loader import batches, collate
 from pipeline.config import Config, load
 from pipeline.errors import Refused, UserError
+from pretrain.train import pretrain
 from tests.align_runs import aligned, command, config_file, pretrained
-from tests.pretrain_clips import moving_clip
+from tests.pretrain_clips import moving_clip, write_clips
 
 
 @pytest.fixture(scope="module")
@@ -54,16 +56,70 @@ def test_a_new_policy_predicts_the_clouds_of_the_predictor(whole: Config) -> Non
         torch.testing.assert_close(policy(**window).points, predictor(**window).points, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("trunk", ["full", "frozen"])
+@pytest.mark.parametrize("trunk", ["full", "frozen", "separate"])
 def test_only_a_full_trunk_learns(whole: Config, tmp_path: Path, trunk: str) -> None:
-    config = whole if trunk == "full" else copied(whole, tmp_path, trunk="frozen")
-    if trunk == "frozen":
+    config = whole if trunk == "full" else copied(whole, tmp_path, trunk=trunk)
+    if trunk != "full":
         align(config, resume=False)
     before = load_file(config.folder("pretrain") / "model" / "model.safetensors")
     after = load_file(config.folder("align") / "model" / "model.safetensors")
     same = all(torch.equal(before[name], after[f"predictor.{name}"]) for name in before)
-    assert same is (trunk == "frozen")
+    assert same is (trunk != "full")
+    assert any(name.startswith("own.") for name in after) is (trunk == "separate")
     assert after["head.action_out.weight"].abs().sum() > 0
+
+
+def test_videos_keep_teaching_the_trunk_and_say_nothing_of_actions(tmp_path: Path) -> None:
+    shard, held_out = write_clips(tmp_path / "clips", labelled=True)
+    write_shard(tmp_path / "videos.tar", [moving_clip(20), moving_clip(21)])
+    shards = [str(shard), str(tmp_path / "videos.tar")]
+    config = load(config_file(tmp_path, (shard, held_out), videos=0.5, train_shards=shards))
+    pretrain(config, resume=True)
+    align(config, resume=True)
+    training, policy = Alignment(AlignRun(config)), load_policy(config.folder("align") / "model")
+    window = next(batches(training.dataset, 8, seed=0))
+    labelled = window["actions_valid"].any(1)
+    assert int(labelled.sum()) == 4
+    known = {name: _chosen(values, labelled) for name, values in window.items()}
+    both, alone = training.loss(policy, window, 1.0), training.loss(policy, known, 1.0)
+    torch.testing.assert_close(both.terms["action"], alone.terms["action"] / 2)  # the mean over labelled windows
+    assert both.terms["chamfer"] != alone.terms["chamfer"]
+
+
+def _chosen(values: Any, which_B: torch.Tensor) -> Any:
+    return list(compress(values, which_B.tolist())) if isinstance(values, list) else values[which_B]
+
+
+def test_a_separate_head_changes_no_prediction_and_sees_with_its_own_trunk(tmp_path: Path) -> None:
+    config = aligned(tmp_path, trunk="separate")
+    run = AlignRun(config)
+    policy, predictor = load_policy(config.folder("align") / "model"), run.predictor().eval()
+    window = collate([run.val_windows[(n, n)] for n in range(3)])
+    with torch.no_grad():
+        found = policy(**window)
+        torch.testing.assert_close(found.points, predictor(**window).points, atol=1e-6, rtol=1e-5)
+        assert policy.own is not None
+        for weight in policy.own.trunk.parameters():
+            weight.zero_()
+        assert not torch.equal(policy(**window).actions, found.actions)
+
+
+def test_from_scratch_only_the_architecture_is_taken(tmp_path: Path) -> None:
+    run = AlignRun(pretrained(tmp_path, start="scratch"))
+    trained = load_file(run.predictor_folder / "model.safetensors")
+    fresh, again = run.predictor().state_dict(), run.predictor().state_dict()
+    assert fresh.keys() == trained.keys() and all(torch.equal(fresh[name], again[name]) for name in fresh)
+    assert not torch.equal(fresh["horizon_queries"], trained["horizon_queries"])
+    assert not fresh["motion.weight"].any()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"videos": 0.5, "trunk": "frozen"}, {"videos": 0.5, "dynamics": 0.0}, {"start": "scratch", "trunk": "frozen"}],
+)
+def test_what_teaches_nothing_is_refused(tmp_path: Path, settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="trunk"):
+        AlignRun(pretrained(tmp_path, **settings))
 
 
 def test_quantiles_come_from_the_training_labels_and_travel_with_the_policy(whole: Config) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from data import rows
 from data.clips import Clip, decode_image, encode_depth_mm, encode_image, write_shard
-from data.config import WindowConfig
+from data.config import MixtureConfig, WindowConfig
 from data.geometry import invert_rigid, rigid_fit, transform
 from data.letterbox import letterbox, letterbox_depth, nearest
 from data.loader import WindowDataset, batches, collate, motion
@@ -190,6 +190,20 @@ def test_labels_follow_the_frame(shards: list[Path]) -> None:
         np.testing.assert_array_equal(sample["actions"][: len(rest)], rest)
         assert sample["actions_valid"].sum() == len(rest)
         np.testing.assert_array_equal(sample["proprio"], clip.arrays["proprio"][now])
+
+
+def test_clips_without_labels_can_be_read_beside_those_with(shards: list[Path]) -> None:
+    mixture = MixtureConfig(by="labels", weights={"labelled": 1, "video": 3})
+    sample = WindowDataset(shards, WINDOW, labelled_only=True)[(0, 0)]
+    sizes = (sample["actions"].shape[1], len(sample["proprio"]))
+    dataset = WindowDataset(shards, WINDOW, label_sizes=sizes, mixture=mixture)
+    assert len(dataset) == len(WindowDataset(shards, WINDOW))
+    batch = next(batches(dataset, 32, seed=0))
+    labelled = batch["actions_valid"].any(1)
+    known = {window.key for window in WindowDataset(shards, WINDOW, labelled_only=True).windows}
+    assert labelled.tolist() == [key in known for key in batch["key"]] and int(labelled.sum()) == 8
+    assert batch["actions"][labelled].any() and not batch["actions"][~labelled].any()
+    assert batch["proprio"][labelled].any() and not batch["proprio"][~labelled].any()
 
 
 def with_scene(clip: Clip, depth: bool = True) -> Clip:

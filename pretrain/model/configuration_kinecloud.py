@@ -32,7 +32,8 @@ class KinecloudConfig(PretrainedConfig):
     then PaliGemma and the predictor its expert, and width, layers, heads, vision and text are those of the mixture.
 
     For a policy: action_chunk (K), action_names, proprio_names, action_spec (what the numbers mean, free form); head:
-    ``direct`` or ``inverse_dynamics`` (heads.py), remembered: recorded windows that the latter compares with.
+    ``direct`` or ``inverse_dynamics`` (heads.py), remembered: recorded windows that the latter compares with; separate:
+    the direct head thinks with a trunk of its own and has of the predictor its predictions alone.
     """
 
     model_type = "kinecloud"
@@ -74,6 +75,7 @@ class KinecloudConfig(PretrainedConfig):
         action_spec: dict[str, Any] | None = None,
         head: str = "direct",
         remembered: int = 0,
+        separate: bool = False,
         **kwargs: Any,
     ):
         self.image_size = image_size
@@ -96,5 +98,5 @@ class KinecloudConfig(PretrainedConfig):
         self.action_chunk = action_chunk
         self.action_names, self.proprio_names = list(action_names), list(proprio_names)
         self.action_spec = action_spec
-        self.head, self.remembered = head, remembered
+        self.head, self.remembered, self.separate = head, remembered, separate
         super().__init__(**kwargs)

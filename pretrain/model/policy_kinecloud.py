@@ -36,6 +36,7 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
     def __init__(self, config: KinecloudConfig):
         super().__init__(config)
         self.predictor = KinecloudPredictor(config)
+        self.own = KinecloudPredictor(config) if config.separate else None
         actions, proprio = len(config.action_names), len(config.proprio_names)
         if config.head == "direct":
             self.head = DirectHead(config, self.predictor.trunk.width)
@@ -63,9 +64,10 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
         action_spec: dict[str, Any] | None = None,
         head: str = "direct",
         remembered: int = 0,
+        separate: bool = False,
     ) -> KinecloudPolicy:
         """A policy that starts from a predictor; quantiles are pairs (1 %, 99 %) of [A] and [Q] physical values. head,
-        remembered: see KinecloudConfig."""
+        remembered, separate: see KinecloudConfig."""
         config = KinecloudConfig.from_dict(
             predictor.config.to_dict()
             | {
@@ -75,12 +77,13 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
                 "action_spec": action_spec,
                 "head": head,
                 "remembered": remembered,
+                "separate": separate,
             }
         )
         policy = cls(config)
         policy.predictor.load_state_dict(predictor.state_dict())
-        if policy.reader is not None:
-            policy.reader.tokenizer = predictor.reader.tokenizer
+        if predictor.reader is not None:
+            policy.read_with(predictor.reader.tokenizer)
         for name, values in (("action", action_quantiles), ("proprio", proprio_quantiles)):
             for quantile, value in zip(("q01", "q99"), values, strict=True):
                 buffer = policy.get_buffer(f"{name}_{quantile}")
@@ -103,13 +106,17 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
         With a generative predictor the actions read one sampled future, as if it stood at the end of the path.
         """
         predictor = self.predictor
-        observed = predictor.observe(past=past, **{name: window[name] for name in _OBSERVED if name in window})
+        seen = {"past": past, **{name: window[name] for name in _OBSERVED if name in window}}
+        observed = predictor.observe(**seen)
         if predictor.config.generative and noised is None:
             noised = predictor.deltas(past[:, -1], predictor.sample(observed, seed).points)
             tau = torch.ones_like(past[:, 0, 0, 0])
         state_BQ = self.normalize(proprio, "proprio")
-        later = [self.head.tokens(observed, state_BQ)] if isinstance(self.head, DirectHead) else []
-        prediction, thought = predictor.estimate(observed, noised, tau, later)
+        thinker, thinks_of = (predictor, observed) if self.own is None else (self.own, self.own.observe(**seen))
+        later = [self.head.tokens(thinks_of, state_BQ)] if isinstance(self.head, DirectHead) else []
+        prediction, thought = thinker.estimate(thinks_of, noised, tau, later)
+        if self.own is not None:
+            prediction, _ = predictor.estimate(observed, noised, tau)
         prediction = prediction if follow is None else follow
         prediction.actions = self.head(prediction, observed, state_BQ, *thought)
         return prediction

@@ -14,12 +14,19 @@ class Tokenizing:
     config: Any
 
     @property
+    def readers(self) -> list[Any]:
+        """The modules that read text with the tokenizer, one for each trunk that does."""
+        return [module for module in self.modules() if hasattr(module, "tokenizer")]  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
     def reader(self) -> Any:
-        """The module that reads text with a tokenizer, or None."""
-        for module in self.modules():  # pyright: ignore[reportAttributeAccessIssue]
-            if hasattr(module, "tokenizer"):
-                return module
-        return None
+        """The first of them, or None."""
+        return next(iter(self.readers), None)
+
+    def read_with(self, tokenizer: Any) -> None:
+        """Gives the tokenizer to all that read."""
+        for reader in self.readers:
+            reader.tokenizer = tokenizer
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *arguments: Any, **options: Any) -> Any:
@@ -37,9 +44,8 @@ class Tokenizing:
                 f"{pretrained_model_name_or_path}: {len(missing)} weights are missing, the first is {missing[0]}; it "
                 "was made by another version of the model. Train again, or load it with the code that made it."
             )
-        if model.reader is not None:
-            place = pretrained_model_name_or_path
-            model.reader.tokenizer = AutoTokenizer.from_pretrained(place, config=model.config)
+        if model.readers:
+            model.read_with(AutoTokenizer.from_pretrained(pretrained_model_name_or_path, config=model.config))
         return (model, told) if asked else model
 
     def save_tokenizer(self, folder: Path) -> None:

@@ -109,8 +109,7 @@ def counted(model: KinecloudPredictor, window: dict[str, Any], bf16: bool) -> Ne
 
 def prepared(model: KinecloudPredictor, tokenizer: Any, frozen: Sequence[str]) -> KinecloudPredictor:
     """The model in training mode with parts frozen."""
-    if model.reader is not None:
-        model.reader.tokenizer = tokenizer
+    model.read_with(tokenizer)
     freeze(model, frozen)
     return model.train()
 

@@ -34,8 +34,7 @@ class Row:
     """One row of the table. words: for people. chains: those it is run for.
 
     pretrain, align, rollout: settings of these sections, over those of the budget. grid: the predictor learns points
-    all over the picture instead of the effector's. stages: `two`, pretraining then alignment; `joint`, one training of
-    both; `separate`, two models that share no weights.
+    all over the picture instead of the effector's. joint: one training of points and actions, as long as both.
     """
 
     name: str
@@ -48,7 +47,7 @@ class Row:
     align: Mapping[str, Any] = field(default_factory=dict)
     rollout: Mapping[str, Any] = field(default_factory=dict)
     grid: bool = False
-    stages: Literal["two", "joint", "separate"] = "two"
+    joint: bool = False
 
 
 def _videos(count: int) -> Clips:
@@ -80,9 +79,9 @@ _ROWS = (
         control="p_controller"),
     Row("direct", "main's predictor, actions by a direct head", head="direct", align={"trunk": "frozen"},
         rollout={"execute": 2}),
-    Row("joint", "points and actions trained together, in one stage", head="direct", stages="joint",
+    Row("joint", "points and actions trained together, in one stage", head="direct", joint=True,
         rollout={"execute": 2}),
-    Row("separate", "predictor and head trained apart, no shared weights", head="direct", stages="separate",
+    Row("separate", "predictor and head trained apart, no shared weights", head="direct", align={"trunk": "separate"},
         rollout={"execute": 2}),
     Row("points200", "200 points instead of 32", pretrain={"window": {"points": 200}}, align={"points": 200}),
     Row("grid", "points of a uniform grid instead of the effector's", grid=True),

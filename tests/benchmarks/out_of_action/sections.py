@@ -24,6 +24,7 @@ from tests.benchmarks.out_of_action.suite import (
     RATE_HZ,
     RECORDING,
     SCENES,
+    VIDEOS,
     Budget,
 )
 
@@ -38,8 +39,10 @@ def sections(row: Row, chain: str, budget: Budget) -> dict[str, Any]:
     align: dict[str, Any] = {"head": row.head}
     if row.head == "inverse_dynamics":
         align["action_chunk"] = 1
-    if row.stages != "two":
-        align["stages"] = row.stages
+    pretrain = merged(LEARNING, budget.pretrain, PRETRAIN[chain], row.pretrain)
+    if row.joint:
+        align |= {name: pretrain[name] for name in ("learning_rate", "weight_decay", "ema_decay", "batch_size")}
+        align |= {"start": "scratch", "videos": VIDEOS, "steps": pretrain["steps"] + budget.align["steps"]}
     rollout = {"tasks": list(budget.tasks), "episodes": budget.episodes, **CONTROL}
     if row.control != "policy":
         rollout["control"] = row.control
@@ -48,7 +51,7 @@ def sections(row: Row, chain: str, budget: Budget) -> dict[str, Any]:
         "index": {"sources": [{"name": name, "path": name, "license": "Apache-2.0"} for name in SOURCES]},
         "extract": merged({"rate_hz": RATE_HZ}, EXTRACT[chain]),
         "pack": {"val_fraction": 0.1},
-        "pretrain": merged(LEARNING, budget.pretrain, PRETRAIN[chain], row.pretrain),
+        "pretrain": pretrain,
         "align": merged(budget.align, row.align, align),
         "rollout": merged(rollout, budget.rollout, row.rollout),
     }

@@ -47,6 +47,7 @@ LEARNING: dict[str, Any] = {
     "augment": {"roll_deg": 0.0, "zoom": 0.0, "shift": 0.0, "color": 0.2, "past_offset_m": 0.006, "drop_image": 0.0,
                 "drop_text": 0.0, "drop_embodiment": 0.0, "drop_history": 0.0, "drop_opening": 0.0},
 }  # fmt: skip
+VIDEOS = 0.8  # share of windows without labels where points and actions are learned together
 CONTROL: dict[str, Any] = {"execute": 1, "max_seconds": 6.0}
 
 
@@ -99,7 +100,7 @@ SMOKE = Budget(
     resolution=96,
     pretrain={"steps": 300, "batch_size": 16, "checkpoint_every": 300, "validation_windows": 64, "device": "cpu",
               "window": {"image_size": 64, "points": 16}, "model": {"width": 64}},
-    align={"device": "cpu"},
+    align={"steps": 100, "device": "cpu"},
     rollout={"max_seconds": 3.0},
     rows=("main", "labelled_videos"),
     margin=0.25,
