@@ -73,6 +73,12 @@ def _change_look(window: dict[str, Any], settings: AugmentSettings, random: Wind
 
 def _blur_past(window: dict[str, Any], settings: AugmentSettings, random: WindowRandom) -> None:
     """Past clouds as a worse extraction would give them; the future stays as it is."""
+    if settings.past_slow:
+        slowed_B = random.uniform(0, 1) < settings.past_slow
+        pace_B = torch.where(slowed_B, random.uniform(0, 1), torch.ones(())).to(window["past"])
+        for name in (name for name in ("past", "past_grasp") if name in window):
+            now = window[name][:, -1:]
+            window[name] = now + pace_B.reshape(-1, *[1] * (now.ndim - 1)) * (window[name] - now)
     past_BPN3: Tensor = window["past"]
     if settings.past_offset_m:
         offset_B113 = settings.past_offset_m * random.normal(1, 1, 3).to(past_BPN3)

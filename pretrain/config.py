@@ -174,6 +174,13 @@ class AugmentSettings(Settings):
     past_jitter_m: float = Field(
         default=0.0, ge=0, description="Each past point displaced for itself, standard deviation per axis in metres."
     )
+    past_slow: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of windows whose past moved less than it did, by any factor down to standing still; the "
+        "future stays. A policy that has stopped where no demonstration stops then goes on.",
+    )
     drop_image: float = Field(default=0.05, ge=0, le=1, description="Share of windows that must do without the image.")
     drop_text: float = Field(
         default=0.1, ge=0, le=1, description="Share of windows that must do without the instruction."

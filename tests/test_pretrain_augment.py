@@ -101,6 +101,7 @@ def test_the_picture_shows_the_cloud_where_the_camera_projects_it(settings: dict
 
 @pytest.mark.parametrize("settings", [
     {"roll_deg": 15, "zoom": 0.1, "shift": 0.05}, {"crop": 0.6}, {"flip": 0.5}, {"scale": 0.5}, {"past_offset_m": 0.02},
+    {"past_slow": 1.0},
 ], ids=lambda settings: "-".join(settings))  # fmt: skip
 def test_grasp_points_waypoints_and_depth_go_along(settings: dict[str, Any]) -> None:
     """Grasp points are centroids, the first waypoint is the last of them, and depth shows a tilted plane."""
@@ -216,6 +217,23 @@ def test_noise_on_the_past_has_its_size_and_leaves_the_future() -> None:
     moved = jitter["past"] - window["past"]
     assert float(moved.std()) == pytest.approx(0.005, rel=0.02) and moved.mean().abs() < 1e-4
     assert torch.equal(offset["future"], window["future"]) and torch.equal(jitter["future"], window["future"])
+
+
+def test_a_slower_past_leads_to_the_same_present_and_future() -> None:
+    window, paces = made_window(points=4), []
+    for first in range(100, 160, B):
+        after = changed(window, torch.arange(first, first + B), past_slow=0.5)
+        for name in ("future", "past_opening"):
+            assert torch.equal(after[name], window[name])
+        torch.testing.assert_close(after["past"][:, -1], window["past"][:, -1])
+        moved, had = (x["past"] - x["past"][:, -1:] for x in (after, window))
+        pace_B = (moved * had).sum((1, 2, 3)) / had.square().sum((1, 2, 3))
+        torch.testing.assert_close(moved, pace_B[:, None, None, None] * had, rtol=0, atol=1e-6)
+        paces.append(pace_B)
+    pace = torch.cat(paces)
+    as_it_was = (pace - 1).abs() < 1e-5
+    assert 0.3 < float(as_it_was.float().mean()) < 0.7
+    assert pace.min() >= 0 and pace[~as_it_was].max() < 1 and 0.15 < float(pace[~as_it_was].std()) < 0.45
 
 
 def test_noise_on_the_image_is_strong_at_first_and_gone_at_the_end() -> None:
