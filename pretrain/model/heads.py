@@ -17,18 +17,26 @@ from .modeling_kinecloud import KinecloudPrediction, Observed
 
 NEAR_S = 0.3  # what is further ahead says nothing about the next action
 NEIGHBOURS = 12
+_PACE = 3  # displacements up to 0.3 s ahead are a third of a length unit
 
 
 class DirectHead(nn.Module):
     """New projections on the predictor's trunk: proprioception and action queries are tokens that see everything and
-    are seen by nothing, so the predicted clouds stay those of the predictor. Each action also reads the predicted
-    motion."""
+    are seen by nothing, so the predicted clouds stay those of the predictor.
+
+    An action is a linear map of the predicted motion, plus what the tokens make of all there is. The latter is withheld
+    in half of the windows of training: few labels are soon known by heart, and only the former holds for motions that
+    no label shows.
+    """
+
+    withheld = 0.5
 
     def __init__(self, config: KinecloudConfig, width: int):
         super().__init__()
         actions, proprio = len(config.action_names), len(config.proprio_names)
-        self.unit = config.length_unit_m
+        self.unit, self.shape = config.length_unit_m, (config.action_chunk, actions)
         plan = 7 * len(config.horizons) + 4 * len(config.past_times) + proprio
+        self.straight = zero(nn.Linear(plan, config.action_chunk * actions))
         self.proprio_in = nn.Linear(proprio, width)
         self.action_queries = nn.Parameter(torch.empty(config.action_chunk, width))
         self.plan_in = mlp(plan, 2 * width, width)
@@ -47,8 +55,11 @@ class DirectHead(nn.Module):
         g = observed.geometry
         moves = rigid_motion(g.offsets_BPN3[:, -1], (prediction.points - g.now_BN3[:, None]) / self.unit)
         plan = [*moves, prediction.opening[..., None] / self.unit, g.path_BP3, g.opening_BP, state_BQ]
-        action_BKD = thought_BTD[:, 1:] + self.plan_in(torch.cat([part.flatten(1) for part in plan], -1))[:, None]
-        return self.action_out(F.gelu(action_BKD + self.action_mlp(action_BKD)))
+        plan_BF = torch.cat([part.flatten(1) for part in plan], -1)
+        action_BKD = thought_BTD[:, 1:] + self.plan_in(plan_BF)[:, None]
+        rest_BKA = self.action_out(F.gelu(action_BKD + self.action_mlp(action_BKD)))
+        kept_B11 = F.dropout(torch.ones_like(rest_BKA[:, :1, :1]), self.withheld, self.training)
+        return self.straight(_PACE * plan_BF).unflatten(1, self.shape) + kept_B11 * rest_BKA
 
 
 class InverseDynamics(nn.Module):

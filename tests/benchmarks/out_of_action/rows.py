@@ -57,6 +57,7 @@ def _videos(count: int) -> Clips:
 
 ROBOT_ONLY = Clips(seen=(40, 0), unseen=(40, 0))
 HUMAN_ONLY = Clips(seen=(0, 40), unseen=(0, 40))
+_DIRECT = {"learning_rate": 3e-3, "proprio_noise": 0.5}  # how a direct head learns best
 
 _ROWS = (
     Row(MAIN, "robot and hand videos of each task, a few labelled episodes of each labelled one",
@@ -77,11 +78,12 @@ _ROWS = (
         control="true_future"),
     Row("p_controller", "main's predicted clouds, followed by a proportional controller that learns nothing",
         control="p_controller"),
-    Row("direct", "main's predictor, actions by a direct head", head="direct", align={"trunk": "frozen"},
+    Row("direct", "main's predictor, actions by a direct head", head="direct", align=_DIRECT | {"trunk": "frozen"},
         rollout={"execute": 2}),
-    Row("joint", "points and actions trained together, in one stage", head="direct", joint=True,
+    Row("joint", "points and actions trained together, in one stage", head="direct", joint=True, align=_DIRECT,
         rollout={"execute": 2}),
-    Row("separate", "predictor and head trained apart, no shared weights", head="direct", align={"trunk": "separate"},
+    Row("separate", "predictor and head trained apart, no shared weights", head="direct",
+        align=_DIRECT | {"trunk": "separate"},
         rollout={"execute": 2}),
     Row("points200", "200 points instead of 32", pretrain={"window": {"points": 200}}, align={"points": 200}),
     Row("grid", "points of a uniform grid instead of the effector's", grid=True),
