@@ -26,11 +26,12 @@ class AlignConfig(TrainingSettings):
         "pretrained", description="`scratch`: of the predictor only its architecture is taken, and with `videos` "
         "points and actions are learned together, in one stage.",
     )  # fmt: skip
-    trunk: Literal["full", "frozen", "separate"] = Field(
-        "full", description="`full`: the predictor goes on learning; `frozen`: only the new projections learn; "
-        "`separate`: the predictor stays as it is, and the head learns with a trunk of its own, which is like the "
-        "predictor's and begins from scratch.",
+    trunk: Literal["full", "lora", "frozen", "separate"] = Field(
+        "full", description="`full`: the predictor goes on learning; `lora`: low-rank adapters of it do; "
+        "`frozen`: only the new projections learn; `separate`: the predictor stays as it is, and the head learns with "
+        "a trunk of its own, which is like the predictor's and begins from scratch.",
     )  # fmt: skip
+    lora_rank: int = Field(8, ge=1, description="Of the adapters; with `trunk: lora` only.")
     trunk_learning_rate: float = Field(
         1.0, gt=0, le=1, description="Learning rate of the predictor's own weights, as a share of `learning_rate`."
     )
@@ -57,8 +58,11 @@ class AlignConfig(TrainingSettings):
 
     @model_validator(mode="after")
     def _the_trunk_learns_what_it_is_taught(self) -> AlignConfig:
-        if self.videos and (self.head == "inverse_dynamics" or self.trunk != "full" or not self.dynamics):
-            raise ValueError("videos teach the trunk its dynamics: set head: direct, trunk: full and dynamics above 0")
+        learns = self.head == "direct" and self.trunk in ("full", "lora")
+        if self.videos and not (learns and self.dynamics):
+            raise ValueError(
+                "videos teach the trunk its dynamics: set head: direct, trunk: full or lora, and dynamics above 0"
+            )
         if self.start == "scratch" and (self.head == "inverse_dynamics" or self.trunk != "full"):
             raise ValueError("from scratch the trunk has to learn: set head: direct and trunk: full")
         return self

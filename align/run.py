@@ -30,7 +30,7 @@ class AlignRun(TrainingRun):
         self.known: KinecloudConfig = KinecloudConfig.from_pretrained(self.predictor_folder)  # pyright: ignore
         # without the dynamics loss nothing teaches the displacement of single points; nothing makes latent actions now
         some_rest = settings.trunk == "separate" or (
-            settings.trunk == "full" and (settings.dynamics == 0 or self.known.latent_action)
+            settings.trunk in ("full", "lora") and (settings.dynamics == 0 or self.known.latent_action)
         )
         super().__init__(config, STAGE, settings, align_made_from(config, settings), some_rest, change_ranks)
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from align.adapters import adapt, merge_published
 from align.evaluate import evaluate, validation_error
 from align.inverse import describe, with_fitted_head
 from align.objective import alignment_loss
@@ -40,6 +41,8 @@ def align(config: Config, resume: bool, change_ranks: bool = False) -> None:
     if run.part():
         if learned:
             publish(run)
+            if run.settings.trunk == "lora":
+                merge_published(run.folder / "model", new_policy(run), run.settings.lora_rank)
         head = f"direct, learned in {run.settings.steps} steps" if learned else publish_fitted(run)
         evaluate(run, head)
         mark_done(run.folder, run.made_from, best=run.best, labelled=run.labelled.summary())
@@ -47,7 +50,8 @@ def align(config: Config, resume: bool, change_ranks: bool = False) -> None:
 
 
 def new_policy(run: AlignRun) -> KinecloudPolicy:
-    """The policy before its first step: all weights of the predictor, new projections that depend on the seed alone."""
+    """The policy before its first step: all weights of the predictor, new projections that depend on the seed alone,
+    and no adapters yet."""
     labelled, predictor = run.labelled, run.predictor()
     torch.manual_seed(run.seed)
     policy = KinecloudPolicy.from_predictor(
@@ -104,7 +108,10 @@ class Alignment(Training):
         )
 
     def new_model(self) -> KinecloudPolicy:
-        return new_policy(self.aligned)
+        policy = new_policy(self.aligned)
+        if self.settings.trunk == "lora":
+            adapt(policy, self.settings.lora_rank)
+        return policy
 
     def parameter_groups(self, model: KinecloudPolicy) -> list[dict[str, Any]]:
         trunk = set(model.predictor.parameters())
@@ -123,7 +130,8 @@ class Alignment(Training):
         with self.run.accelerator.autocast():
             prediction = model(**window)
         true_BKA = policy.normalize(window["actions"], "action")
-        dynamics = self.settings.dynamics if self.settings.trunk == "full" else 0.0  # another learns nothing of it
+        learns = self.settings.trunk in ("full", "lora")
+        dynamics = self.settings.dynamics if learns else 0.0
         # what a latent action is, was settled in pretraining
         objective = ObjectiveSettings.model_validate({**policy.config.objective, "latent_action": 0.0})
         labelled = 1 - self.settings.videos

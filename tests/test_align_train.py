@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from align.adapters import adapt
 from align.labels import labelled_set
 from align.objective import action_errors
 from align.policy import load_policy
@@ -56,7 +57,7 @@ def test_a_new_policy_predicts_the_clouds_of_the_predictor(whole: Config) -> Non
         torch.testing.assert_close(policy(**window).points, predictor(**window).points, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("trunk", ["full", "frozen", "separate"])
+@pytest.mark.parametrize("trunk", ["full", "lora", "frozen", "separate"])
 def test_only_a_full_trunk_learns(whole: Config, tmp_path: Path, trunk: str) -> None:
     config = whole if trunk == "full" else copied(whole, tmp_path, trunk=trunk)
     if trunk != "full":
@@ -64,7 +65,8 @@ def test_only_a_full_trunk_learns(whole: Config, tmp_path: Path, trunk: str) -> 
     before = load_file(config.folder("pretrain") / "model" / "model.safetensors")
     after = load_file(config.folder("align") / "model" / "model.safetensors")
     same = all(torch.equal(before[name], after[f"predictor.{name}"]) for name in before)
-    assert same is (trunk != "full")
+    assert same is (trunk in ("frozen", "separate"))
+    assert not any("lora" in name for name in after)
     assert any(name.startswith("own.") for name in after) is (trunk == "separate")
     assert after["head.action_out.weight"].abs().sum() > 0
 
@@ -88,6 +90,27 @@ def test_videos_keep_teaching_the_trunk_and_say_nothing_of_actions(tmp_path: Pat
 
 def _chosen(values: Any, which_B: torch.Tensor) -> Any:
     return list(compress(values, which_B.tolist())) if isinstance(values, list) else values[which_B]
+
+
+def test_adapters_learn_and_are_merged_into_the_weights_of_the_predictor(tmp_path: Path) -> None:
+    config = aligned(tmp_path, trunk="lora", lora_rank=2, learning_rate=0.01)
+    trained = load_file(config.folder("pretrain") / "model" / "model.safetensors")
+    stored = load_file(config.folder("align") / "model" / "model.safetensors")
+    run = AlignRun(config)
+    policy = new_policy(run)
+    adapt(policy, 2)
+    weights = load_file(max((config.folder("align") / "checkpoints").iterdir()) / "model.safetensors")
+    policy.load_state_dict(weights)
+    changed = {name for name in trained if not torch.equal(trained[name], stored[f"predictor.{name}"])}
+    assert changed and all(trained[name].ndim == 2 for name in changed)
+    assert (
+        max(int(torch.linalg.matrix_rank(stored[f"predictor.{name}"] - trained[name], rtol=1e-3)) for name in changed)
+        <= 2
+    )
+    window = collate([run.val_windows[(n, n)] for n in range(3)])
+    with torch.no_grad():
+        merged, adapted = load_policy(config.folder("align") / "model")(**window), policy.eval()(**window)
+    torch.testing.assert_close(merged.actions, adapted.actions, atol=1e-5, rtol=1e-4)
 
 
 def test_a_separate_head_changes_no_prediction_and_sees_with_its_own_trunk(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ LEARNING: dict[str, Any] = {
     "window": {"horizons_s": [0.05, 0.1, 0.15, 0.2, 0.3], "points": 32},
     "model": {"width": 96, "layers": 2, "heads": 4},
     "objective": {"chamfer": 1.0, "tracked": 1.0, "opening": 0.5, "grasp": 1.0, "waypoints": 1.0},
-    "augment": {"roll_deg": 8.0, "zoom": 0.12, "shift": 0.06, "color": 0.2, "past_offset_m": 0.006, "past_slow": 0.5,
+    "augment": {"roll_deg": 8.0, "zoom": 0.12, "shift": 0.06, "color": 0.2, "past_offset_m": 0.012, "past_slow": 0.5,
                 "drop_image": 0.0, "drop_text": 0.0, "drop_embodiment": 0.0, "drop_history": 0.0, "drop_opening": 0.0},
 }  # fmt: skip
 VIDEOS = 0.8  # share of windows without labels where points and actions are learned together
