@@ -98,10 +98,10 @@ SMOKE = Budget(
     robot=6,
     hand=2,
     resolution=96,
-    pretrain={"steps": 300, "batch_size": 16, "checkpoint_every": 300, "validation_windows": 64, "device": "cpu",
+    pretrain={"steps": 260, "batch_size": 16, "checkpoint_every": 260, "validation_windows": 64, "device": "cpu",
               "window": {"image_size": 64, "points": 16}, "model": {"width": 64}},
     align={"steps": 100, "device": "cpu"},
-    rollout={"max_seconds": 3.0},
+    rollout={"max_seconds": 2.0},
     rows=("main", "labelled_videos"),
     margin=0.25,
 )  # fmt: skip
