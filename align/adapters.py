@@ -3,19 +3,17 @@ of its own weights when the policy is published."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safetensors.torch import load_file
 
-from pipeline.atomic import publishing_dir, write_json
 from pretrain.model.policy_kinecloud import KinecloudPolicy
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraModel
 
-WEIGHTS, PROVENANCE = "model.safetensors", "provenance.json"
+WEIGHTS = "model.safetensors"
 
 
 def adapt(policy: KinecloudPolicy, rank: int) -> LoraModel:
@@ -30,13 +28,10 @@ def adapt(policy: KinecloudPolicy, rank: int) -> LoraModel:
     return LoraModel(policy.predictor, settings, "default")
 
 
-def merge_published(folder: Path, policy: KinecloudPolicy, rank: int) -> None:
-    """Replaces the published policy in ``folder``, whose predictor has adapters, by one that has their sum in its
-    weights. policy: of the same architecture, without adapters; its weights are replaced."""
+def merge(folder: Path, policy: KinecloudPolicy, rank: int) -> None:
+    """Replaces the weights in ``folder``, of a policy whose predictor has adapters, by those of one that has their sum
+    in its own. policy: of the same architecture, without adapters; its weights are replaced."""
     adapters = adapt(policy, rank)
     policy.load_state_dict(load_file(folder / WEIGHTS))
     adapters.merge_and_unload()
-    provenance = json.loads((folder / PROVENANCE).read_text())
-    with publishing_dir(folder) as temporary:
-        policy.save_pretrained(temporary)
-        write_json(temporary / PROVENANCE, provenance)
+    policy.save_pretrained(folder)

@@ -56,10 +56,14 @@ class AlignConfig(TrainingSettings):
     warmup_steps: int = Field(20, ge=0)
     ema_decay: float = Field(0.98, ge=0, lt=1, description="Publish averaged weights; 0 = off.")
 
+    @property
+    def trunk_learns(self) -> bool:
+        """Whether the predictor changes at all."""
+        return self.head == "direct" and self.trunk in ("full", "lora")
+
     @model_validator(mode="after")
     def _the_trunk_learns_what_it_is_taught(self) -> AlignConfig:
-        learns = self.head == "direct" and self.trunk in ("full", "lora")
-        if self.videos and not (learns and self.dynamics):
+        if self.videos and not (self.trunk_learns and self.dynamics):
             raise ValueError(
                 "videos teach the trunk its dynamics: set head: direct, trunk: full or lora, and dynamics above 0"
             )

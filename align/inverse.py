@@ -52,7 +52,7 @@ class Fit:
 
 def with_fitted_head(run: AlignRun, policy: KinecloudPolicy) -> tuple[KinecloudPolicy, Fit]:
     """The policy with a head that was fitted to the run's labelled clips. Raises UserError when they are too few."""
-    windows = WindowDataset(run.train_shards, run.window, labelled_only=True, all_points=True)
+    windows = WindowDataset(run.train_shards, run.window, labels="only", all_points=True)
     recorded = recorded_windows(policy, windows)
     chosen = fit(recorded)
     policy.config.remembered = len(recorded.clips)

@@ -29,9 +29,8 @@ class AlignRun(TrainingRun):
         self.predictor_folder = predictor_folder(config, settings)
         self.known: KinecloudConfig = KinecloudConfig.from_pretrained(self.predictor_folder)  # pyright: ignore
         # without the dynamics loss nothing teaches the displacement of single points; nothing makes latent actions now
-        some_rest = settings.trunk == "separate" or (
-            settings.trunk in ("full", "lora") and (settings.dynamics == 0 or self.known.latent_action)
-        )
+        untaught = settings.dynamics == 0 or self.known.latent_action
+        some_rest = settings.trunk == "separate" or (settings.trunk_learns and untaught)
         super().__init__(config, STAGE, settings, align_made_from(config, settings), some_rest, change_ranks)
 
     def predictor(self) -> KinecloudPredictor:
@@ -65,4 +64,4 @@ class AlignRun(TrainingRun):
     @cached_property
     def val_windows(self) -> WindowDataset:
         """The held-out labelled windows, with all points."""
-        return WindowDataset(self.val_shards, self.window, labelled_only=True, all_points=True)
+        return WindowDataset(self.val_shards, self.window, labels="only", all_points=True)

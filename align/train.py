@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from align.adapters import adapt, merge_published
+from align.adapters import adapt, merge
 from align.evaluate import evaluate, validation_error
 from align.inverse import describe, with_fitted_head
 from align.objective import alignment_loss
@@ -35,14 +36,12 @@ def align(config: Config, resume: bool, change_ranks: bool = False) -> None:
     run = AlignRun(config, change_ranks)
     if not resume:
         discard(run)
-    learned = run.settings.head == "direct"
+    learned, adapted = run.settings.head == "direct", run.settings.trunk == "lora"
     if learned:
         optimize(Alignment(run))
     if run.part():
         if learned:
-            publish(run)
-            if run.settings.trunk == "lora":
-                merge_published(run.folder / "model", new_policy(run), run.settings.lora_rank)
+            publish(run, partial(merge, policy=new_policy(run), rank=run.settings.lora_rank) if adapted else None)
         head = f"direct, learned in {run.settings.steps} steps" if learned else publish_fitted(run)
         evaluate(run, head)
         mark_done(run.folder, run.made_from, best=run.best, labelled=run.labelled.summary())
@@ -96,13 +95,12 @@ class Alignment(Training):
 
     @property
     def dataset(self) -> WindowDataset:
-        videos, spec = self.settings.videos, self.aligned.labelled.spec
+        videos = self.settings.videos
         mixture = MixtureConfig(by="labels", weights={"labelled": 1 - videos, "video": videos})
         return WindowDataset(
             self.run.train_shards,
             self.aligned.window,
-            labelled_only=not videos,
-            label_sizes=(len(spec.names), len(spec.proprio_names)) if videos else None,
+            labels="where_known" if videos else "only",
             mixture=mixture if videos else None,
             cache_mb=self.settings.loader_cache_mb,
         )
@@ -130,8 +128,7 @@ class Alignment(Training):
         with self.run.accelerator.autocast():
             prediction = model(**window)
         true_BKA = policy.normalize(window["actions"], "action")
-        learns = self.settings.trunk in ("full", "lora")
-        dynamics = self.settings.dynamics if learns else 0.0
+        dynamics = self.settings.dynamics if self.settings.trunk_learns else 0.0
         # what a latent action is, was settled in pretraining
         objective = ObjectiveSettings.model_validate({**policy.config.objective, "latent_action": 0.0})
         labelled = 1 - self.settings.videos

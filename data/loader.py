@@ -13,7 +13,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ from pipeline.errors import UserError
 
 CACHE_MB = 256
 AHEAD = 2  # batches
+Labels = Literal["ignored", "only", "where_known"]
 Square = dict[str, np.ndarray]  # what is shown of one frame: image, intrinsics, where asked for depth
 
 
@@ -57,29 +58,27 @@ class WindowDataset(Dataset):
         self,
         shards: list[Path],
         window: WindowConfig,
-        labelled_only: bool = False,
-        label_sizes: tuple[int, int] | None = None,
+        labels: Labels = "ignored",
         all_points: bool = False,
         mixture: MixtureConfig | None = None,
         image_later: bool = False,
         cache_mb: int = CACHE_MB,
     ):
-        """labelled_only: only clips with actions, and the samples carry them.
-        label_sizes: numbers of an action and of proprioception; all clips then, and samples carry labels, which of
-        clips without them are zeros and not valid.
+        """labels: ``only``, clips with actions alone, and samples carry them; ``where_known``, all clips, and samples
+        of those without actions carry zeros that are not valid.
         all_points: keep every point in its order (evaluation); otherwise a random subset of ``window.points``.
         mixture: weights for training; null = every window alike. image_later: samples carry the image at the last
         horizon too, or the clip's last one, as it is, with its actor. cache_mb: memory for decoded images and opened
         clips. Raises UserError for shards that cannot be read or lack what ``window.scene`` asks for.
         """
         self.config = window
-        self.labelled, self.label_sizes = labelled_only, label_sizes
-        self.all_points = all_points
+        self.labels, self.all_points = labels, all_points
         self.image_later = image_later
         self._shards = OpenShards(shards)
         self._squares: Kept[Square] = Kept(cache_mb * 2**20 * 7 // 8)
         self._clips: Kept[ClipRows] = Kept(cache_mb * 2**20 // 8)
         self._any_depth = False
+        self._label_sizes = (0, 0)  # of an action and of proprioception
         found = [clip for number in range(len(shards)) for clip in self._scan(number, mixture)]
         self._shard_C = np.array([number for number, *_ in found], np.int32)
         self._header_C = np.array([header for _, header, *_ in found], np.int64)
@@ -109,9 +108,11 @@ class WindowDataset(Dataset):
                 return self._shards.read(shard, places[name].content, places[name].length)
 
             name = ""
-            if self.labelled or mixture is not None:
+            if self.labels != "ignored" or mixture is not None:
                 meta = parse_meta(content("meta.json"), path, key)
-                if self.labelled and meta.action_spec is None:
+                if meta.action_spec is not None:
+                    self._label_sizes = len(meta.action_spec.names), len(meta.action_spec.proprio_names)
+                elif self.labels == "only":
                     continue
                 name = _name_of(meta, mixture) if mixture is not None else ""
             times = parse_array(content("timestamps.npy"), path, key, "timestamps")
@@ -164,10 +165,9 @@ class WindowDataset(Dataset):
         sample |= _words(clip.key, clip.meta) | {"seed": seed}
         if self.image_later:
             sample["image_later"] = self._square(number, clip, end - 1, "none")["image"]
-        if clip.meta.action_spec is not None and (self.labelled or self.label_sizes is not None):
-            sample |= labels(clip.arrays, now, self.config.action_chunk)
-        elif self.label_sizes is not None:
-            sample |= no_labels(*self.label_sizes, self.config.action_chunk)
+        if self.labels != "ignored":
+            known, chunk = clip.meta.action_spec is not None, self.config.action_chunk
+            sample |= labels_of(clip.arrays, now, chunk) if known else no_labels(*self._label_sizes, chunk)
         return sample
 
     def window(self, index: int) -> Window:
@@ -250,7 +250,7 @@ def motion(arrays: dict[str, np.ndarray], now: int, chosen: np.ndarray, config: 
     }
 
 
-def labels(arrays: dict[str, np.ndarray], now: int, chunk: int) -> dict[str, Any]:
+def labels_of(arrays: dict[str, np.ndarray], now: int, chunk: int) -> dict[str, Any]:
     """The next ``chunk`` executed actions, and the proprioception now."""
     actions = arrays["actions"][now : now + chunk]
     valid = np.arange(chunk) < len(actions)
@@ -259,7 +259,7 @@ def labels(arrays: dict[str, np.ndarray], now: int, chunk: int) -> dict[str, Any
 
 
 def no_labels(actions: int, proprio: int, chunk: int) -> dict[str, Any]:
-    """What ``labels`` gives, for a clip without any."""
+    """What ``labels_of`` gives, for a clip without any."""
     return {
         "actions": np.zeros((chunk, actions), np.float32),
         "actions_valid": np.zeros(chunk, bool),

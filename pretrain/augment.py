@@ -72,22 +72,31 @@ def _change_look(window: dict[str, Any], settings: AugmentSettings, random: Wind
 
 
 def _blur_past(window: dict[str, Any], settings: AugmentSettings, random: WindowRandom) -> None:
-    """Past clouds as a worse extraction would give them; the future stays as it is."""
+    """Past clouds as a worse extraction, or a policy that has strayed, would have them; the future stays as it is."""
+    offset_B3 = torch.zeros_like(window["past"][:, 0, 0])
+    if settings.past_offset_m:
+        offset_B3 = _across(window, settings.past_offset_m * random.normal(3).to(offset_B3), settings.past_offset_m)
     if settings.past_slow:
         slowed_B = random.uniform(0, 1) < settings.past_slow
         pace_B = torch.where(slowed_B, random.uniform(0, 1), torch.ones(())).to(window["past"])
         for name in (name for name in ("past", "past_grasp") if name in window):
             now = window[name][:, -1:]
             window[name] = now + pace_B.reshape(-1, *[1] * (now.ndim - 1)) * (window[name] - now)
-    past_BPN3: Tensor = window["past"]
-    if settings.past_offset_m:
-        offset_B113 = settings.past_offset_m * random.normal(1, 1, 3).to(past_BPN3)
-        past_BPN3 = past_BPN3 + offset_B113
-        if "past_grasp" in window:
-            window["past_grasp"] = window["past_grasp"] + offset_B113[:, 0]
+    past_BPN3: Tensor = window["past"] + offset_B3[:, None, None]
+    if "past_grasp" in window:
+        window["past_grasp"] = window["past_grasp"] + offset_B3[:, None]
     if settings.past_jitter_m:
         past_BPN3 = past_BPN3 + settings.past_jitter_m * random.normal(*past_BPN3.shape[1:]).to(past_BPN3)
     window["past"] = past_BPN3
+
+
+def _across(window: dict[str, Any], offset_B3: Tensor, size_m: float) -> Tensor:
+    """The offset without its part along the motion, which would be earlier or later on the same path and only blur
+    where a motion turns. Motion that is small beside ``size_m`` counts as rest."""
+    before_B3, after_B3 = window["past"][:, -2:][:, 0].mean(1), window["future"][:, 0].mean(1)
+    moved_B3 = torch.where(window["future_valid"][:, :1], after_B3 - before_B3, 0.0)
+    along_B1 = (offset_B3 * moved_B3).sum(-1, keepdim=True) / (moved_B3.square().sum(-1, keepdim=True) + size_m**2)
+    return offset_B3 - along_B1 * moved_B3
 
 
 def _withhold(window: dict[str, Any], settings: AugmentSettings, random: WindowRandom) -> None:

@@ -169,7 +169,8 @@ class AugmentSettings(Settings):
     past_offset_m: float = Field(
         default=0.0,
         ge=0,
-        description="Past clouds displaced as a whole, standard deviation per axis in metres; not the future.",
+        description="Past clouds displaced as a whole, standard deviation per axis in metres; not the future. Across "
+        "the motion, so that a policy that has strayed comes back; along it would only be earlier or later.",
     )
     past_jitter_m: float = Field(
         default=0.0, ge=0, description="Each past point displaced for itself, standard deviation per axis in metres."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,8 @@ def _truncate_metrics(path: Path, step: int) -> None:
     write_lines(path, rows)
 
 
-def publish(run: TrainingRun) -> None:
-    """Copies the best checkpoint's weights to the run's ``model`` folder."""
+def publish(run: TrainingRun, finish: Callable[[Path], None] | None = None) -> None:
+    """Copies the best checkpoint's weights to the run's ``model`` folder. finish: changes it before anyone sees it."""
     found = checkpoint.latest(run.checkpoints)
     assert found is not None
     state = checkpoint.read_state(found)
@@ -119,3 +120,5 @@ def publish(run: TrainingRun) -> None:
             if path.name not in checkpoint.FOR_TRAINING:
                 shutil.copyfile(path, temporary / path.name)
         write_json(temporary / "provenance.json", provenance)
+        if finish is not None:
+            finish(temporary)

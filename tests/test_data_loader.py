@@ -182,7 +182,7 @@ def test_points_are_expressed_in_the_camera_of_now(make_clip: Callable[..., Clip
 
 
 def test_labels_follow_the_frame(shards: list[Path]) -> None:
-    dataset = WindowDataset(shards, WINDOW, labelled_only=True)
+    dataset = WindowDataset(shards, WINDOW, labels="only")
     assert {window.key for window in dataset.windows} == {dataset.windows[0].key, dataset.windows[-1].key}
     for index in (0, 5, len(dataset) - 1):
         clip, now, sample = dataset.clip_of(index), dataset.windows[index].now, dataset[(index, 0)]
@@ -194,13 +194,11 @@ def test_labels_follow_the_frame(shards: list[Path]) -> None:
 
 def test_clips_without_labels_can_be_read_beside_those_with(shards: list[Path]) -> None:
     mixture = MixtureConfig(by="labels", weights={"labelled": 1, "video": 3})
-    sample = WindowDataset(shards, WINDOW, labelled_only=True)[(0, 0)]
-    sizes = (sample["actions"].shape[1], len(sample["proprio"]))
-    dataset = WindowDataset(shards, WINDOW, label_sizes=sizes, mixture=mixture)
+    dataset = WindowDataset(shards, WINDOW, labels="where_known", mixture=mixture)
     assert len(dataset) == len(WindowDataset(shards, WINDOW))
     batch = next(batches(dataset, 32, seed=0))
     labelled = batch["actions_valid"].any(1)
-    known = {window.key for window in WindowDataset(shards, WINDOW, labelled_only=True).windows}
+    known = {window.key for window in WindowDataset(shards, WINDOW, labels="only").windows}
     assert labelled.tolist() == [key in known for key in batch["key"]] and int(labelled.sum()) == 8
     assert batch["actions"][labelled].any() and not batch["actions"][~labelled].any()
     assert batch["proprio"][labelled].any() and not batch["proprio"][~labelled].any()

@@ -213,10 +213,24 @@ def test_noise_on_the_past_has_its_size_and_leaves_the_future() -> None:
     offset, jitter = changed(window, seeds, past_offset_m=0.02), changed(window, seeds, past_jitter_m=0.005)
     moved = offset["past"] - window["past"]
     torch.testing.assert_close(moved, moved[:, :1, :1].expand_as(moved), rtol=0, atol=1e-6)  # the cloud as a whole
-    assert 0.01 < moved[:, 0, 0].std() < 0.04
+    assert 0.005 < moved[:, 0, 0].std() < 0.04
     moved = jitter["past"] - window["past"]
     assert float(moved.std()) == pytest.approx(0.005, rel=0.02) and moved.mean().abs() < 1e-4
     assert torch.equal(offset["future"], window["future"]) and torch.equal(jitter["future"], window["future"])
+
+
+def test_the_past_is_displaced_across_its_motion_and_at_rest_anywhere() -> None:
+    velocity = torch.tensor([0.6, 0.0, 0.0]) * torch.tensor([1.0, 0.0])[:, None]  # one that moves, one at rest
+    window, moved = made_window(batch=2), []
+    now_B1N3 = window["past"][:, -1:]
+    for name, times in (("past", [-0.15, -0.1, -0.05, 0.0]), ("future", [0.1, 0.2, 0.3, 0.4, 0.5])):
+        window[name] = now_B1N3 + (velocity[:, None] * torch.tensor(times)[:, None])[:, :, None]
+    for seed in range(0, 400, 2):
+        after = changed(window, torch.tensor([seed, seed + 1]), past_offset_m=0.01)
+        moved.append((after["past"] - window["past"])[:, -1, 0])
+    along, across = torch.stack(moved).std(0)[:, 0], torch.stack(moved).std(0)[:, 1:]
+    assert across.sub(0.01).abs().max() < 0.0015
+    assert along[0] < 0.001 and abs(float(along[1]) - 0.01) < 0.0015  # 0.6 m/s is much beside 10 mm
 
 
 def test_a_slower_past_leads_to_the_same_present_and_future() -> None:

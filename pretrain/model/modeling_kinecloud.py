@@ -206,15 +206,9 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
         tau: Tensor | None = None,
         later: Sequence[Tensor] = (),
     ) -> tuple[KinecloudPrediction, list[Tensor]]:
-        """The future as the network sees it, and what became of ``later``: segments that see everything and are seen
-        by nothing. Regression takes neither noised nor tau."""
-        future_BHD = self.horizon_queries + observed.present_BTD[:, :1]
-        if noised is not None and tau is not None:
-            future_BHD = future_BHD + self.noise_in(_moments(observed.geometry.offsets_BPN3[:, -1], noised, tau))
+        """The future as the network sees it, and what became of ``later``. Regression takes neither noised nor tau."""
         waypoints = self.config.waypoints
-        if waypoints:
-            future_BHD = torch.cat([self.waypoint_queries + observed.present_BTD[:, :1], future_BHD], 1)
-        _, future_BHD, *thought = self.trunk.think(observed.context, [observed.present_BTD, future_BHD, *later])
+        future_BHD, thought = self.think(observed, noised, tau, later)
         ahead_BW4, cost_B = None, None
         if waypoints:
             ahead_BW4, future_BHD = self._led(observed, future_BHD[:, :waypoints], future_BHD[:, waypoints:])
@@ -223,6 +217,23 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
         prediction = self._decode(observed, future_BHD, noised, tau)
         prediction.latent, prediction.waypoints = cost_B, ahead_BW4
         return prediction, thought
+
+    def think(
+        self,
+        observed: Observed,
+        noised: Tensor | None = None,
+        tau: Tensor | None = None,
+        later: Sequence[Tensor] = (),
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Tokens of waypoints and horizons, not read out yet, and what became of ``later``: segments that see
+        everything and are seen by nothing."""
+        future_BHD = self.horizon_queries + observed.present_BTD[:, :1]
+        if noised is not None and tau is not None:
+            future_BHD = future_BHD + self.noise_in(_moments(observed.geometry.offsets_BPN3[:, -1], noised, tau))
+        if self.config.waypoints:
+            future_BHD = torch.cat([self.waypoint_queries + observed.present_BTD[:, :1], future_BHD], 1)
+        _, future_BHD, *thought = self.trunk.think(observed.context, [observed.present_BTD, future_BHD, *later])
+        return future_BHD, thought
 
     def _led(self, observed: Observed, ahead_BWD: Tensor, future_BHD: Tensor) -> tuple[Tensor, Tensor]:
         """Waypoints [B,W,4] in metres, and the tokens of the future that know of them."""

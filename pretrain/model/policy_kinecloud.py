@@ -112,11 +112,11 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
             noised = predictor.deltas(past[:, -1], predictor.sample(observed, seed).points)
             tau = torch.ones_like(past[:, 0, 0, 0])
         state_BQ = self.normalize(proprio, "proprio")
-        thinker, thinks_of = (predictor, observed) if self.own is None else (self.own, self.own.observe(**seen))
+        thinks_of = observed if self.own is None else self.own.observe(**seen)
         later = [self.head.tokens(thinks_of, state_BQ)] if isinstance(self.head, DirectHead) else []
-        prediction, thought = thinker.estimate(thinks_of, noised, tau, later)
+        prediction, thought = predictor.estimate(observed, noised, tau, later if self.own is None else ())
         if self.own is not None:
-            prediction, _ = predictor.estimate(observed, noised, tau)
+            _, thought = self.own.think(thinks_of, noised, tau, later)
         prediction = prediction if follow is None else follow
         prediction.actions = self.head(prediction, observed, state_BQ, *thought)
         return prediction
