@@ -11,6 +11,7 @@ from pipeline.config import Settings
 from pretrain.config import TrainingSettings
 
 STAGE_VERSION = 2
+ActionLoss = Literal["smooth_l1", "l1", "flow_matching", "binned"]
 
 
 class AlignConfig(TrainingSettings):
@@ -42,7 +43,10 @@ class AlignConfig(TrainingSettings):
         0.0, ge=0, lt=1, description="Share of the windows that comes from clips without labels, for which the "
         "pretraining loss alone counts: what was learned of tasks that are seen only is kept in practice.",
     )  # fmt: skip
-    action_loss: Literal["smooth_l1", "l1"] = "smooth_l1"
+    action_loss: ActionLoss = Field(
+        "smooth_l1", description="How a direct head learns: regression (`smooth_l1` is quadratic below 0.1), "
+        "`flow_matching`, which samples, or `binned`, cross-entropy over 256 bins of each number of an action.",
+    )  # fmt: skip
     action_chunk: int = Field(8, ge=1, description="Actions that are predicted at once.")
     points: int = Field(64, ge=1, description="Points per training sample, a random subset.")
     color: float = Field(0.2, ge=0, lt=1, description="Random gain of colours. The camera is never changed: actions "
@@ -55,6 +59,12 @@ class AlignConfig(TrainingSettings):
     learning_rate: float = Field(1e-3, gt=0, description="Peak, of the new projections.")
     warmup_steps: int = Field(20, ge=0)
     ema_decay: float = Field(0.98, ge=0, lt=1, description="Publish averaged weights; 0 = off.")
+
+    @property
+    def head_name(self) -> str:
+        """As policies name it."""
+        apart = self.head == "direct" and self.action_loss in ("flow_matching", "binned")
+        return f"direct_{self.action_loss}" if apart else self.head
 
     @property
     def trunk_learns(self) -> bool:

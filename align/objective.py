@@ -1,4 +1,4 @@
-"""The loss of alignment: regression of normalised actions, plus the predictor's own loss.
+"""The loss of alignment: how normalised actions are learned, plus the predictor's own loss.
 
 Shapes: B windows, K actions in a chunk, A action dimensions.
 """
@@ -11,38 +11,58 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from align.config import ActionLoss
 from pretrain.config import ObjectiveSettings
-from pretrain.model.modeling_kinecloud import KinecloudPrediction
+from pretrain.model.direct import bins_of
+from pretrain.model.flow import path, training_time
+from pretrain.model.policy_kinecloud import PolicyPrediction
 from pretrain.objectives import Loss, loss_of
+from pretrain.randomness import WindowRandom
 
 _SMOOTH = 0.1  # normalised errors below this count quadratically
 
 
-def action_errors(actions_BKA: Tensor, true_BKA: Tensor, valid_BK: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+def action_errors(
+    prediction: PolicyPrediction, true_BKA: Tensor, valid_BK: Tensor, kind: ActionLoss
+) -> tuple[Tensor, Tensor]:
     """Mean error of normalised actions per window [B], and whether the window has any action [B].
 
-    kind: ``l1``, or ``smooth_l1`` (quadratic below 0.1). Actions beyond the end of a clip do not count.
+    kind: ``l1``, ``smooth_l1`` (quadratic below 0.1), ``flow_matching`` (square, of the actions behind noised ones) or
+    ``binned`` (cross-entropy). Actions beyond the end of a clip do not count.
     """
+    ours_BKA = prediction.actions.float()
     if kind == "l1":
-        error_BKA = (actions_BKA - true_BKA).abs()
+        error_BKA = (ours_BKA - true_BKA).abs()
+    elif kind == "smooth_l1":
+        error_BKA = F.smooth_l1_loss(ours_BKA, true_BKA, beta=_SMOOTH, reduction="none")
+    elif kind == "flow_matching":
+        error_BKA = (ours_BKA - true_BKA).square()
     else:
-        error_BKA = F.smooth_l1_loss(actions_BKA, true_BKA, beta=_SMOOTH, reduction="none")
+        assert prediction.action_logits is not None
+        logits_BCKA = prediction.action_logits.float().movedim(-1, 1)
+        error_BKA = F.cross_entropy(logits_BCKA, bins_of(true_BKA), reduction="none")
     error_BK = torch.where(valid_BK, error_BKA.mean(-1), torch.zeros_like(error_BKA[..., 0]))
     return error_BK.sum(1) / valid_BK.sum(1).clamp(min=1), valid_BK.any(1)
 
 
+def noised_actions(true_BKA: Tensor, random: WindowRandom) -> dict[str, Tensor]:
+    """What a head that learns by flow matching is given instead of normalised actions."""
+    noise_BKA, tau_B = random.normal(*true_BKA.shape[1:]).to(true_BKA), training_time(random.beta(1.5, 1)).to(true_BKA)
+    return {"noised_actions": path(true_BKA, noise_BKA, tau_B)[0], "action_tau": tau_B}
+
+
 def alignment_loss(
-    prediction: KinecloudPrediction,
+    prediction: PolicyPrediction,
     true_BKA: Tensor,
     window: dict[str, Any],
-    kind: str,
+    kind: ActionLoss,
     dynamics: float,
     objective: ObjectiveSettings,
     labelled: float = 1.0,
 ) -> Loss:
     """Action loss plus ``dynamics`` times the pretraining loss. true_BKA: normalised actions. labelled: share of the
     windows that have actions, in the long run; those without count for the pretraining loss alone."""
-    error_B, _ = action_errors(prediction.actions.float(), true_BKA, window["actions_valid"], kind)
+    error_B, _ = action_errors(prediction, true_BKA, window["actions_valid"], kind)
     error_B = error_B / labelled  # so that the mean over all windows is that of those with actions
     action = error_B.mean()
     terms = {"action": action.detach()}

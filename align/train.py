@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from align.adapters import adapt, merge
 from align.evaluate import evaluate, validation_error
 from align.inverse import describe, with_fitted_head
-from align.objective import alignment_loss
+from align.objective import alignment_loss, noised_actions
 from align.run import AlignRun
 from data.config import MixtureConfig
 from data.loader import WindowDataset
@@ -61,7 +61,7 @@ def new_policy(run: AlignRun) -> KinecloudPolicy:
         action_quantiles=tuple(labelled.action_quantiles),
         proprio_quantiles=tuple(labelled.proprio_quantiles),
         action_spec=labelled.spec.model_dump(mode="json"),
-        head=run.settings.head,
+        head=run.settings.head_name,
         separate=run.settings.trunk == "separate" and run.settings.head == "direct",
     )
     policy.predictor.requires_grad_(run.settings.trunk == "full")
@@ -123,11 +123,13 @@ class Alignment(Training):
         window = augment(window, self.augmentation, random, progress)
         window["proprio"] = _noisy(window["proprio"], policy, self.settings.proprio_noise, random)
         window = noised(window, policy.predictor, random)
+        true_BKA = policy.normalize(window["actions"], "action")
+        if self.settings.action_loss == "flow_matching":
+            window |= noised_actions(true_BKA, random)
         if policy.config.dimensions == 2:
             window = at_present_depth(window)
         with self.run.accelerator.autocast():
             prediction = model(**window)
-        true_BKA = policy.normalize(window["actions"], "action")
         dynamics = self.settings.dynamics if self.settings.trunk_learns else 0.0
         # what a latent action is, was settled in pretraining
         objective = ObjectiveSettings.model_validate({**policy.config.objective, "latent_action": 0.0})

@@ -6,7 +6,7 @@ import json
 import shutil
 from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from align.adapters import adapt
+from align.config import ActionLoss
 from align.labels import labelled_set
 from align.objective import action_errors
 from align.policy import load_policy
@@ -23,6 +24,8 @@ from data.clips import Clip, Shard, write_shard
 from data.loader import batches, collate
 from pipeline.config import Config, load
 from pipeline.errors import Refused, UserError
+from pretrain.model.direct import BINS
+from pretrain.model.policy_kinecloud import PolicyPrediction
 from pretrain.train import pretrain
 from tests.align_runs import aligned, command, config_file, pretrained
 from tests.pretrain_clips import moving_clip, write_clips
@@ -159,14 +162,15 @@ def test_quantiles_come_from_the_training_labels_and_travel_with_the_policy(whol
 def test_actions_beyond_the_end_of_a_clip_do_not_count() -> None:
     random = torch.Generator().manual_seed(0)
     ours, true, garbage = (torch.randn(3, 4, 2, generator=random) for _ in range(3))
+    found = PolicyPrediction(actions=ours, action_logits=torch.randn(3, 4, 2, BINS, generator=random))
     valid = torch.tensor([[True] * 4, [True, True, False, False], [False] * 4])
     changed = torch.where(valid[..., None], true, garbage)
-    for kind in ("l1", "smooth_l1"):
-        error, known = action_errors(ours, true, valid, kind)
+    for kind in get_args(ActionLoss):
+        error, known = action_errors(found, true, valid, kind)
         assert known.tolist() == [True, True, False]
-        torch.testing.assert_close(error, action_errors(ours, changed, valid, kind)[0])
+        torch.testing.assert_close(error, action_errors(found, changed, valid, kind)[0])
     expected = (ours - true).abs()[1, :2].mean()
-    torch.testing.assert_close(action_errors(ours, true, valid, "l1")[0][1], expected)
+    torch.testing.assert_close(action_errors(found, true, valid, "l1")[0][1], expected)
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(whole: Config, tmp_path: Path) -> None:
@@ -194,8 +198,17 @@ def test_finished_work_is_recognised_without_torch(whole: Config) -> None:
     assert done.stdout.splitlines()[-1] == "False"
 
 
-def test_the_policy_learns_more_than_the_mean_action(tmp_path: Path) -> None:
-    config = aligned(tmp_path, steps=60, batch_size=16, checkpoint_every=60, dynamics=0.0)
+@pytest.mark.parametrize("action_loss", get_args(ActionLoss))
+def test_the_policy_learns_more_than_the_mean_action(tmp_path: Path, action_loss: str) -> None:
+    config = aligned(
+        tmp_path,
+        steps=100,
+        batch_size=16,
+        checkpoint_every=100,
+        dynamics=0.0,
+        learning_rate=3e-3,
+        action_loss=action_loss,
+    )
     errors = json.loads((config.folder("align") / "eval.json").read_text())["errors"]
     assert sum(errors["policy"]["chunk"]) < 0.8 * sum(errors["dataset mean"]["chunk"])
 

@@ -17,8 +17,8 @@ from data.letterbox import letterbox as loader_letterbox
 from data.letterbox import letterbox_depth as loader_letterbox_depth
 from pretrain.metrics import no_motion
 from pretrain.model.configuration_kinecloud import KinecloudConfig
+from pretrain.model.direct import BINS, BinnedHead, DirectHead, FlowHead, bins_of
 from pretrain.model.geometry import rotation_matrix
-from pretrain.model.heads import DirectHead
 from pretrain.model.modeling_kinecloud import KinecloudPredictor
 from pretrain.model.policy_kinecloud import KinecloudPolicy
 from pretrain.model.square import letterbox, letterbox_depth
@@ -178,6 +178,47 @@ def test_the_policy_keeps_the_predictor_whole(predictor, policy):
     assert all(torch.equal(value, kept[name]) for name, value in predictor.state_dict().items())
     moved = policy(**window | {"proprio": window["proprio"] + 1})
     assert torch.equal(moved.points, prediction.points) and not torch.allclose(moved.actions, prediction.actions)
+
+
+def test_bins_cover_the_normalised_range_and_hold_what_is_beyond():
+    assert bins_of(torch.tensor([-2.0, -1.0, -0.001, 0.001, 0.999, 1.0, 5.0])).tolist() == [
+        0,
+        0,
+        127,
+        128,
+        255,
+        255,
+        255,
+    ]
+
+
+def test_a_head_of_bins_believes_what_is_near_its_linear_map_and_gives_the_mean(predictor):
+    policy = policy_of(predictor, head="direct_binned")
+    assert isinstance(policy.head, BinnedHead)
+    policy.head.action_out.weight.data.zero_()
+    policy.head.action_out.bias.data.zero_()
+    policy.head.straight.bias.data[:] = torch.linspace(-0.6, 0.6, 18)
+    found = policy(**random_window() | {"proprio": torch.rand(B, 2)})
+    assert found.action_logits.shape == (B, 6, 3, BINS)
+    expected = torch.linspace(-0.6, 0.6, 18).reshape(6, 3).expand(B, 6, 3)
+    assert torch.equal(found.action_logits.argmax(-1), bins_of(expected))
+    policy.head.log_precision.data[:] = 6
+    found = policy(**random_window() | {"proprio": torch.rand(B, 2)})
+    torch.testing.assert_close(found.actions, expected, rtol=0, atol=1e-3)
+
+
+def test_a_head_that_flows_arrives_where_it_believes_the_actions_to_be(predictor):
+    policy = policy_of(predictor, head="direct_flow_matching")
+    assert isinstance(policy.head, FlowHead)
+    window = random_window() | {"proprio": torch.rand(B, 2)}
+    sampled = policy(**window)
+    assert torch.equal(sampled.actions, policy(**window).actions)
+    noised, tau = torch.randn(B, 6, 3), torch.full((B,), 0.5)
+    told = policy(**window, noised_actions=noised, action_tau=tau).actions
+    assert not torch.allclose(told, policy(**window, noised_actions=noised + 1, action_tau=tau).actions)
+    policy.head.noise_in.weight.data.zero_()  # then it believes the same, whatever the noise
+    believed = policy(**window, noised_actions=noised, action_tau=tau).actions
+    torch.testing.assert_close(policy(**window).actions, believed, rtol=0, atol=1e-5)
 
 
 def test_normalization_maps_quantiles_to_one_and_back(policy):

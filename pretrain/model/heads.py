@@ -1,4 +1,4 @@
-"""From predicted motion to actions: two heads of a policy.
+"""From predicted motion to actions: the heads of a policy by name, and the one that inverts motion in closed form.
 
 Shapes: B batch, P past clouds, N points, H horizons, D width, K actions in a chunk, A action dimensions,
 Q proprioception dimensions, M remembered windows.
@@ -7,59 +7,26 @@ Q proprioception dimensions, M remembered windows.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .configuration_kinecloud import KinecloudConfig
+from .direct import BinnedHead, DirectHead, FlowHead
 from .geometry import CloudGeometry, flattened, rigid_motion
-from .layers import mlp, zero
 from .modeling_kinecloud import KinecloudPrediction, Observed
 
 NEAR_S = 0.3  # what is further ahead says nothing about the next action
 NEIGHBOURS = 12
-_PACE = 3  # displacements up to 0.3 s ahead are a third of a length unit
+DIRECT_HEADS = {"direct": DirectHead, "direct_flow_matching": FlowHead, "direct_binned": BinnedHead}
 
 
-class DirectHead(nn.Module):
-    """New projections on the predictor's trunk: proprioception and action queries are tokens that see everything and
-    are seen by nothing, so the predicted clouds stay those of the predictor.
-
-    An action is a linear map of the predicted motion, plus what the tokens make of all there is. The latter is withheld
-    in half of the windows of training: few labels are soon known by heart, and only the former holds for motions that
-    no label shows.
-    """
-
-    withheld = 0.5
-
-    def __init__(self, config: KinecloudConfig, width: int):
-        super().__init__()
-        actions, proprio = len(config.action_names), len(config.proprio_names)
-        self.unit, self.shape = config.length_unit_m, (config.action_chunk, actions)
-        plan = 7 * len(config.horizons) + 4 * len(config.past_times) + proprio
-        self.straight = zero(nn.Linear(plan, config.action_chunk * actions))
-        self.proprio_in = nn.Linear(proprio, width)
-        self.action_queries = nn.Parameter(torch.empty(config.action_chunk, width))
-        self.plan_in = mlp(plan, 2 * width, width)
-        self.action_mlp = mlp(width, 2 * width, width)
-        self.action_out = zero(nn.Linear(width, actions))
-
-    def tokens(self, observed: Observed, state_BQ: Tensor) -> Tensor:
-        """What the trunk is to think about along with the future, [B,1+K,D]. state: normalised proprioception."""
-        queries_BKD = self.action_queries + observed.present_BTD[:, :1]
-        return torch.cat([self.proprio_in(state_BQ)[:, None], queries_BKD], 1)
-
-    def forward(
-        self, prediction: KinecloudPrediction, observed: Observed, state_BQ: Tensor, thought_BTD: Tensor
-    ) -> Tensor:
-        """Normalised actions [B,K,A]."""
-        g = observed.geometry
-        moves = rigid_motion(g.offsets_BPN3[:, -1], (prediction.points - g.now_BN3[:, None]) / self.unit)
-        plan = [*moves, prediction.opening[..., None] / self.unit, g.path_BP3, g.opening_BP, state_BQ]
-        plan_BF = torch.cat([part.flatten(1) for part in plan], -1)
-        action_BKD = thought_BTD[:, 1:] + self.plan_in(plan_BF)[:, None]
-        rest_BKA = self.action_out(F.gelu(action_BKD + self.action_mlp(action_BKD)))
-        kept_B11 = F.dropout(torch.ones_like(rest_BKA[:, :1, :1]), self.withheld, self.training)
-        return self.straight(_PACE * plan_BF).unflatten(1, self.shape) + kept_B11 * rest_BKA
+def head_of(config: KinecloudConfig, width: int) -> DirectHead | InverseDynamics:
+    """The head that the configuration names. width: of the predictor's tokens."""
+    if config.head in DIRECT_HEADS:
+        return DIRECT_HEADS[config.head](config, width)
+    if config.head == "inverse_dynamics":
+        return InverseDynamics(config)
+    known = ", ".join([*DIRECT_HEADS, "inverse_dynamics"])
+    raise ValueError(f"config.json: head is {config.head!r}; known: {known}")
 
 
 class InverseDynamics(nn.Module):

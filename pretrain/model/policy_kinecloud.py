@@ -7,6 +7,7 @@ Q proprioception dimensions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,19 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .configuration_kinecloud import UNKNOWN_EMBODIMENT, KinecloudConfig
-from .heads import DirectHead, InverseDynamics
+from .direct import BinnedHead, DirectHead, FlowHead
+from .heads import head_of
 from .layers import init_weights
 from .modeling_kinecloud import KinecloudPrediction, KinecloudPredictor
 from .square import letterbox, letterbox_depth
 from .tokenizer import Tokenizing
+
+
+@dataclass
+class PolicyPrediction(KinecloudPrediction):
+    """What a policy predicts. action_logits: f32 [B,K,A,C], one per bin of an action; policies with bins only."""
+
+    action_logits: Tensor | None = None
 
 
 class KinecloudPolicy(Tokenizing, PreTrainedModel):
@@ -38,10 +47,7 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
         self.predictor = KinecloudPredictor(config)
         self.own = KinecloudPredictor(config) if config.separate else None
         actions, proprio = len(config.action_names), len(config.proprio_names)
-        if config.head == "direct":
-            self.head = DirectHead(config, self.predictor.trunk.width)
-        else:
-            self.head = InverseDynamics(config)
+        self.head = head_of(config, self.predictor.trunk.width)
         self.register_buffer("action_q01", torch.full((actions,), -1.0))
         self.register_buffer("action_q99", torch.full((actions,), 1.0))
         self.register_buffer("proprio_q01", torch.full((proprio,), -1.0))
@@ -98,11 +104,15 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
         noised: Tensor | None = None,
         tau: Tensor | None = None,
         follow: KinecloudPrediction | None = None,
+        noised_actions: Tensor | None = None,
+        action_tau: Tensor | None = None,
         **window: Any,
-    ) -> KinecloudPrediction:
+    ) -> PolicyPrediction:
         """A training window with ``proprio`` f32 [B,Q] in physical units; see KinecloudPredictor.forward.
 
-        follow: points, opening and grasp that the head is to follow instead of the predicted ones.
+        follow: points, opening and grasp that the head is to follow instead of the predicted ones. noised_actions:
+        f32 [B,K,A], normalised, and action_tau f32 [B], for a head that learns by flow matching; its actions are then
+        those it believes to be behind the noise.
         With a generative predictor the actions read one sampled future, as if it stood at the end of the path.
         """
         predictor = self.predictor
@@ -117,9 +127,16 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
         prediction, thought = predictor.estimate(observed, noised, tau, later if self.own is None else ())
         if self.own is not None:
             _, thought = self.own.think(thinks_of, noised, tau, later)
-        prediction = prediction if follow is None else follow
-        prediction.actions = self.head(prediction, observed, state_BQ, *thought)
-        return prediction
+        told = PolicyPrediction(**(prediction if follow is None else follow))
+        seen_by_head = told, observed, state_BQ, *thought
+        if isinstance(self.head, BinnedHead):
+            told.action_logits = self.head.logits(*seen_by_head)
+            told.actions = self.head.mean(told.action_logits)
+        elif isinstance(self.head, FlowHead):
+            told.actions = self.head(*seen_by_head, noised_actions, action_tau)
+        else:
+            told.actions = self.head(*seen_by_head)
+        return told
 
     def normalize(self, values: Tensor, kind: str) -> Tensor:
         """Physical -> normalised; kind is ``action`` or ``proprio``. A dimension that never varied gives 0."""
