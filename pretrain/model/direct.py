@@ -7,6 +7,7 @@ Q proprioception dimensions, C bins.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,11 +59,11 @@ class DirectHead(nn.Module):
         return torch.cat([self.proprio_in(state_BQ)[:, None], queries_BKD], 1)
 
     def forward(
-        self, prediction: KinecloudPrediction, observed: Observed, state_BQ: Tensor, thought_BTD: Tensor
-    ) -> Tensor:
-        """Normalised actions [B,K,A]."""
+        self, prediction: KinecloudPrediction, observed: Observed, state_BQ: Tensor, thought_BTD: Tensor, **_: Any
+    ) -> dict[str, Tensor]:
+        """actions: normalised, [B,K,A]."""
         straight_BKA, action_BKD, kept_B11 = self.read(prediction, observed, state_BQ, thought_BTD)
-        return straight_BKA + kept_B11 * self.rest(action_BKD)
+        return {"actions": straight_BKA + kept_B11 * self.rest(action_BKD)}
 
     def read(
         self, prediction: KinecloudPrediction, observed: Observed, state_BQ: Tensor, thought_BTD: Tensor
@@ -99,8 +100,8 @@ class FlowHead(DirectHead):
         thought_BTD: Tensor,
         noised_BKA: Tensor | None = None,
         tau_B: Tensor | None = None,
-    ) -> Tensor:
-        """Normalised actions [B,K,A]: the estimate for noised ones, or a sample, always from the same noise."""
+    ) -> dict[str, Tensor]:
+        """actions: normalised, [B,K,A]; the estimate for noised ones, or a sample, always from the same noise."""
         straight_BKA, action_BKD, kept_B11 = self.read(prediction, observed, state_BQ, thought_BTD)
 
         def estimate(noised_BKA: Tensor, tau_B: Tensor) -> Tensor:
@@ -109,12 +110,13 @@ class FlowHead(DirectHead):
             return straight_BKA + kept_B11 * self.rest(action_BKD + told_BKD)
 
         if noised_BKA is not None and tau_B is not None:
-            return estimate(noised_BKA, tau_B)
+            return {"actions": estimate(noised_BKA, tau_B)}
+
+        def velocity(noised_BKA: Tensor, tau_B: Tensor) -> Tensor:
+            return (estimate(noised_BKA, tau_B) - noised_BKA) / (1 - beside(tau_B, noised_BKA))
+
         noise_KA = torch.randn(self.shape, generator=torch.Generator().manual_seed(0)).to(straight_BKA)
-        return integrate(
-            lambda noised, tau: (estimate(noised, tau) - noised) / (1 - beside(tau, noised)),
-            noise_KA.expand_as(straight_BKA), self.steps,
-        )  # fmt: skip
+        return {"actions": integrate(velocity, noise_KA.expand_as(straight_BKA), self.steps)}
 
 
 class BinnedHead(DirectHead):
@@ -126,15 +128,12 @@ class BinnedHead(DirectHead):
         self.log_precision = nn.Parameter(torch.full((self.shape[1], 1), _PRECISION))
         self.register_buffer("centres", (torch.arange(BINS) + 0.5) * 2 / BINS - 1)
 
-    def logits(
-        self, prediction: KinecloudPrediction, observed: Observed, state_BQ: Tensor, thought_BTD: Tensor
-    ) -> Tensor:
-        """[B,K,A,C]"""
+    def forward(
+        self, prediction: KinecloudPrediction, observed: Observed, state_BQ: Tensor, thought_BTD: Tensor, **_: Any
+    ) -> dict[str, Tensor]:
+        """actions: normalised, [B,K,A]. action_logits: of each bin, [B,K,A,C]."""
         straight_BKA, action_BKD, kept_B11 = self.read(prediction, observed, state_BQ, thought_BTD)
         apart_BKAC = straight_BKA[..., None] - self.get_buffer("centres")
         rest_BKAC = self.rest(action_BKD).unflatten(-1, (self.shape[1], BINS))
-        return kept_B11[..., None] * rest_BKAC - self.log_precision.exp() * apart_BKAC.square()
-
-    def mean(self, logits_BKAC: Tensor) -> Tensor:
-        """Normalised actions [B,K,A]."""
-        return logits_BKAC.softmax(-1) @ self.get_buffer("centres")
+        logits_BKAC = kept_B11[..., None] * rest_BKAC - self.log_precision.exp() * apart_BKAC.square()
+        return {"actions": logits_BKAC.softmax(-1) @ self.get_buffer("centres"), "action_logits": logits_BKAC}

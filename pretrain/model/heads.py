@@ -6,6 +6,8 @@ Q proprioception dimensions, M remembered windows.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -69,18 +71,14 @@ class InverseDynamics(nn.Module):
         return torch.cat([before, prediction.opening[:, : self.near] / self.unit], 1)
 
     def forward(
-        self,
-        prediction: KinecloudPrediction,
-        observed: Observed,
-        state_BQ: Tensor | None = None,
-        thought_BTD: Tensor | None = None,
-    ) -> Tensor:
-        """Normalised actions [B,K,A]."""
+        self, prediction: KinecloudPrediction, observed: Observed, state_BQ: Tensor, **_: Any
+    ) -> dict[str, Tensor]:
+        """actions: normalised, [B,K,A]."""
         moved_BV = self.motion(prediction, observed.geometry) @ self.get_buffer("linear")
         held_BV = recalled(
             self.grasp(prediction, observed.geometry), self.get_buffer("openings"), self.get_buffer("actions")
         )
-        return torch.where(self.get_buffer("by_opening"), held_BV, moved_BV).unflatten(1, self.shape)
+        return {"actions": torch.where(self.get_buffer("by_opening"), held_BV, moved_BV).unflatten(1, self.shape)}
 
 
 def recalled(queries_BG: Tensor, openings_MG: Tensor, actions_MV: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .configuration_kinecloud import UNKNOWN_EMBODIMENT, KinecloudConfig
-from .direct import BinnedHead, DirectHead, FlowHead
+from .direct import DirectHead
 from .heads import head_of
 from .layers import init_weights
 from .modeling_kinecloud import KinecloudPrediction, KinecloudPredictor
@@ -127,16 +127,9 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
         prediction, thought = predictor.estimate(observed, noised, tau, later if self.own is None else ())
         if self.own is not None:
             _, thought = self.own.think(thinks_of, noised, tau, later)
-        told = PolicyPrediction(**(prediction if follow is None else follow))
-        seen_by_head = told, observed, state_BQ, *thought
-        if isinstance(self.head, BinnedHead):
-            told.action_logits = self.head.logits(*seen_by_head)
-            told.actions = self.head.mean(told.action_logits)
-        elif isinstance(self.head, FlowHead):
-            told.actions = self.head(*seen_by_head, noised_actions, action_tau)
-        else:
-            told.actions = self.head(*seen_by_head)
-        return told
+        prediction = prediction if follow is None else follow
+        decided = self.head(prediction, observed, state_BQ, *thought, noised_BKA=noised_actions, tau_B=action_tau)
+        return PolicyPrediction(**prediction, **decided)
 
     def normalize(self, values: Tensor, kind: str) -> Tensor:
         """Physical -> normalised; kind is ``action`` or ``proprio``. A dimension that never varied gives 0."""
