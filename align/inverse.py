@@ -19,7 +19,7 @@ from align.run import AlignRun
 from data.loader import WindowDataset
 from pipeline.errors import UserError
 from pretrain.model.geometry import geometry_of
-from pretrain.model.heads import NEAR_S, InverseDynamics, recalled
+from pretrain.model.heads import NEAR_S, InverseDynamics, explained
 from pretrain.model.modeling_kinecloud import KinecloudPrediction
 from pretrain.model.policy_kinecloud import KinecloudPolicy
 from pretrain.reading import clip_windows
@@ -110,7 +110,7 @@ def fit(recorded: Recorded) -> Fit:
     ridge_V = [RIDGES[number] for number in chosen_V.tolist()]
     linear_FV = torch.cat([_ridge(X, Y[:, [v]], ridge) for v, ridge in enumerate(ridge_V)], 1)
     moved_V = (moved_RWV - Y).abs().mean(1).gather(0, chosen_V[None])[0]
-    held_V = (_recalled_elsewhere(recorded, apart) - recorded.actions_WV).abs().mean(0)
+    held_V = (_explained_elsewhere(recorded, apart) - recorded.actions_WV).abs().mean(0)
     errors = {"motion": moved_V.tolist(), "openings": held_V.tolist()}
     return Fit(linear_FV.float(), held_V < moved_V, ridge_V, errors)
 
@@ -134,12 +134,12 @@ def _left_out(X: Tensor, Y: Tensor, groups: list[Tensor], ridge: float) -> Tenso
     return answer
 
 
-def _recalled_elsewhere(recorded: Recorded, groups: list[Tensor]) -> Tensor:
-    """What rows are given by the most alike openings of other groups."""
+def _explained_elsewhere(recorded: Recorded, groups: list[Tensor]) -> Tensor:
+    """What explains the openings of rows by those of other groups."""
     answer = torch.zeros_like(recorded.actions_WV)
     for own in groups:
         others = ~own if len(groups) > 1 else own
-        answer[own] = recalled(recorded.openings_WG[own], recorded.openings_WG[others], recorded.actions_WV[others])
+        answer[own] = explained(recorded.openings_WG[own], recorded.openings_WG[others], recorded.actions_WV[others])
     return answer
 
 

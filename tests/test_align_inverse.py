@@ -16,6 +16,7 @@ from align.train import align
 from data.loader import collate
 from pipeline.config import Config, load
 from pipeline.errors import UserError
+from pretrain.model.heads import explained
 from pretrain.model.modeling_kinecloud import KinecloudPrediction
 from tests.align_runs import aligned, config_file
 
@@ -44,6 +45,16 @@ def test_motion_and_openings_answer_for_what_each_tells() -> None:
     expected = torch.tensor([0.0, 0.4, 0.0, -0.7, 0.2])
     torch.testing.assert_close(found.linear_FV[:, 0], expected, atol=1e-3, rtol=0)
     assert found.errors["motion"][0] < 1e-3 and found.errors["openings"][1] < 0.3 < found.errors["motion"][1]
+
+
+def test_an_effort_is_told_by_what_it_does_on_average_and_not_by_the_window_that_looks_most_alike() -> None:
+    stay, squeezed, closing = [0.88] * 5, [0.88, 0.88, 0.80, 0.70, 0.62], [0.88, 0.88, 0.75, 0.45, 0.25]
+    openings = torch.tensor([stay] * 60 + [squeezed] * 3 + [closing] * 6)
+    effort = torch.tensor([[0.0]] * 63 + [[1.0]] * 6)
+    flatter = [0.88, 0.88, 0.77, 0.61, 0.47]  # than closing ever is, as plans are; nearest to squeezed
+    told = explained(torch.tensor([flatter, stay, closing]), openings, effort)[:, 0]
+    assert told[0] > 0.5 and abs(told[1]) < 0.05 and told[2] > 0.9
+    assert torch.equal(explained(torch.tensor([stay]), openings[:0], effort[:0]), torch.zeros(1, 1))
 
 
 def test_a_map_that_holds_for_one_task_alone_is_not_trusted() -> None:

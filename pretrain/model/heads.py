@@ -17,7 +17,9 @@ from .geometry import CloudGeometry, flattened, rigid_motion
 from .modeling_kinecloud import KinecloudPrediction, Observed
 
 NEAR_S = 0.3  # what is further ahead says nothing about the next action
-NEIGHBOURS = 12
+GRASP_S = 0.15  # the same for the effort of a grasp: what openings do later may be another effort's doing
+LEVELS = 9  # of an action, from -1 to 1, among which openings decide
+ALIKE = 0.1  # length units: openings that differ by less are alike, before and after
 DIRECT_HEADS = {"direct": DirectHead, "direct_flow_matching": FlowHead, "direct_binned": BinnedHead}
 
 
@@ -35,8 +37,8 @@ class InverseDynamics(nn.Module):
     """Which action makes the effector move like this? Fitted in closed form, to recorded motion and its actions.
 
     Motion decides through a linear map of the last two steps and the planned displacements and turns; the effort of a
-    grasp, which no motion shows, is that of the recorded windows whose openings, now and planned, are most alike. Which
-    of the two answers for which number of an action is part of the fit.
+    grasp, which no motion shows, is the one after which recorded openings went as it is planned now. Which of the two
+    answers for which number of an action is part of the fit.
     """
 
     def __init__(self, config: KinecloudConfig):
@@ -45,7 +47,8 @@ class InverseDynamics(nn.Module):
         self.shape = config.action_chunk, len(config.action_names)
         self.unit, self.near = config.length_unit_m, max(1, sum(h <= NEAR_S + 1e-6 for h in config.horizons))
         self.two = config.dimensions == 2
-        motion, grasp = 1 + 6 + 6 * self.near, 2 + self.near
+        self.soon = max(1, sum(h <= GRASP_S + 1e-6 for h in config.horizons))
+        motion, grasp = 1 + 6 + 6 * self.near, 2 + self.soon
         self.register_buffer("linear", torch.zeros(motion, actions))
         self.register_buffer("openings", torch.zeros(config.remembered, grasp))
         self.register_buffer("actions", torch.zeros(config.remembered, actions))
@@ -68,23 +71,35 @@ class InverseDynamics(nn.Module):
         """What is compared with recorded windows, [B,2+H], in length units: openings before, now and planned."""
         before = geometry.opening_BP[:, -2:]
         before = before if before.shape[1] == 2 else before.expand(-1, 2)
-        return torch.cat([before, prediction.opening[:, : self.near] / self.unit], 1)
+        return torch.cat([before, prediction.opening[:, : self.soon] / self.unit], 1)
 
     def forward(
         self, prediction: KinecloudPrediction, observed: Observed, state_BQ: Tensor, **_: Any
     ) -> dict[str, Tensor]:
         """actions: normalised, [B,K,A]."""
         moved_BV = self.motion(prediction, observed.geometry) @ self.get_buffer("linear")
-        held_BV = recalled(
+        held_BV = explained(
             self.grasp(prediction, observed.geometry), self.get_buffer("openings"), self.get_buffer("actions")
         )
         return {"actions": torch.where(self.get_buffer("by_opening"), held_BV, moved_BV).unflatten(1, self.shape)}
 
 
-def recalled(queries_BG: Tensor, openings_MG: Tensor, actions_MV: Tensor) -> Tensor:
-    """Mean of the actions of the most similar openings, [B,V]; without any, 0."""
+def explained(queries_BG: Tensor, openings_MG: Tensor, actions_MV: Tensor) -> Tensor:
+    """The actions that explain planned openings, number by number, [B,V]; without any recorded ones, 0.
+
+    Bayes' rule over levels of an action: how often it was executed where openings were as they are now, times how near
+    the plan is to what openings did after it on average. Single windows would mislead: pushing against things moves the
+    jaws too, whatever their effort, and looks like a plan that is less steep than its execution will be.
+    """
     if not len(openings_MG):
         return queries_BG.new_zeros(len(queries_BG), actions_MV.shape[1])
-    apart_BM = (queries_BG[:, None] - openings_MG).square().sum(-1)
-    nearest_BK = apart_BM.topk(min(NEIGHBOURS, len(openings_MG)), largest=False).indices
-    return actions_MV[nearest_BK].mean(1)
+    level_L = torch.linspace(-1, 1, LEVELS, device=queries_BG.device, dtype=queries_BG.dtype)
+    apart_BM = (queries_BG[:, None, :2] - openings_MG[:, :2]).square().sum(-1)
+    alike_BM = (1 + apart_BM / ALIKE**2) ** -2
+    of_level_LVM = torch.exp(-(((level_L[:, None, None] - actions_MV.T) * (LEVELS - 1)).square()) / 2)
+    planned_BH, went_MH = (x[:, 2:] - x[:, 1:2] for x in (queries_BG, openings_MG))
+    often_BLV = torch.einsum("bm,lvm->blv", alike_BM, of_level_LVM) + 1e-9
+    after_BLVH = torch.einsum("bmh,lvm->blvh", alike_BM[..., None] * went_MH, of_level_LVM) / often_BLV[..., None]
+    off_BLV = (after_BLVH - planned_BH[:, None, None]).square().sum(-1)
+    likely_BLV = (often_BLV.log() - off_BLV / (2 * ALIKE**2)).softmax(1)
+    return (likely_BLV * level_L[:, None]).sum(1)
