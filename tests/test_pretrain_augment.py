@@ -213,7 +213,7 @@ def test_noise_on_the_past_has_its_size_and_leaves_the_future() -> None:
     offset, jitter = changed(window, seeds, past_offset_m=0.02), changed(window, seeds, past_jitter_m=0.005)
     moved = offset["past"] - window["past"]
     torch.testing.assert_close(moved, moved[:, :1, :1].expand_as(moved), rtol=0, atol=1e-6)  # the cloud as a whole
-    assert 0.005 < moved[:, 0, 0].std() < 0.04
+    assert 0.01 < moved[:, 0, 0].std() < 0.04
     moved = jitter["past"] - window["past"]
     assert float(moved.std()) == pytest.approx(0.005, rel=0.02) and moved.mean().abs() < 1e-4
     assert torch.equal(offset["future"], window["future"]) and torch.equal(jitter["future"], window["future"])
