@@ -96,6 +96,8 @@ def test_rows_with_the_same_labels_are_extracted_together_and_others_apart() -> 
     assert digests[MAIN] == digests["videos_5"] == digests["labelled_videos"]
     assert digests["robot_only"] == digests["human_only"]  # they need more, and main does not wait for it
     assert len({digests[name] for name in (MAIN, "robot_only", "labelled_1", "labelled_5", "oracle")}) == 5
+    goes_on = {name for name in ROWS if "extract_of_main" in plan(ROWS[name], "rgbd", 0, CPU).steps}
+    assert goes_on == {"robot_only", "human_only", "oracle"}  # the looks of a robot come from as many labelled episodes
 
 
 def test_steps_are_shared_exactly_where_nothing_that_decides_them_differs() -> None:

@@ -13,6 +13,7 @@ from data.pack import packed
 from pipeline.errors import KinecloudError
 from tests.benchmarks.out_of_action.__main__ import main, run_row
 from tests.benchmarks.out_of_action.code import snapshot
+from tests.benchmarks.out_of_action.episodes import names
 from tests.benchmarks.out_of_action.lines import FRESH, lines_of
 from tests.benchmarks.out_of_action.plan import Plan, plan
 from tests.benchmarks.out_of_action.results import read_row
@@ -65,6 +66,22 @@ def test_clips_are_those_of_the_row_and_the_labelled_one_is_learnt_from(folder: 
     assert len(metas) + len(held) == 2 * (SMALLEST.robot + SMALLEST.hand)
     assert all(meta.task == "drawer-close-v3" for meta in metas if meta.action_spec is not None)
     assert not any(meta.episode_id.startswith("drawer-open-v3-robot-000") for meta in metas + held)  # for judging
+
+
+def test_a_row_with_more_episodes_extracts_only_those_that_main_has_not(folder: Path, planned: Plan) -> None:
+    oracle = plan(ROWS["oracle"], "truth", 0, SMALLEST, planned.steps["pack"].root)
+    assert oracle.steps["extract_of_main"].digest == planned.steps["extract"].digest
+    until = list(oracle.steps).index("extract") + 1
+    runner = Runner(folder / "work", 1, say=lambda line: None)
+    runner.run(replace(oracle, steps=dict(list(oracle.steps.items())[:until])))
+    of_main, own = (runner.folder(step) / "extract" for step in (planned.steps["extract"], oracle.steps["extract"]))
+    shards = {path.name for path in of_main.glob("unit-*.tar")}
+    assert shards and all((own / name).samefile(of_main / name) for name in shards)
+    (added,) = {path.name for path in own.glob("unit-*.tar")} - shards
+    assert len(Shard(own / added).keys) == SMALLEST.labelled * len(SMALLEST.video_only_tasks)
+    assert json.loads((of_main / "plan.json").read_text()).keys() == {Path(name).stem for name in shards}
+    learnt = names(oracle.clips, SMALLEST)
+    assert json.loads((own / "summary.json").read_text())["clips"] == sum(len(found) for found in learnt.values())
 
 
 def test_a_lost_result_is_made_again_without_doing_any_step_again(

@@ -4,7 +4,8 @@
                                └──▶ judged ────────────────▶ judge
 
 A step's digest covers its settings, the source files that decide its result and the digests of the steps before it. It
-is known before anything has run, so a result can be told to be stale without its data.
+is known before anything has run, so a result can be told to be stale without its data. A row with more episodes than
+main's goes on from main's clips: only what is new is extracted.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from data.simulation.sensors import Sensors
 from pipeline.fingerprint import digest
 from tests.benchmarks.out_of_action.code import ROOT, code_digest
 from tests.benchmarks.out_of_action.episodes import capped, names, needs_no_more_than_main, stock
-from tests.benchmarks.out_of_action.rows import Clips, Row
+from tests.benchmarks.out_of_action.rows import MAIN, ROWS, Clips, Row
 from tests.benchmarks.out_of_action.sections import sections, simulated, with_labels_for_all
 from tests.benchmarks.out_of_action.suite import DATA_SEED, Budget
 
@@ -97,7 +98,9 @@ def plan(row: Row, chain: Sensors, seed: int, budget: Budget, root: Path = ROOT)
         before["with_labels"] = step("simulate", DATA_SEED, {"simulate": again})
     gathered = {"chain": chain, "names": names(pool, budget)}
     episodes = step("episodes", DATA_SEED, {}, gathered, before, {"clips": pool, "budget": budget})
-    extract = step("extract", DATA_SEED, only("index", "extract"), {}, {"episodes": episodes})
+    of_main = _clips_of_main(pool, chain, seed, budget, root)
+    known = {"known": of_main["extract"]} if of_main else {}
+    extract = step("extract", DATA_SEED, only("index", "extract"), {}, {"episodes": episodes, **known})
 
     def packed(judged: bool) -> Step:
         facts = {"clips": None if judged else asdict(clips), "judged": judged}
@@ -115,10 +118,25 @@ def plan(row: Row, chain: Sensors, seed: int, budget: Budget, root: Path = ROOT)
     return Plan(row, chain, seed, budget, clips, {
         "simulate": first, **({"simulate_more": simulate} if simulate is not first else {}),
         **({"with_labels": before["with_labels"]} if clips.oracle else {}),
+        **{f"{name}_of_main": of_main[name] for name in of_main},
         "episodes": episodes, "extract": extract, "pack": pack, "judged": judged,
         **({"grid": learnt} if row.grid else {}),
         "pretrain": pretrain, "judge": judge, "align": align, "rollout": rollout,
     })  # fmt: skip
+
+
+def _clips_of_main(pool: Clips, chain: Sensors, seed: int, budget: Budget, root: Path) -> dict[str, Step]:
+    """The steps to main's clips, which a row that learns from more episodes takes over, with a robot's looks as learned
+    there: the oracle differs in the actions that its policy knows, not in what it sees.
+
+    None for main's own clips, and for those of more or fewer labelled episodes of a task: their looks are their own.
+    """
+    main = ROWS[MAIN]
+    main_pool = stock(main, chain, budget)
+    if pool == main_pool or pool.labelled != main_pool.labelled:
+        return {}
+    steps = plan(main, chain, seed, budget, root).steps
+    return {name: steps[name] for name in ("episodes", "extract")}
 
 
 # What a rollout has no use for: the number of episodes and how they were recorded.

@@ -24,6 +24,8 @@ from tests.benchmarks.out_of_action.plan import Plan, Step
 from tests.benchmarks.pretraining_data import grid_shards
 
 CONFIG = "config.yaml"
+# What the extract stage goes on from: its plan last, as shards that it does not name are nobody's.
+MADE = tuple(f"extract/{name}" for name in ("stage.json", "gripper-model.npz", "rejected/*", "unit-*", "plan.json"))
 
 
 class Runner:
@@ -94,12 +96,17 @@ class Runner:
 
 def _simulate(runner: Runner, step: Step, folder: Path) -> None:
     if "first" in step.before:  # of a name, the episode is the same
-        episodes = folder / "simulate" / "episodes"
-        episodes.mkdir(parents=True, exist_ok=True)
-        for path in (runner.folder(step.before["first"]) / "simulate" / "episodes").iterdir():
-            if not (episodes / path.name).exists():
-                os.link(path, episodes / path.name)
+        _take_over(runner.folder(step.before["first"]), folder, "simulate/episodes/*")
     runner.stage(step, folder, ("data", "simulate"), {})
+
+
+def _take_over(source: Path, out: Path, *patterns: str) -> None:
+    """Links files of a finished step, unless they are there."""
+    for path in (path for pattern in patterns for path in source.glob(pattern)):
+        target = out / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            os.link(path, target)
 
 
 def _episodes(runner: Runner, step: Step, folder: Path) -> None:
@@ -112,6 +119,8 @@ def _extract(runner: Runner, step: Step, folder: Path) -> None:
     episodes = runner.folder(step.before["episodes"]) / "episodes"
     by_name = {source["name"]: source for source in step.config["index"]["sources"]}
     sources = [by_name[name] | {"path": str(episodes / name)} for name in SOURCES]
+    if "known" in step.before:  # the stage goes on from there, as with videos added to a pile
+        _take_over(runner.folder(step.before["known"]), folder, *MADE)
     runner.stage(step, folder, ("data", "index"), {}, index={"sources": sources})
     runner.process(step, folder, "extract", "run", "--config", str(folder / CONFIG))
 
