@@ -74,7 +74,7 @@ _ROWS = (
         pretrain={"objective": {"chamfer": 0.0, "tracked": 1.0, "latent_action": 1.0, "waypoints": 0.0}}),
     Row("blind", "neither picture nor depth, in training and in control",
         pretrain={"model": {"blind": True}, "window": {"scene": "image"}}),
-    Row("oracle", "labels for all tasks, 3 episodes each", Clips(oracle=True)),
+    Row("oracle", "labels for all tasks, 3 episodes each; gripper and hands are found as for main", Clips(oracle=True)),
     Row("true_future", "the true future clouds instead of predicted ones, same head: upper bound of control",
         control="true_future"),
     Row("p_controller", "main's predicted clouds, followed by a proportional controller that learns nothing",
