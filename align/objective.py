@@ -14,9 +14,8 @@ from torch import Tensor
 from align.config import ActionLoss
 from pretrain.config import ObjectiveSettings
 from pretrain.model.direct import bins_of
-from pretrain.model.flow import path, training_time
 from pretrain.model.policy_kinecloud import PolicyPrediction
-from pretrain.objectives import Loss, loss_of
+from pretrain.objectives import Loss, loss_of, on_the_way
 from pretrain.randomness import WindowRandom
 
 _SMOOTH = 0.1  # normalised errors below this count quadratically
@@ -47,8 +46,8 @@ def action_errors(
 
 def noised_actions(true_BKA: Tensor, random: WindowRandom) -> dict[str, Tensor]:
     """What a head that learns by flow matching is given instead of normalised actions."""
-    noise_BKA, tau_B = random.normal(*true_BKA.shape[1:]).to(true_BKA), training_time(random.beta(1.5, 1)).to(true_BKA)
-    return {"noised_actions": path(true_BKA, noise_BKA, tau_B)[0], "action_tau": tau_B}
+    place_BKA, _, tau_B = on_the_way(true_BKA, random)
+    return {"noised_actions": place_BKA, "action_tau": tau_B}
 
 
 def alignment_loss(

@@ -161,6 +161,7 @@ class WindowDataset(Dataset):
         passage["grasp"] = clip.grasp[first:end]
         sample: dict[str, Any] = dict(self._square(number, clip, now, self.config.scene))
         sample |= motion(passage, now - first, chosen, self.config)
+        sample["sigma"] = clip.arrays["sigma"][now]
         sample["waypoints"], sample["waypoints_valid"] = clip.waypoints(now, self.config.waypoint_m)
         sample |= _words(clip.key, clip.meta) | {"seed": seed}
         if self.image_later:

@@ -27,7 +27,9 @@ from data.waypoints import grasp_path, waypoints_ahead
 from pipeline.errors import UserError
 
 OPEN_FILES = 64
-SMALL = ("timestamps", "intrinsics", "world_from_camera", "opening", "grasp", "actions", "proprio")  # kept whole
+SMALL = (  # kept whole
+    "timestamps", "intrinsics", "world_from_camera", "opening", "grasp", "sigma", "actions", "proprio",
+)  # fmt: skip
 LARGE = ("points", "visible")  # read by rows
 _NPY_HEADER = 128  # bytes; what numpy writes before an array of few dimensions
 

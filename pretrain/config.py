@@ -106,11 +106,19 @@ class ObjectiveSettings(Settings):
         description="Robust distance of the next corners of the path and of its end, whenever they come; above 0 the "
         "predictor finds them in the picture and lets them lead its motion.",
     )
+    trust_m: float | None = Field(
+        None,
+        gt=0,
+        description="Errors across and along the viewing ray count less where the clip's sigma there is about as large "
+        "or larger, metres; 0.03 for hands in colour alone. null = all clips alike.",
+    )
 
     @model_validator(mode="after")
     def _something_is_learned(self) -> ObjectiveSettings:
         if self.chamfer == self.tracked == self.tracks2d == self.flow_matching == 0:
             raise ValueError("every term that teaches the predicted cloud has weight 0")
+        if self.trust_m is not None and self.tracks2d:
+            raise ValueError("trust_m weighs directions in space, and tracks2d learns in the image: leave one out")
         return self
 
 

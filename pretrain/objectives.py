@@ -19,6 +19,7 @@ from pretrain.model.flow import path, training_time
 from pretrain.model.geometry import flattened
 from pretrain.model.modeling_kinecloud import KinecloudPrediction, KinecloudPredictor
 from pretrain.randomness import WindowRandom
+from pretrain.trust import trusted
 
 UNIT_M = 0.1
 _ROBUST, _ROUGH = 0.02, 0.05  # errors below 2 mm count quadratically, those of waypoints below 5 mm
@@ -130,7 +131,8 @@ TERMS: dict[str, Callable[[KinecloudPrediction, dict[str, Any]], Tensor]] = {
 def loss_of(prediction: KinecloudPrediction, window: dict[str, Any], weights: ObjectiveSettings) -> Loss:
     """Weighted sum of the terms, each the mean over all windows; a window in which a term is undefined gives 0 to it.
 
-    So the mean over ranks and micro-batches of equal size is the loss of one large batch.
+    So the mean over ranks and micro-batches of equal size is the loss of one large batch. With ``weights.trust_m`` all
+    distances are shorter in directions of which the clip is unsure, see pretrain/trust.py.
     """
     future = window["future"]
     finite_B = (torch.isfinite(prediction.points) & torch.isfinite(future)).flatten(1).all(1)
@@ -138,6 +140,8 @@ def loss_of(prediction: KinecloudPrediction, window: dict[str, Any], weights: Ob
     finite_B111 = finite_B[:, None, None, None]
     window = window | {"future": torch.where(finite_B111, future, 0.0)}
     prediction = replace(prediction, points=torch.where(finite_B111, prediction.points, 0.0))
+    if weights.trust_m is not None:
+        prediction, window = trusted(prediction, window, weights.trust_m)
     values = {name: term(prediction, window) for name, term in TERMS.items() if getattr(weights, name)}
     per_window_B = torch.stack([getattr(weights, name) * value_B for name, value_B in values.items()]).sum(0)
     per_window_B = torch.where(finite_B, per_window_B, float("nan"))
@@ -150,10 +154,16 @@ def noised(window: dict[str, Any], predictor: KinecloudPredictor, random: Window
     learns from. Other predictors need nothing, and get it."""
     if not predictor.config.generative:
         return window
-    clean = predictor.deltas(window["past"][:, -1], window["future"])
-    tau_B = training_time(random.beta(1.5, 1.0)).to(clean.device)
-    place, velocity = path(clean, random.normal(*clean.shape[1:]).to(clean.device), tau_B)
+    place, velocity, tau_B = on_the_way(predictor.deltas(window["past"][:, -1], window["future"]), random)
     return window | {"noised": place, "tau": tau_B, "velocity": velocity}
+
+
+def on_the_way(clean: Tensor, random: WindowRandom) -> tuple[Tensor, Tensor, Tensor]:
+    """A point on the path from noise to ``clean`` [B,...], the velocity there, and its time [B]; see
+    pretrain/model/flow.py."""
+    tau_B = training_time(random.beta(1.5, 1.0)).to(clean)
+    place, velocity = path(clean, random.normal(*clean.shape[1:]).to(clean), tau_B)
+    return place, velocity, tau_B
 
 
 def at_present_depth(window: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from pretrain.model.geometry import rotation_matrix
 
 CLOUDS = ("past", "future", "past_grasp", "future_grasp", "waypoints")  # [B,...,3 or more]: x, y, z come first
-LENGTHS = ("past_opening", "future_opening", "depth")
+LENGTHS = ("past_opening", "future_opening", "depth", "sigma")
 IMAGES = ("image", "image_later")  # of one camera at rest; the second is there for some objectives only
 _SIDES = re.compile(r"\b(left|right)(?=\b|most\b|wards?\b)|\b(counter-?|anti-?)?clockwise\b", re.IGNORECASE)
 _OTHER = {"left": "right", "right": "left"}

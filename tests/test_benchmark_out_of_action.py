@@ -145,9 +145,14 @@ def test_code_is_what_is_imported_and_a_change_of_it_changes_only_what_it_decide
     steps = ("simulate", "extract", "pretrain", "align")
     before = {step: code_digest(step, tmp_path) for step in steps}
     assert before == {step: code_digest(step) for step in steps}
-    (tmp_path / "pretrain" / "objectives.py").open("a").write("\n# changed\n")
-    (tmp_path / "pretrain" / "report.py").open("a").write("\n# changed\n")
-    (tmp_path / "tests" / "benchmarks" / "out_of_action" / "rows.py").open("a").write("\n# changed\n")
+    objectives = tmp_path / "pretrain" / "objectives.py"
+    text = objectives.read_text()
+    assert text.startswith('"""The terms')
+    objectives.write_text(text.replace('"""The terms', '# a comment\n"""Other words for the terms', 1))
+    assert before == {step: code_digest(step, tmp_path) for step in steps}
+    objectives.open("a").write("\nCHANGED = True\n")
+    (tmp_path / "pretrain" / "report.py").open("a").write("\nCHANGED = True\n")
+    (tmp_path / "tests" / "benchmarks" / "out_of_action" / "rows.py").open("a").write("\nCHANGED = True\n")
     after = {step: code_digest(step, tmp_path) for step in steps}
     assert {step for step in steps if before[step] != after[step]} == {"pretrain", "align"}
 

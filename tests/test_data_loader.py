@@ -267,6 +267,7 @@ def test_grasp_points_and_waypoints_are_in_the_camera_of_now(
     end = [*(path[19] + 13 * moved), 0.05]
     np.testing.assert_allclose(sample["waypoints"], [end] * 3, atol=1e-5)
     assert sample["waypoints_valid"].tolist() == [True, False, True]
+    np.testing.assert_array_equal(sample["sigma"], clip.arrays["sigma"][6])
 
 
 def test_depth_is_never_averaged() -> None:

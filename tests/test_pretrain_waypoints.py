@@ -101,11 +101,18 @@ def test_places_are_where_depth_says_and_without_it_where_the_network_thinks() -
     assert torch.isfinite(places[2]).all() and not torch.allclose(places[0], places[2])
 
 
-def test_a_blind_model_never_looks() -> None:
-    model, window = trained_like(KinecloudPredictor(config(blind=True))), dots(2, 4)
-    other = window | {"image": dots(3, 4)["image"]}
+@pytest.mark.parametrize("blind", [True, False])
+def test_who_does_not_see_the_picture_knows_nothing_of_its_depth(blind: bool) -> None:
+    model, window = trained_like(KinecloudPredictor(config(blind=blind))), dots(2, 4)
+    hidden = {} if blind else {"image_present": torch.zeros(4, dtype=torch.bool)}
+    other = {"image": dots(3, 4)["image"]}
+    nearer = {"depth": window["depth"] * torch.linspace(0.2, 0.8, S)}
     with torch.no_grad():
-        torch.testing.assert_close(model(**window).points, model(**other).points, rtol=0, atol=0)
+        shown = model(**window, **hidden).points
+        for change in (other, nearer):
+            torch.testing.assert_close(model(**(window | change), **hidden).points, shown, rtol=0, atol=0)
+            if not blind:
+                assert not torch.allclose(model(**(window | change)).points, shown)
 
 
 def test_a_policy_that_learned_with_depth_asks_for_it() -> None:

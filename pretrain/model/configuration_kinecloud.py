@@ -24,7 +24,7 @@ class KinecloudConfig(PretrainedConfig):
     waypoints: how many places where the effector will be, whenever that is, are found in the picture and lead the
     predicted motion; 0 = none. scene: what the picture shows, see ``WindowConfig.scene``; depth: it comes with measured
     depth. blind: the picture is never looked at.
-    objective: weights of the loss that it was trained with, by name.
+    objective: settings of the loss that it was trained with, by name.
 
     vision, text: configurations of transformers models in the place of the small encoders (any that AutoModel makes);
     vision_size: pixels of the side that the vision model sees, 0 = its own. pixel_mean, pixel_std: how it wants them.
@@ -32,8 +32,8 @@ class KinecloudConfig(PretrainedConfig):
     then PaliGemma and the predictor its expert, and width, layers, heads, vision and text are those of the mixture.
 
     For a policy: action_chunk (K), action_names, proprio_names, action_spec (what the numbers mean, free form); head:
-    ``direct`` or ``inverse_dynamics`` (heads.py), remembered: recorded windows that the latter compares with; separate:
-    the direct head thinks with a trunk of its own and has of the predictor its predictions alone.
+    one of those that heads.py names, remembered: recorded windows that ``inverse_dynamics`` compares with; separate:
+    a direct head thinks with a trunk of its own and has of the predictor its predictions alone.
     """
 
     model_type = "kinecloud"
@@ -62,7 +62,7 @@ class KinecloudConfig(PretrainedConfig):
         scene: str = "none",
         depth: bool = False,
         blind: bool = False,
-        objective: dict[str, float] | None = None,
+        objective: dict[str, float | None] | None = None,
         vision: dict[str, Any] | None = None,
         text: dict[str, Any] | None = None,
         vision_size: int = 0,

@@ -171,11 +171,12 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
         depth: Tensor | None = None,
     ) -> Observed:
         """Everything that does not depend on the future; see ``forward``."""
-        depth = depth if self.config.depth else None
         batch, size = len(past), image.shape[-1]
         if image_present is None:
             image_present = torch.ones(batch, dtype=torch.bool, device=past.device)
         image_present = image_present & (not self.config.blind)
+        # depth is of what the image shows: who does not see the one knows nothing of the other
+        depth = depth * image_present[:, None, None] if self.config.depth and depth is not None else None
         geometry = geometry_of(self.config, intrinsics, past, past_visible, past_valid, past_opening, past_grasp, depth)
         context = self.trunk.read(image, image_present, geometry, text)
         features = context.features_BCHW.float()

@@ -73,7 +73,7 @@ _ROWS = (
     Row("latent", "latent actions (LAPO-like)",
         pretrain={"objective": {"chamfer": 0.0, "tracked": 1.0, "latent_action": 1.0, "waypoints": 0.0}}),
     Row("blind", "neither picture nor depth, in training and in control",
-        pretrain={"model": {"blind": True}, "window": {"scene": "image"}}),
+        pretrain={"model": {"blind": True}}),
     Row("oracle", "labels for all tasks, 3 episodes each; gripper and hands are found as for main", Clips(oracle=True)),
     Row("true_future", "the true future clouds instead of predicted ones, same head: upper bound of control",
         control="true_future"),
