@@ -62,14 +62,16 @@ def test_clips_that_are_sure_decide_where_clips_that_are_not_disagree() -> None:
     window["sigma"] = torch.tensor([[0.002, 0.01], [0.002, 0.3]])
     right, wrong = torch.zeros(2, 3), 0.2 * along
     claimed = off_by(torch.stack([right[0], wrong[1]]), window)  # what the two clips say
-    window |= {"future": claimed.points, "future_grasp": claimed.grasp, "waypoints": claimed.waypoints}
+    assert claimed.waypoints is not None
+    places = claimed.waypoints
+    window |= {"future": claimed.points, "future_grasp": claimed.grasp, "waypoints": places}
 
     def cost(share: float, trust_m: float | None) -> float:
         middle = KinecloudPrediction(
             points=claimed.points[:1].lerp(claimed.points[1:], share).repeat(2, 1, 1, 1),
             opening=window["future_opening"].clone(),
             grasp=claimed.grasp[:1].lerp(claimed.grasp[1:], share).repeat(2, 1, 1),
-            waypoints=claimed.waypoints[:1].lerp(claimed.waypoints[1:], share).repeat(2, 1, 1),
+            waypoints=places[:1].lerp(places[1:], share).repeat(2, 1, 1),
         )
         return float(loss_of(middle, window, settings(trust_m)).total)
 
