@@ -18,10 +18,10 @@ from tests.benchmarks.out_of_action.figures import clips_in_words, figures_of
 from tests.benchmarks.out_of_action.intervals import Trials, difference, figure
 from tests.benchmarks.out_of_action.lines import FRESH, NOT_RUN, STALE, line_of, lines_of
 from tests.benchmarks.out_of_action.page import BARS, CURVES, page, pictures
-from tests.benchmarks.out_of_action.plan import Plan, plan
-from tests.benchmarks.out_of_action.results import is_fresh, keep, read_row
+from tests.benchmarks.out_of_action.plan import Plan, Step, plan
+from tests.benchmarks.out_of_action.results import is_fresh, keep, known_contents, read_row
 from tests.benchmarks.out_of_action.rows import MAIN, ROWS, Clips
-from tests.benchmarks.out_of_action.steps import Runner
+from tests.benchmarks.out_of_action.steps import DOERS, Runner
 from tests.benchmarks.out_of_action.suite import CPU, SMOKE
 
 MAIN_ROW = ROWS[MAIN]
@@ -78,15 +78,55 @@ def test_a_result_is_fresh_until_what_it_was_made_from_changes(tmp_path: Path, m
     assert not is_fresh(tmp_path, plan(MAIN_ROW, "rgbd", 0, replace(SMALL, episodes=11)))
     entries = read_row(tmp_path, "cpu", MAIN)["rgbd"]
     assert (
-        line_of(MAIN_ROW, "rgbd", CPU, entries).state == FRESH
+        line_of(MAIN_ROW, "rgbd", CPU, entries, {}).state == FRESH
     )  # fewer episodes than the budget's are told, not stale
     monkeypatch.setattr("tests.benchmarks.out_of_action.plan.code_digest", lambda step, root: "changed")
-    assert line_of(MAIN_ROW, "rgbd", CPU, entries).state == STALE
+    assert line_of(MAIN_ROW, "rgbd", CPU, entries, {}).state == STALE
     assert not is_fresh(tmp_path, plan(MAIN_ROW, "rgbd", 0, SMALL))
     newer = plan(MAIN_ROW, "rgbd", 1, SMALL)
     keep(tmp_path, newer, entry(newer, 0.5))
-    mixed = line_of(MAIN_ROW, "rgbd", CPU, read_row(tmp_path, "cpu", MAIN)["rgbd"])
+    mixed = line_of(MAIN_ROW, "rgbd", CPU, read_row(tmp_path, "cpu", MAIN)["rgbd"], {})
     assert mixed.state == FRESH and list(mixed.entries) == ["1"]  # old and new results are never put together
+
+
+def test_results_stand_while_changed_extraction_gives_the_same_clips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = {"clips": b"some clips", "times": 0}
+
+    def pretend(runner: Runner, step: Step, folder: Path) -> None:
+        made["times"] += step.name == "pretrain"
+        target = {"extract": "extract/unit-0.tar", "pack": "pack/train-0.tar"}.get(step.name)
+        if target is not None:
+            (folder / target).parent.mkdir(parents=True)
+            (folder / target).write_bytes(made["clips"])
+
+    for name in DOERS:
+        monkeypatch.setitem(DOERS, name, pretend)
+    monkeypatch.setattr(Runner, "_check_labels", lambda *words: {})
+    monkeypatch.setattr(
+        benchmark, "collect", lambda runner, p, seconds, results: entry(p, 0.5) | {"contents": p.contents}
+    )
+    results, runner = tmp_path / "results", Runner(tmp_path / "work", say=lambda line: None)
+
+    def run(code: str) -> str:
+        def digest_of(step: str, root: Path) -> str:
+            return f"{step} {code if step in ('extract', 'pack') else ''}"
+
+        monkeypatch.setattr("tests.benchmarks.out_of_action.plan.code_digest", digest_of)
+        planned = plan(MAIN_ROW, "rgbd", 0, SMALL, contents=known_contents(results, "cpu"))
+        return benchmark.run_row(runner, planned, results)
+
+    def state() -> str:
+        return lines_of(results, SMALL)[MAIN, "rgbd"].state
+
+    assert run("old") == "done" and state() == FRESH and made["times"] == 1
+    assert run("new") == "there already, from the very same clips" and state() == FRESH
+    assert run("new") == run("old") == "there already" and made["times"] == 1
+    made["clips"] = b"other clips"
+    monkeypatch.setattr("tests.benchmarks.out_of_action.plan.code_digest", lambda step, root: f"{step} newer")
+    assert state() == STALE
+    assert run("newer") == "done" and state() == FRESH and made["times"] == 2
 
 
 def test_the_page_tells_rows_targets_stale_results_and_what_was_not_run(tmp_path: Path) -> None:
@@ -142,8 +182,8 @@ def test_the_command_keeps_results_and_writes_the_page_and_a_missed_margin_fails
     monkeypatch.setattr(benchmark, "snapshot", lambda work: code.ROOT)
     runs: list[str] = []
 
-    def run(self: Runner, planned: Plan) -> dict[str, float]:
-        runs.append(planned.row.name)
+    def run(self: Runner, planned: Plan, clips_only: bool = False) -> dict[str, float]:
+        runs.extend([] if clips_only else [planned.row.name])
         return {}
 
     monkeypatch.setattr(Runner, "run", run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from data.simulation.sensors import Sensors
 from tests.benchmarks.out_of_action.intervals import Trials, figure
 from tests.benchmarks.out_of_action.plan import plan
-from tests.benchmarks.out_of_action.results import read_row
+from tests.benchmarks.out_of_action.results import known_contents, read_row
 from tests.benchmarks.out_of_action.rows import ROWS, Row
 from tests.benchmarks.out_of_action.sections import impossible
 from tests.benchmarks.out_of_action.suite import CHAINS, Budget
@@ -78,8 +79,11 @@ class Line:
 
 def lines_of(results: Path, budget: Budget) -> dict[tuple[str, str], Line]:
     """All rows in all chains that the table has, by row and chain, measured or not."""
+    contents = known_contents(results, budget.name)
     return {
-        (row.name, chain): line_of(row, chain, budget, read_row(results, budget.name, row.name).get(chain, {}))
+        (row.name, chain): line_of(
+            row, chain, budget, read_row(results, budget.name, row.name).get(chain, {}), contents
+        )
         for row in ROWS.values()
         for chain in _chains(row, budget, results)
     }
@@ -92,15 +96,18 @@ def _chains(row: Row, budget: Budget, results: Path) -> list[Sensors]:
     return [chain for chain in CHAINS if chain in usual or chain in stored]
 
 
-def line_of(row: Row, chain: Sensors, budget: Budget, entries: dict[str, dict[str, Any]]) -> Line:
+def line_of(
+    row: Row, chain: Sensors, budget: Budget, entries: dict[str, dict[str, Any]], contents: Mapping[str, str]
+) -> Line:
     """Results of other code are used only where there are none of the present code, and the line says so.
 
-    How many episodes were tried is the entry's own: it may be fewer than the budget's.
+    contents: see ``plan.Step``. How many episodes were tried is the entry's own: it may be fewer than the budget's.
     """
 
     def present(seed: str, entry: dict[str, Any]) -> bool:
         tried = max(len(task["tried"]) for task in entry["tasks"].values())
-        return entry["fingerprint"] == plan(row, chain, int(seed), replace(budget, episodes=tried)).fingerprint
+        planned = plan(row, chain, int(seed), replace(budget, episodes=tried), contents=contents)
+        return entry["fingerprint"] == planned.fingerprint
 
     fresh = {seed: entry for seed, entry in sorted(entries.items()) if present(seed, entry)}
     if fresh:

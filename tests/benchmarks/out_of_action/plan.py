@@ -3,15 +3,16 @@
     simulate ─▶ episodes ─▶ extract ─▶ pack ─▶ (grid) ─▶ pretrain ─▶ align ─▶ rollout
                                └──▶ judged ────────────────▶ judge
 
-A step's digest covers its settings, the source files that decide its result and the digests of the steps before it. It
-is known before anything has run, so a result can be told to be stale without its data. A row with more episodes than
-main's goes on from main's clips: only what is new is extracted.
+A step's digest covers its settings, the source files that decide its result and what the steps before it are: their
+digests, or, of steps that make clips, what the clips hold where that is known. So a result can be told to be stale
+without its data, and a change of extraction that gives the same clips again makes no training stale. A row with more
+episodes than main's goes on from main's clips: only what is new is extracted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ from tests.benchmarks.out_of_action.suite import DATA_SEED, Budget
 @dataclass(frozen=True)
 class Step:
     """One step. config: the sections of its configuration. facts: what else decides it, as JSON. before: the steps it
-    reads from, by what they are to it. work: what is not JSON, for whoever does the step. root: where its code is."""
+    reads from, by what they are to it. work: what is not JSON, for whoever does the step. root: where its code is.
+    contents: digests of what is known to have come out of steps, by their own; grows as steps are done."""
 
     name: str
     seed: int
@@ -37,13 +39,14 @@ class Step:
     before: Mapping[str, Step] = field(default_factory=dict)
     work: Mapping[str, Any] = field(default_factory=dict)
     root: Path = ROOT
+    contents: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def code(self) -> str:
         """Digest of the source files that decide the result, as they were when first asked for."""
         return code_digest(self.name, self.root)
 
-    @cached_property
+    @property
     def document(self) -> dict[str, Any]:
         """All that the result is made from, one JSON document."""
         return {
@@ -52,10 +55,10 @@ class Step:
             "config": dict(self.config),
             "facts": dict(self.facts),
             "code": self.code,
-            "before": {name: step.digest for name, step in self.before.items()},
+            "before": {name: step.contents.get(step.digest, step.digest) for name, step in self.before.items()},
         }
 
-    @cached_property
+    @property
     def digest(self) -> str:
         return digest(self.document)
 
@@ -80,10 +83,20 @@ class Plan:
         """Of the row's result."""
         return digest({name: self.steps[name].digest for name in ("judge", "rollout")})
 
+    @property
+    def contents(self) -> dict[str, str]:
+        """What is known to have come out of the steps, by their digests."""
+        digests = [step.digest for step in self.steps.values()]
+        known = self.steps["rollout"].contents
+        return {name: known[name] for name in digests if name in known}
 
-def plan(row: Row, chain: Sensors, seed: int, budget: Budget, root: Path = ROOT) -> Plan:
-    """What is to be done, with the code in ``root``; nothing is read but source files."""
-    step = partial(Step, root=root)
+
+def plan(
+    row: Row, chain: Sensors, seed: int, budget: Budget, root: Path = ROOT, contents: Mapping[str, str] | None = None
+) -> Plan:
+    """What is to be done, with the code in ``root``; nothing is read but source files. contents: see ``Step``."""
+    known_contents = dict(contents or {})
+    step = partial(Step, root=root, contents=known_contents)
     config, clips, pool = sections(row, chain, budget), capped(row.clips, budget), stock(row, chain, budget)
 
     def only(*wanted: str) -> dict[str, Any]:
@@ -98,7 +111,7 @@ def plan(row: Row, chain: Sensors, seed: int, budget: Budget, root: Path = ROOT)
         before["with_labels"] = step("simulate", DATA_SEED, {"simulate": again})
     gathered = {"chain": chain, "names": names(pool, budget)}
     episodes = step("episodes", DATA_SEED, {}, gathered, before, {"clips": pool, "budget": budget})
-    of_main = _clips_of_main(pool, chain, seed, budget, root)
+    of_main = _clips_of_main(pool, chain, seed, budget, root, known_contents)
     known = {"known": of_main["extract"]} if of_main else {}
     extract = step("extract", DATA_SEED, only("index", "extract"), {}, {"episodes": episodes, **known})
 
@@ -125,7 +138,9 @@ def plan(row: Row, chain: Sensors, seed: int, budget: Budget, root: Path = ROOT)
     })  # fmt: skip
 
 
-def _clips_of_main(pool: Clips, chain: Sensors, seed: int, budget: Budget, root: Path) -> dict[str, Step]:
+def _clips_of_main(
+    pool: Clips, chain: Sensors, seed: int, budget: Budget, root: Path, contents: dict[str, str]
+) -> dict[str, Step]:
     """The steps to main's clips, which a row that learns from more episodes takes over, with a robot's looks as learned
     there: the oracle differs in the actions that its policy knows, not in what it sees.
 
@@ -136,7 +151,7 @@ def _clips_of_main(pool: Clips, chain: Sensors, seed: int, budget: Budget, root:
     if pool == main_pool or pool.labelled != main_pool.labelled:
         return {}
     steps = plan(main, chain, seed, budget, root).steps
-    return {name: steps[name] for name in ("episodes", "extract")}
+    return {name: replace(steps[name], contents=contents) for name in ("episodes", "extract")}
 
 
 # What a rollout has no use for: the number of episodes and how they were recorded.

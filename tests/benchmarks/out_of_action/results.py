@@ -2,7 +2,8 @@
 
     {"row", "words", "chains": {chain: {training seed: entry}}}
 
-An entry holds, per task, the seeds tried and those that succeeded, and what it was made from and with.
+An entry holds, per task, the seeds tried and those that succeeded, and what it was made from and with; ``contents``:
+what came out of the steps that make clips, see ``plan.Step``.
 """
 
 from __future__ import annotations
@@ -31,11 +32,34 @@ def read_row(results: Path, budget: str, row: str) -> dict[str, Any]:
     return json.loads(path.read_text())["chains"] if path.exists() else {}
 
 
+def known_contents(results: Path, budget: str) -> dict[str, str]:
+    """What all entries tell of the content of clips, by the digests of the steps that made them."""
+    found = {}
+    for path in sorted((results / budget).glob("*.json")):
+        for entries in read_row(results, budget, path.stem).values():
+            for entry in entries.values():
+                found |= entry.get("contents", {})
+    return found
+
+
 def is_fresh(results: Path, plan: Plan) -> bool:
     """Whether there is a result of this very plan."""
-    chains = read_row(results, plan.budget.name, plan.row.name)
-    entry = chains.get(plan.chain, {}).get(str(plan.seed))
+    entry = _stored(results, plan)
     return entry is not None and entry["fingerprint"] == plan.fingerprint
+
+
+def confirm(results: Path, plan: Plan) -> bool:
+    """Whether there is a result of a plan with the very clips of this one; the entry then tells of this plan, too."""
+    if not is_fresh(results, plan):
+        return False
+    entry = _stored(results, plan)
+    assert entry is not None
+    keep(results, plan, entry | {"contents": entry.get("contents", {}) | plan.contents})
+    return True
+
+
+def _stored(results: Path, plan: Plan) -> dict[str, Any] | None:
+    return read_row(results, plan.budget.name, plan.row.name).get(plan.chain, {}).get(str(plan.seed))
 
 
 def keep(results: Path, plan: Plan, entry: dict[str, Any]) -> None:
@@ -54,6 +78,7 @@ def collect(runner: Runner, plan: Plan, seconds: dict[str, float], results: Path
     return {
         "fingerprint": plan.fingerprint,
         "steps": {name: step.digest[:16] for name, step in plan.steps.items()},
+        "contents": plan.contents,
         "tasks": {row["task"]: _task(row, plan, errors) for row in rolled["tasks"]},
         "labelled_episodes": runner.labelled(plan),
         "films": write_films(folder / "report", results / plan.budget.name, f"{plan.row.name}-{plan.chain}"),

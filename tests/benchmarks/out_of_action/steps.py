@@ -17,7 +17,7 @@ from data.index import read_index
 from data.pack import packed
 from pipeline.atomic import write_bytes, write_lines
 from pipeline.errors import KinecloudError
-from pipeline.fingerprint import mark_done, read_done
+from pipeline.fingerprint import digest, file_sha256, mark_done, read_done
 from tests.benchmarks.out_of_action.episodes import SOURCES, allowed_labels, chosen, gather
 from tests.benchmarks.out_of_action.labels import check_labels
 from tests.benchmarks.out_of_action.plan import Plan, Step
@@ -26,6 +26,9 @@ from tests.benchmarks.pretraining_data import grid_shards
 CONFIG = "config.yaml"
 # What the extract stage goes on from: its plan last, as shards that it does not name are nobody's.
 MADE = tuple(f"extract/{name}" for name in ("stage.json", "gripper-model.npz", "rejected/*", "unit-*", "plan.json"))
+MAKES_CLIPS = ("simulate", "episodes", "extract", "pack", "grid")
+# What later steps read of the clips.
+CONTENT = {"extract": ("extract/unit-*.tar", "extract/*.npz"), "pack": ("pack/*.tar",)}
 
 
 class Runner:
@@ -37,13 +40,16 @@ class Runner:
     def folder(self, step: Step) -> Path:
         return step.folder(self.work)
 
-    def run(self, plan: Plan) -> dict[str, float]:
+    def run(self, plan: Plan, clips_only: bool = False) -> dict[str, float]:
         """All steps that are not done yet; seconds by step, as long as each took when it was done.
 
-        Raises KinecloudError naming the command and its log; what was done before is kept.
+        clips_only: no more than makes the clips. Raises KinecloudError naming the command and its log; what was done
+        before is kept.
         """
         seconds = {}
         for name, step in plan.steps.items():
+            if clips_only and step.name not in MAKES_CLIPS:
+                continue
             mark = read_done(self.folder(step))
             if mark is None:
                 self.say(f"{plan.row.name} ({plan.chain}, seed {plan.seed}): {name}")
@@ -51,6 +57,8 @@ class Runner:
                 mark = read_done(self.folder(step))
                 assert mark is not None
             seconds[name] = mark["seconds"]
+            if "content" in mark:
+                step.contents[step.digest] = mark["content"]
             if step.name == "pack":
                 self._check_labels(plan, step)
         return seconds
@@ -68,7 +76,8 @@ class Runner:
         folder, began = self.folder(step), time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
         DOERS[step.name](self, step, folder)
-        mark_done(folder, step.document, seconds=round(time.monotonic() - began, 1))
+        told = {"content": _content(folder, *CONTENT[step.name])} if step.name in CONTENT else {}
+        mark_done(folder, step.document, seconds=round(time.monotonic() - began, 1), **told)
 
     def stage(self, step: Step, folder: Path, command: Iterable[str], links: dict[str, Path], **sections: Any) -> None:
         """One stage of the project in ``folder``. links: what it finds there, by name. sections: over the step's."""
@@ -92,6 +101,12 @@ class Runner:
         if done.returncode:
             last = "\n".join(log.read_text().splitlines()[-8:])
             raise KinecloudError(f"{' '.join(command)} ended with exit code {done.returncode}; {log} ends:\n{last}")
+
+
+def _content(folder: Path, *patterns: str) -> str:
+    """Digest of the files, by their names."""
+    paths = sorted(path for pattern in patterns for path in folder.glob(pattern))
+    return digest({str(path.relative_to(folder)): file_sha256(path) for path in paths})
 
 
 def _simulate(runner: Runner, step: Step, folder: Path) -> None:
