@@ -33,6 +33,18 @@ LEAST = 12
 
 
 @dataclass(frozen=True)
+class Rider:
+    """A track that rides. middle_3: metres, effector frame, at its mean ``opening``. slide_3 and what is known of it:
+
+    metres per metre of opening, and the inverse of its covariance, without the prior."""
+
+    middle_3: np.ndarray
+    opening: float
+    slide_3: np.ndarray
+    known_33: np.ndarray
+
+
+@dataclass(frozen=True)
 class Body:
     """points_M3: f64 metres, effector frame, at opening 0. slides_M3: f64, what they move per metre of opening."""
 
@@ -49,38 +61,31 @@ def body_of(episodes: Sequence[Labelled], reach_m: float, tracks: TrackSettings)
 
     reach_m: points further from the effector's origin belong to something else.
     """
-    found = [np.zeros((0, 7)), *(_riders(episode, reach_m, tracks) for episode in episodes)]
-    return _in_parts(np.concatenate(found))
+    return _in_parts([rider for episode in episodes for rider in _riders(episode, reach_m, tracks)])
 
 
-def _riders(episode: Labelled, reach_m: float, tracks: TrackSettings) -> np.ndarray:
-    """f64 [K,7]: for every track that rides, where it is at its mean opening, its slide, and that opening."""
+def _riders(episode: Labelled, reach_m: float, tracks: TrackSettings) -> list[Rider]:
     if len(episode.images) < LEAST_FRAMES:
-        return np.zeros((0, 7))
+        return []
     found = picture_tracks(episode.images, tracks)
     empty = background(episode.images)
     foreground = np.stack([stands_out(image, empty) for image in episode.images])
     front = foreground_share(foreground, found.pixels_TK2, found.seen_TK)
     worth = (found.travel_K > MOVES_PX) & (found.seen_TK.sum(0) >= LEAST_FRAMES) & (front > IN_FRONT)
-    rows = [np.zeros((0, 7))]
+    riders = []
     for k in np.flatnonzero(worth):
         seen = found.seen_TK[:, k]
-        opening = episode.opening_T[seen]
-        if opening.std() < OPENS_M:
-            continue
-        rays = episode.camera.unproject(found.pixels_TK2[seen, k].astype(np.float64), np.ones(int(seen.sum())))
-        focal = episode.camera.focal_px
-        point, slide, residual, sigma = _placed(rays[:, :2], episode.poses_T44[seen], opening, focal, reach_m)
-        middle = point + slide * opening.mean()
-        if residual < FITS_PX and sigma < KNOWN_M and np.linalg.norm(middle) < reach_m:
-            rows.append(np.concatenate([middle, slide, [opening.mean()]])[None])
-    return np.concatenate(rows)
+        if episode.opening_T[seen].std() >= OPENS_M:
+            rays = episode.camera.unproject(found.pixels_TK2[seen, k].astype(np.float64), np.ones(int(seen.sum())))
+            poses, opening = episode.poses_T44[seen], episode.opening_T[seen]
+            riders.append(_rider(rays[:, :2], poses, opening, episode.camera.focal_px, reach_m))
+    return [rider for rider in riders if rider is not None]
 
 
-def _placed(
+def _rider(
     rays_T2: np.ndarray, poses_T44: np.ndarray, opening_T: np.ndarray, focal_px: float, reach_m: float
-) -> tuple[np.ndarray, np.ndarray, float, float]:
-    """Point, slide, root mean square residual (pixels) and sigma (metres) of one track."""
+) -> Rider | None:
+    """One track, or None where it does not move as anything on the gripper does, or too little is known of it."""
     turn, shift = poses_T44[:, :3, :3], poses_T44[:, :3, 3]
     rows = rays_T2[..., None] * turn[:, 2:3] - turn[:, :2]  # [T,2,3]: (x r3 - r1) . p = t1 - x t3
     rows = np.concatenate([rows, rows * opening_T[:, None, None]], -1)
@@ -96,13 +101,18 @@ def _placed(
         depth = np.einsum("tj,tj->t", turn[:, 2], local) + shift[:, 2]
     wrong = (np.einsum("tks,s->tk", rows, solution) - right) * focal_px / np.maximum(depth, 1e-2)[:, None]
     at = np.concatenate([np.eye(3), opening_T.mean() * np.eye(3)], 1)
-    sigma = float(np.sqrt(np.linalg.eigvalsh(at @ covariance @ at.T)[-1]))
-    return solution[:3], solution[3:], float(np.sqrt((wrong**2).sum(1).mean())), sigma
+    middle, sigma = at @ solution, float(np.sqrt(np.linalg.eigvalsh(at @ covariance @ at.T)[-1]))
+    if np.sqrt((wrong**2).sum(1).mean()) > FITS_PX or sigma > KNOWN_M or np.linalg.norm(middle) > reach_m:
+        return None
+    known = np.linalg.inv(covariance[3:, 3:]) - SLIDE**-2 * np.eye(3)
+    return Rider(middle, float(opening_T.mean()), solution[3:], known)
 
 
-def _in_parts(riders_K7: np.ndarray) -> Body:
+def _in_parts(riders: Sequence[Rider]) -> Body:
     """Single slides are noisy: points of the palm do not slide, and those of one jaw slide alike."""
-    middle, slide, opening = riders_K7[:, :3], riders_K7[:, 3:6], riders_K7[:, 6:]
+    if len(riders) < LEAST:
+        return Body(np.zeros((0, 3)), np.zeros((0, 3)))
+    slide = np.stack([rider.slide_3 for rider in riders])
     length = np.linalg.norm(slide, axis=1)
     part = np.where(length < STILL, 0, np.nan)
     if (length > JAW).any():
@@ -113,12 +123,21 @@ def _in_parts(riders_K7: np.ndarray) -> Body:
     slides = np.zeros_like(slide)
     for side in (-1, 1):
         if (part == side).any():
-            slides[part == side] = np.median(slide[part == side], axis=0)
+            slides[part == side] = _common_slide([riders[k] for k in np.flatnonzero(part == side)])
+    points = np.stack([rider.middle_3 for rider in riders])
+    points -= np.array([rider.opening for rider in riders])[:, None] * slides
     kept = np.flatnonzero(np.isfinite(part))
     if len(kept) < LEAST:
         return Body(np.zeros((0, 3)), np.zeros((0, 3)))
-    kept = kept[far_apart(middle[kept], MOST)]
-    return Body((middle - opening * slides)[kept], slides[kept])
+    kept = kept[far_apart(points[kept], MOST)]
+    return Body(points[kept], slides[kept])
+
+
+def _common_slide(riders: Sequence[Rider]) -> np.ndarray:
+    """f64 [3]: what all together say; each alone was drawn towards 0 by the prior."""
+    prior = SLIDE**-2 * np.eye(3)
+    known = np.sum([rider.known_33 for rider in riders], axis=0) + prior
+    return np.linalg.solve(known, np.sum([(rider.known_33 + prior) @ rider.slide_3 for rider in riders], axis=0))
 
 
 def far_apart(points_M3: np.ndarray, count: int) -> np.ndarray:

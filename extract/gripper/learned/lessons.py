@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from extract.gripper.learned.gaze import SIDE, Gaze, Picture, crop_from_image, gaze_at
+from extract.gripper.learned.gaze import GREY, SIDE, Gaze, Picture, crop_from_image, gaze_at
 
 EMPTY = 0.25  # share of lessons without a gripper
 ELSEWHERE = 0.6  # share of those that look past the gripper of a labelled frame
@@ -23,6 +23,8 @@ BEFORE_ANOTHER = 0.6  # share of grippers that are put before another scene
 SAME_GAZE = 0.5  # share of those that are put where that scene was seen in the same direction
 COVERED = 0.4
 LARGEST_COVER = 0.3  # half axis, crop widths
+CUT = 0.2  # share of lessons in which the picture ends within the crop
+NEAREST_EDGE = 0.15  # crop widths from the middle
 GAIN, TINT, GAMMA, NOISE, BLURRED = 0.35, 0.12, 0.25, 6.0, 0.25
 
 
@@ -84,7 +86,8 @@ class Book:
                 crop = self._gripper(shown, gaze, random)
             if random.random() < COVERED:
                 crop = self._covered(crop, random)
-            crops.append(_in_other_light(crop, random))
+            crop = _in_other_light(crop, random)
+            crops.append(_cut(crop, random) if random.random() < CUT else crop)
         return Lessons(np.stack(crops), present, places, behind, further, opening)
 
     def _gaze(self, shown: Shown, random: np.random.Generator) -> Gaze:
@@ -165,6 +168,14 @@ def _crop_of_mask(shown: Shown, gaze: Gaze) -> np.ndarray:
         flags=cv2.INTER_LINEAR,
     )
     return cv2.GaussianBlur(warped, (0, 0), 0.6)
+
+
+def _cut(crop: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """As at the edge of a picture: nothing is seen beyond a line."""
+    angle = np.pi / 2 * random.integers(4) + random.uniform(-0.3, 0.3)
+    at = (np.arange(SIDE) + 0.5) / SIDE - 0.5
+    beyond = np.cos(angle) * at + np.sin(angle) * at[:, None] > random.uniform(NEAREST_EDGE, 0.5)
+    return np.where(beyond[..., None], np.array(GREY, np.uint8), crop)
 
 
 def _in_other_light(crop: np.ndarray, random: np.random.Generator) -> np.ndarray:

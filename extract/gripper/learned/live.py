@@ -26,6 +26,7 @@ SEARCH_LOOKS = 3
 APART, DEEPER = 0.45, 0.45  # crop widths, logarithm: between places of a search, less than twice what lessons are off
 KEPT = 6  # places of a search that are looked at closer
 CONVERGED, SETTLED = 0.2, 0.15  # crop widths, logarithm: the last looks see it where they look
+MOST_ALONG = 0.12  # of the distance, one sigma: a look that knows so little of it tells nothing
 RANGE = 1.5  # times further or nearer than in the labelled episodes, at most
 JUMP_M, JUMP_M_S = 0.06, 1.5  # how far from where it was expected: more is another thing
 FORGET_S = 0.5  # after so long unseen, the last place says nothing
@@ -33,7 +34,7 @@ REST_S = 0.25  # the longest that a gripper that is nowhere to be found is not l
 # One sigma: what the network expects to be wrong by is what it learnt from lessons. See tests/benchmarks/
 # gripper_following.py: so many times more hold 68 % in simulated episodes of other tasks, and this much at least.
 ACROSS, ALONG = 2.0, 1.0
-LEAST_ACROSS, LEAST_ALONG = 0.0015, 0.004  # of the distance
+LEAST_ACROSS, LEAST_ALONG = 0.003, 0.004  # of the distance
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,8 @@ class LearnedGripper:
 
     def _believed(self, look: Look) -> bool:
         settled = look.aside < CONVERGED and abs(look.further) < SETTLED
-        return look.score >= self._min_score and settled and self._possible(look)
+        sure = look.sigma_2[1] < MOST_ALONG * float(np.linalg.norm(look.anchor_3))
+        return look.score >= self._min_score and settled and sure and self._possible(look)
 
 
 def honest_sigma(look: Look) -> np.ndarray:
