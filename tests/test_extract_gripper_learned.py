@@ -15,7 +15,7 @@ from extract.effector import EffectorTrack, extract
 from extract.effectors import build_extractor
 from extract.gates import faults
 from extract.gripper.config import GripperConfig
-from extract.gripper.learned.body import body_of
+from extract.gripper.learned.body import body_of, riders
 from extract.gripper.learned.build import build_network, prepare_network
 from extract.gripper.learned.extractor import LearnedExtractor
 from extract.gripper.learned.gaze import SIDE, Picture, gaze_at
@@ -27,7 +27,7 @@ from extract.gripper.learned.steady import smoothed_positions
 from pipeline.errors import UserError
 from tests.drawn_gripper import CAMERA, Drawn, drawn, written
 
-SETTINGS = LearnedSettings(steps=260, batch_size=20)
+SETTINGS = LearnedSettings(steps=230, batch_size=20)
 HELD_OUT = (100, 101, 102)  # seeds of scenes that nothing is learnt from
 POINTS = 40
 
@@ -175,7 +175,7 @@ def test_one_that_jumps_is_found_again(extractor: LearnedExtractor) -> None:
 
 def test_the_cloud_has_points_on_the_palm_and_on_jaws_that_open(episodes: list[Episode]) -> None:
     shots = list(labelled(episodes[:6], SETTINGS))
-    body = body_of(shots, SETTINGS.reach_m, SETTINGS.camera.tracks)
+    body = body_of([rider for shot in shots for rider in riders(shot, SETTINGS.reach_m, SETTINGS.camera.tracks)])
     moving = np.linalg.norm(body.slides_M3, axis=1) > 0
     assert len(body.points_M3) >= 12 and 0.1 < moving.mean() < 0.9
     for slide in np.unique(body.slides_M3[moving], axis=0):

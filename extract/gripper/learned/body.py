@@ -56,15 +56,10 @@ class Body:
         return self.points_M3 + opening * self.slides_M3
 
 
-def body_of(episodes: Sequence[Labelled], reach_m: float, tracks: TrackSettings) -> Body:
-    """The points that ride on the gripper, at most ``MOST``, far from each other; none where too few were found.
+def riders(episode: Labelled, reach_m: float, tracks: TrackSettings) -> list[Rider]:
+    """The image points of an episode that move with the gripper. reach_m: further from the effector's origin, they
 
-    reach_m: points further from the effector's origin belong to something else.
-    """
-    return _in_parts([rider for episode in episodes for rider in _riders(episode, reach_m, tracks)])
-
-
-def _riders(episode: Labelled, reach_m: float, tracks: TrackSettings) -> list[Rider]:
+    belong to something else."""
     if len(episode.images) < LEAST_FRAMES:
         return []
     found = picture_tracks(episode.images, tracks)
@@ -72,14 +67,14 @@ def _riders(episode: Labelled, reach_m: float, tracks: TrackSettings) -> list[Ri
     foreground = np.stack([stands_out(image, empty) for image in episode.images])
     front = foreground_share(foreground, found.pixels_TK2, found.seen_TK)
     worth = (found.travel_K > MOVES_PX) & (found.seen_TK.sum(0) >= LEAST_FRAMES) & (front > IN_FRONT)
-    riders = []
+    found_riders = []
     for k in np.flatnonzero(worth):
         seen = found.seen_TK[:, k]
         if episode.opening_T[seen].std() >= OPENS_M:
             rays = episode.camera.unproject(found.pixels_TK2[seen, k].astype(np.float64), np.ones(int(seen.sum())))
             poses, opening = episode.poses_T44[seen], episode.opening_T[seen]
-            riders.append(_rider(rays[:, :2], poses, opening, episode.camera.focal_px, reach_m))
-    return [rider for rider in riders if rider is not None]
+            found_riders.append(_rider(rays[:, :2], poses, opening, episode.camera.focal_px, reach_m))
+    return [rider for rider in found_riders if rider is not None]
 
 
 def _rider(
@@ -108,8 +103,11 @@ def _rider(
     return Rider(middle, float(opening_T.mean()), solution[3:], known)
 
 
-def _in_parts(riders: Sequence[Rider]) -> Body:
-    """Single slides are noisy: points of the palm do not slide, and those of one jaw slide alike."""
+def body_of(riders: Sequence[Rider]) -> Body:
+    """At most ``MOST`` of the points, far from each other; none where too few were found.
+
+    Single slides are noisy: points of the palm do not slide, and those of one jaw slide alike.
+    """
     if len(riders) < LEAST:
         return Body(np.zeros((0, 3)), np.zeros((0, 3)))
     slide = np.stack([rider.slide_3 for rider in riders])
@@ -123,7 +121,9 @@ def _in_parts(riders: Sequence[Rider]) -> Body:
     slides = np.zeros_like(slide)
     for side in (-1, 1):
         if (part == side).any():
-            slides[part == side] = _common_slide([riders[k] for k in np.flatnonzero(part == side)])
+            slides[part == side] = _common_slide(
+                [rider for rider, its in zip(riders, part, strict=True) if its == side]
+            )
     points = np.stack([rider.middle_3 for rider in riders])
     points -= np.array([rider.opening for rider in riders])[:, None] * slides
     kept = np.flatnonzero(np.isfinite(part))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +13,17 @@ import numpy as np
 from data.index import Episode
 from data.reader import EpisodeReader
 from data.video import Unreadable
+from extract.effector import Camera
 from extract.gripper.config import GripperConfig
 from extract.gripper.labelled import usable_episodes
-from extract.gripper.learned.body import Body, body_of
+from extract.gripper.learned.body import Body, body_of, riders
 from extract.gripper.learned.gaze import Picture, gaze_at
-from extract.gripper.learned.labels import Labelled, labelled
+from extract.gripper.learned.labels import ASSUMED_FOV_DEG, Labelled, labelled
 from extract.gripper.learned.lessons import Book, Shown
 from extract.gripper.learned.model import LearnedGripperModel, network_path
 from extract.gripper.learned.settings import LearnedSettings
 from extract.gripper.learned.teach import taught
+from extract.passage import camera_of
 from extract.robot.background import background, stands_out
 from pipeline.errors import UserError
 
@@ -26,6 +31,7 @@ NEEDED = ("base_from_effector", "opening")
 FIELD = "extract.gripper.detect: learned"
 ARM = 0.25  # of the crop's width: how far keypoints are from the anchor
 LEAST_FRAMES = 20
+RIDDEN = 24  # episodes, at most, that points of the cloud are taken from
 SCENE_FRAMES = 40  # of an unlabelled video that its background is made from
 
 
@@ -40,93 +46,96 @@ def build_network(
     told: is called after every step of training with its number and loss. Raises UserError naming what is missing.
     """
     usable = usable_episodes(episodes, settings.embodiment, NEEDED, FIELD, intrinsics=False)
-    shots = list(labelled(usable, settings))
-    frames = sum(len(shot.images) for shot in shots)
+    total = sum(min(episode.span[1] - episode.span[0], settings.camera.max_frames) for episode in usable)
+    stride = max(1, -(-total // settings.frames))
+    pages, found = [], []
+    for number, shot in enumerate(labelled(usable, settings)):  # one at a time: pictures are large
+        pages.append(_page(shot, stride, settings.width_m))
+        if number < RIDDEN:
+            found += riders(shot, settings.reach_m, settings.camera.tracks)
+    frames = sum(len(page.images) for page in pages)
     if frames < LEAST_FRAMES:
         raise UserError(
             f"{FIELD}: {frames} frames of {len(usable)} labelled episodes show where the gripper is in the camera, at "
             f"least {LEAST_FRAMES} are needed; add world_from_camera, or episodes of one static camera that move more"
         )
-    body = body_of(shots, settings.reach_m, settings.camera.tracks)
-    opening = max(float(shot.opening_T.max()) for shot in shots)
+    opening = max(float(page.opening_T.max()) for page in pages)
     if opening <= 0:
-        raise UserError(
-            f"{FIELD}: opening: is 0 in all labelled episodes; it is the free space between the jaws, metres"
-        )
+        raise UserError(f"{FIELD}: opening: is 0 in all labelled episodes; it is the space between the jaws, metres")
+    body = body_of(found)
     anchor = body.at(opening / 2).mean(0) if len(body.points_M3) else np.zeros(3)
     arm = ARM * settings.width_m * np.concatenate([np.eye(3), -np.eye(3)])
     keypoints = np.concatenate([np.array([settings.grasp_m]), anchor + arm])
     if not len(body.points_M3):
         body = Body(keypoints, np.zeros_like(keypoints))
-    distances = np.concatenate([np.linalg.norm(_anchors(shot, anchor), axis=1) for shot in shots])
+    distances = np.concatenate([np.linalg.norm(_moved(page.poses_T44, anchor), axis=1) for page in pages])
     range_2 = (float(distances.min()), float(distances.max()))
-    shown, scenes = _shown(shots, anchor, settings)
-    scenes += _scenes(episodes, scenes[0], range_2, settings)
-    book = Book(shown, scenes, keypoints, anchor, opening, settings.width_m, range_2)
+    scenes = [page.scene for page in pages] + _scenes(episodes, float(np.median(distances)), settings)
+    book = Book(_shown(pages), scenes, keypoints, anchor, opening, settings.width_m, range_2)
     network = taught(book, settings, seed, told)
     return LearnedGripperModel.of(network, book, body)
 
 
-def _anchors(shot: Labelled, anchor_3: np.ndarray) -> np.ndarray:
-    """f64 [T,3] metres, camera frame."""
-    return shot.poses_T44[:, :3, :3] @ anchor_3 + shot.poses_T44[:, :3, 3]
+@dataclass(frozen=True)
+class Page:
+    """What lessons need of T frames of an episode. images: u8 [h,w,3], about as fine as crops are. masks_T: bool [h,w].
+
+    scene: without the gripper. poses_T44, opening_T: as in ``Labelled``.
+    """
+
+    images: list[np.ndarray]
+    masks_T: list[np.ndarray]
+    scene: Picture
+    poses_T44: np.ndarray
+    opening_T: np.ndarray
 
 
-def _shown(
-    shots: Sequence[Labelled], anchor_3: np.ndarray, settings: LearnedSettings
-) -> tuple[list[Shown], list[Picture]]:
-    """The frames of lessons, and the backgrounds of their episodes, all about as fine as crops are."""
-    stride = max(1, -(-sum(len(shot.images) for shot in shots) // settings.frames))
-    shown: list[Shown] = []
-    scenes: list[Picture] = []
-    number = 0
-    for shot in shots:
-        middle = np.median(_anchors(shot, anchor_3), axis=0)
-        small = [_small(image, shot, middle, settings.width_m) for image in shot.images]
-        empty = background(small)
-        scenes.append(Picture(empty, shot.camera))
-        for image, pose, opening in zip(small, shot.poses_T44, shot.opening_T, strict=True):
-            number += 1
-            if number % stride == 0:
-                picture = Picture(image, shot.camera)
-                shown.append(Shown(picture, stands_out(image, empty), pose, float(opening), len(scenes) - 1))
-    return shown, scenes
+def _page(shot: Labelled, stride: int, width: float) -> Page:
+    """Of every so many frames of a shot; the background is that of all."""
+    middle = np.median(shot.poses_T44[:, :3, 3], axis=0)
+    small = [_small(image, shot.camera, middle, width) for image in shot.images]
+    empty = background(small)
+    kept = small[stride // 2 :: stride]
+    masks = [stands_out(image, empty) for image in kept]
+    scene = Picture(empty, shot.camera)
+    return Page(kept, masks, scene, shot.poses_T44[stride // 2 :: stride], shot.opening_T[stride // 2 :: stride])
 
 
-def _small(image: np.ndarray, shot: Labelled, place_3: np.ndarray, width: float) -> np.ndarray:
-    picture = Picture(image, shot.camera)
+def _small(image: np.ndarray, camera: Camera, place_3: np.ndarray, width: float) -> np.ndarray:
+    picture = Picture(image, camera)
     return picture.halved(picture.level(gaze_at(place_3, width)))
 
 
-def _scenes(
-    episodes: Sequence[Episode], alike: Picture, range_2: tuple[float, float], settings: LearnedSettings
-) -> list[Picture]:
-    """Backgrounds of unlabelled videos, evenly chosen among them."""
+def _shown(pages: Sequence[Page]) -> list[Shown]:
+    return [
+        Shown(Picture(image, page.scene.camera), mask, pose, float(opening))
+        for page in pages
+        for image, mask, pose, opening in zip(page.images, page.masks_T, page.poses_T44, page.opening_T, strict=True)
+    ]
+
+
+def _moved(poses_T44: np.ndarray, point_3: np.ndarray) -> np.ndarray:
+    """f64 [T,3] metres, camera frame."""
+    return poses_T44[:, :3, :3] @ point_3 + poses_T44[:, :3, 3]
+
+
+def _scenes(episodes: Sequence[Episode], distance: float, settings: LearnedSettings) -> list[Picture]:
+    """Backgrounds of unlabelled videos, evenly chosen among them. distance: metres, at which things are shown fully."""
     others = sorted((e for e in episodes if not e.sidecar.labelled), key=lambda episode: episode.episode_id)
     chosen = np.unique(np.linspace(0, len(others) - 1, min(len(others), settings.scenes)).round().astype(int))
     scenes = []
     for episode in (others[k] for k in chosen):
-        try:
-            scenes.append(_scene(episode, float(np.mean(range_2)), settings.width_m))
-        except Unreadable:  # extraction will say so
-            continue
+        with contextlib.suppress(Unreadable):  # extraction will say so
+            scenes.append(_scene(episode, np.array([0, 0, distance]), settings.width_m))
     return scenes
 
 
-def _scene(episode: Episode, distance: float, width: float) -> Picture:
-    from extract.passage import camera_of
-
-    camera = camera_of(episode, 60.0)
+def _scene(episode: Episode, place_3: np.ndarray, width: float) -> Picture:
+    camera = camera_of(episode, ASSUMED_FOV_DEG)
     start, end = episode.span
     stride = max(1, (end - start) // SCENE_FRAMES)
-    images = []
-    for number, frame in enumerate(EpisodeReader(episode).frames(None)):
-        if number % stride == 0:
-            picture = Picture(frame.image, camera)
-            images.append(picture.halved(picture.level(gaze_at(np.array([0, 0, distance]), width))))
-        if len(images) >= SCENE_FRAMES:
-            break
-    return Picture(background(images), camera)
+    frames = islice(EpisodeReader(episode).frames(None), 0, stride * SCENE_FRAMES, stride)
+    return Picture(background([_small(frame.image, camera, place_3, width) for frame in frames]), camera)
 
 
 def prepare_network(

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 
 import numpy as np
 
+from data.episode import Frame
 from data.index import Episode
 from data.reader import EpisodeReader
 from extract.effector import Camera
 from extract.gripper.labelled import has_array
 from extract.gripper.learned.settings import LearnedSettings
+from extract.passage import camera_of
 from extract.robot.solve import solve
 from extract.steps import Shot
 
@@ -37,11 +39,14 @@ class Labelled:
 
 
 def labelled(episodes: Sequence[Episode], settings: LearnedSettings) -> Iterator[Labelled]:
-    """Those of the episodes whose camera is known or can be found, in their order, known cameras first."""
+    """Those of the episodes whose camera is known or can be found, in their order, known cameras first.
+
+    Of long ones, the first ``camera.max_frames`` frames.
+    """
     unknown = []
     for episode in episodes:
         if has_array(episode, "world_from_camera"):
-            if (known := _with_known_camera(episode)) is not None:
+            if (known := _with_known_camera(episode, settings)) is not None:
                 yield known
         else:
             unknown.append(episode)
@@ -55,9 +60,9 @@ def _lens(episode: Episode) -> str:
     return f"{episode.source} {episode.width} {episode.height} {episode.sidecar.intrinsics}"
 
 
-def _with_known_camera(episode: Episode) -> Labelled | None:
+def _with_known_camera(episode: Episode, settings: LearnedSettings) -> Labelled | None:
     reader = EpisodeReader(episode)
-    frames = list(reader.frames(None))
+    frames = _frames(reader, settings)
     world_from_camera = _array(reader, "world_from_camera", [frame.index for frame in frames])
     recorded = [frame.base_from_effector for frame in frames]
     poses = np.stack([pose for pose in recorded if pose is not None])
@@ -71,7 +76,7 @@ def _with_known_camera(episode: Episode) -> Labelled | None:
 
 def _with_found_camera(episodes: Sequence[Episode], settings: LearnedSettings) -> Iterator[Labelled]:
     readers = [EpisodeReader(episode) for episode in episodes]
-    shots = [Shot(list(reader.frames(None)), _camera(episodes[0])) for reader in readers]
+    shots = [Shot(_frames(reader, settings), _camera(episodes[0])) for reader in readers]
     solved = solve(shots, settings.camera)
     if solved.reason is not None or solved.camera is None or solved.camera_from_base is None:
         return
@@ -84,9 +89,11 @@ def _with_found_camera(episodes: Sequence[Episode], settings: LearnedSettings) -
             yield found
 
 
-def _camera(episode: Episode) -> Camera:
-    from extract.passage import camera_of
+def _frames(reader: EpisodeReader, settings: LearnedSettings) -> list[Frame]:
+    return list(islice(reader.frames(None), settings.camera.max_frames))
 
+
+def _camera(episode: Episode) -> Camera:
     return camera_of(episode, ASSUMED_FOV_DEG)
 
 

@@ -32,14 +32,13 @@ GAIN, TINT, GAMMA, NOISE, BLURRED = 0.35, 0.12, 0.25, 6.0, 0.25
 class Shown:
     """A labelled frame. mask_HW: bool, stands out from the background, of the picture's size.
 
-    pose_44: camera_from_effector, metres. opening: metres. scene: number of its own background.
+    pose_44: camera_from_effector, metres. opening: metres.
     """
 
     picture: Picture
     mask_HW: np.ndarray
     pose_44: np.ndarray
     opening: float
-    scene: int
 
 
 @dataclass(frozen=True)

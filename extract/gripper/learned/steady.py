@@ -12,7 +12,7 @@ import numpy as np
 
 from extract.gripper.learned.pose import nearest_rotation
 
-ACCELERATION = 4.0  # metres / s^2, one sigma
+ACCELERATION = 8.0  # metres / s^2, one sigma
 SPEED = 0.5  # metres / s, one sigma before anything is known
 TURN_S, OPEN_S = 0.1, 0.03  # after so long, a look at rotation or opening counts 1/e
 
