@@ -19,7 +19,7 @@ from extract.gripper.labelled import usable_episodes
 from extract.gripper.learned.body import Body, body_of, riders
 from extract.gripper.learned.gaze import Picture, gaze_at
 from extract.gripper.learned.labels import ASSUMED_FOV_DEG, Labelled, labelled
-from extract.gripper.learned.lessons import Book, Shown
+from extract.gripper.learned.lessons import Book, Shown, crop_of_mask
 from extract.gripper.learned.model import LearnedGripperModel, network_path
 from extract.gripper.learned.settings import LearnedSettings
 from extract.gripper.learned.teach import taught
@@ -31,6 +31,7 @@ NEEDED = ("base_from_effector", "opening")
 FIELD = "extract.gripper.detect: learned"
 ARM = 0.25  # of the crop's width: how far keypoints are from the anchor
 LEAST_FRAMES = 20
+WHOLE = 0.6  # of what usually stands out of a crop: less is a part of the gripper
 RIDDEN = 24  # episodes, at most, that points of the cloud are taken from
 SCENE_FRAMES = 40  # of an unlabelled video that its background is made from
 
@@ -71,7 +72,7 @@ def build_network(
     distances = np.concatenate([np.linalg.norm(_moved(page.poses_T44, anchor), axis=1) for page in pages])
     range_2 = (float(distances.min()), float(distances.max()))
     scenes = [page.scene for page in pages] + _scenes(episodes, float(np.median(distances)), settings)
-    book = Book(_shown(pages), scenes, keypoints, anchor, opening, settings.width_m, range_2)
+    book = Book(_shown(pages, anchor, settings.width_m), scenes, keypoints, anchor, opening, settings.width_m, range_2)
     network = taught(book, settings, seed, told)
     return LearnedGripperModel.of(network, book, body)
 
@@ -106,9 +107,16 @@ def _small(image: np.ndarray, camera: Camera, place_3: np.ndarray, width: float)
     return picture.halved(picture.level(gaze_at(place_3, width)))
 
 
-def _shown(pages: Sequence[Page]) -> list[Shown]:
+def _shown(pages: Sequence[Page], anchor_3: np.ndarray, width: float) -> list[Shown]:
+    """All frames; those in which far less stands out than usual without a mask: it would cut the gripper apart."""
+    shares = [
+        float(crop_of_mask(mask, Picture(image, page.scene.camera), gaze_at(place, width)).mean())
+        for page in pages
+        for image, mask, place in zip(page.images, page.masks_T, _moved(page.poses_T44, anchor_3), strict=True)
+    ]
+    least, share = WHOLE * float(np.median(shares)), iter(shares)
     return [
-        Shown(Picture(image, page.scene.camera), mask, pose, float(opening))
+        Shown(Picture(image, page.scene.camera), mask if next(share) >= least else None, pose, float(opening))
         for page in pages
         for image, mask, pose, opening in zip(page.images, page.masks_T, page.poses_T44, page.opening_T, strict=True)
     ]

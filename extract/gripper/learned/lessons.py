@@ -22,7 +22,8 @@ PLACE, SCALE, ROLL = (0.3, 0.04), (0.3, 0.05), (0.25, 0.08)  # wide: at most; ne
 BEFORE_ANOTHER = 0.6  # share of grippers that are put before another scene
 SAME_GAZE = 0.5  # share of those that are put where that scene was seen in the same direction
 COVERED = 0.4
-LARGEST_COVER = 0.3  # half axis, crop widths
+BESET = 0.5  # share of other scenes with such a thing behind the gripper
+LARGEST_COVER, THINNEST = 0.3, 0.1  # half axis, crop widths; share of it
 CUT = 0.2  # share of lessons in which the picture ends within the crop
 NEAREST_EDGE = 0.15  # crop widths from the middle
 GAIN, TINT, GAMMA, NOISE, BLURRED = 0.35, 0.12, 0.25, 6.0, 0.25
@@ -30,13 +31,13 @@ GAIN, TINT, GAMMA, NOISE, BLURRED = 0.35, 0.12, 0.25, 6.0, 0.25
 
 @dataclass(frozen=True)
 class Shown:
-    """A labelled frame. mask_HW: bool, stands out from the background, of the picture's size.
+    """A labelled frame. mask_HW: bool, stands out from the background, of the picture's size; None where the gripper
 
-    pose_44: camera_from_effector, metres. opening: metres.
+    has rested too long for that. pose_44: camera_from_effector, metres. opening: metres.
     """
 
     picture: Picture
-    mask_HW: np.ndarray
+    mask_HW: np.ndarray | None
     pose_44: np.ndarray
     opening: float
 
@@ -84,7 +85,7 @@ class Book:
                 places[row], behind[row], further[row] = self._target(shown, gaze)
                 crop = self._gripper(shown, gaze, random)
             if random.random() < COVERED:
-                crop = self._covered(crop, random)
+                crop = self._covered(crop, crop, random)
             crop = _in_other_light(crop, random)
             crops.append(_cut(crop, random) if random.random() < CUT else crop)
         return Lessons(np.stack(crops), present, places, behind, further, opening)
@@ -108,13 +109,16 @@ class Book:
 
     def _gripper(self, shown: Shown, gaze: Gaze, random: np.random.Generator) -> np.ndarray:
         crop = shown.picture.crop(gaze)
-        if len(self.scenes) < 2 or random.random() > BEFORE_ANOTHER:
+        if shown.mask_HW is None or len(self.scenes) < 2 or random.random() > BEFORE_ANOTHER:
             return crop
-        alpha = _crop_of_mask(shown, gaze)[..., None]
+        alpha = crop_of_mask(shown.mask_HW, shown.picture, gaze)[..., None]
         scene = self.scenes[int(random.integers(len(self.scenes)))]
         if random.random() > SAME_GAZE:
             gaze = self._anywhere(scene, random)
-        return (alpha * crop + (1 - alpha) * scene.crop(gaze)).astype(np.uint8)
+        behind = scene.crop(gaze)
+        if random.random() < BESET:
+            behind = self._covered(behind, crop, random)
+        return (alpha * crop + (1 - alpha) * behind).astype(np.uint8)
 
     def _empty(self, random: np.random.Generator) -> np.ndarray:
         if random.random() < ELSEWHERE:
@@ -137,17 +141,24 @@ class Book:
         distance = np.exp(random.uniform(np.log(near) - SCALE[0], np.log(far) + SCALE[0]))
         return gaze_at(ray / np.linalg.norm(ray) * distance, self.width, ROLL[0] * random.uniform(-1, 1))
 
-    def _covered(self, crop: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """A part of the crop shows something else: a plain thing, or a piece of another scene."""
-        centre, axes = random.uniform(0, SIDE, 2), SIDE * LARGEST_COVER * random.uniform(0.15, 1, 2)
+    def _covered(self, crop: np.ndarray, alike: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """A part of the crop shows something else: a plain thing, or a piece of another scene.
+
+        alike: u8 [S,S,3], a crop whose colours a thing may have: handles are as white as fingers.
+        """
+        centre, axes = random.uniform(0, SIDE, 2), SIDE * LARGEST_COVER * random.uniform(THINNEST, 1, 2)
         mask = np.zeros((SIDE, SIDE), np.uint8)
         if random.random() < 0.5:
             box = cv2.boxPoints((tuple(centre), tuple(2 * axes), random.uniform(0, 180)))
             cv2.fillConvexPoly(mask, box.astype(np.int32), 1)
         else:
             cv2.ellipse(mask, (tuple(centre), tuple(2 * axes), random.uniform(0, 180)), 1, -1)
-        if random.random() < 0.5:
+        kind = random.random()
+        if kind < 0.3:
             other = np.broadcast_to(random.uniform(0, 255, 3), crop.shape)
+        elif kind < 0.6:
+            row, column = random.integers(SIDE, size=2)
+            other = np.broadcast_to(alike[row, column], crop.shape)
         else:
             scene = self.scenes[int(random.integers(len(self.scenes)))]
             other = scene.crop(self._anywhere(scene, random))
@@ -158,11 +169,11 @@ def _moved(pose_44: np.ndarray, points_3: np.ndarray) -> np.ndarray:
     return points_3 @ pose_44[:3, :3].T + pose_44[:3, 3]
 
 
-def _crop_of_mask(shown: Shown, gaze: Gaze) -> np.ndarray:
-    """f32 [S,S], 0..1: what stands out, a pixel wider, its outline soft."""
+def crop_of_mask(mask_HW: np.ndarray, picture: Picture, gaze: Gaze) -> np.ndarray:
+    """f32 [S,S], 0..1: what of a picture stands out (bool), a pixel wider, its outline soft."""
     warped = cv2.warpPerspective(
-        cv2.dilate(shown.mask_HW.astype(np.float32), np.ones((3, 3))),
-        crop_from_image(gaze, shown.picture.camera),
+        cv2.dilate(mask_HW.astype(np.float32), np.ones((3, 3))),
+        crop_from_image(gaze, picture.camera),
         (SIDE, SIDE),
         flags=cv2.INTER_LINEAR,
     )

@@ -42,7 +42,7 @@ class LearnedSettings(Settings):
     scenes: int = Field(
         default=48, ge=0, description="Unlabelled videos, at most, whose backgrounds the gripper is shown before."
     )
-    steps: int = Field(default=2000, ge=1, description="Steps of training.")
+    steps: int = Field(default=4000, ge=1, description="Steps of training.")
     batch_size: int = Field(default=32, ge=2, description="Lessons per step.")
     learning_rate: float = Field(default=2e-3, gt=0, description="Highest learning rate.")
     min_score: float = Field(
