@@ -163,6 +163,7 @@ def measure(folder: Path, way: str, labelled: int, most: int | None, seed: int =
     effector frame). most: episodes of each task that are judged; None = all.
     """
     episodes = episodes_of(folder)
+    taught = {episode.embodiment for episode in episodes if episode.sidecar.labelled}
     rows: dict[str, list[dict[str, np.ndarray]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as made:
         start = time.thread_time()
@@ -170,7 +171,8 @@ def measure(folder: Path, way: str, labelled: int, most: int | None, seed: int =
         built_s = time.thread_time() - start
         for episode in episodes:
             task = str(episode.sidecar.task)
-            if not episode.sidecar.labelled and (most is None or len(rows[task]) < most):
+            judged = not episode.sidecar.labelled and episode.embodiment in taught
+            if judged and (most is None or len(rows[task]) < most):
                 rows[task].append(followed(extractor, episode, colour_only=way == "learned"))
     every = [row for task in rows.values() for row in task]
     offset = np.nanmedian(np.concatenate([row["off"] for row in every]), axis=0)

@@ -33,7 +33,7 @@ FORGET_S = 0.5  # after so long unseen, the last place says nothing
 REST_S = 0.25  # the longest that a gripper that is nowhere to be found is not looked for
 # One sigma: what the network expects to be wrong by is what it learnt from lessons. See tests/benchmarks/
 # gripper_following.py: so many times more hold 68 % in simulated episodes of other tasks, and this much at least.
-ACROSS, ALONG = 2.0, 1.0
+ACROSS, ALONG = 1.6, 0.75
 LEAST_ACROSS, LEAST_ALONG = 0.003, 0.004  # of the distance
 
 
