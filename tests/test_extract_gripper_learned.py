@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from align.followers import following
-from data.index import Episode
+from data.config import IndexConfig
+from data.index import Episode, build_index, read_index
 from extract.config import ExtractConfig
 from extract.effector import EffectorTrack, extract
 from extract.effectors import build_extractor
@@ -24,6 +27,8 @@ from extract.gripper.learned.live import LearnedEstimate, LearnedGripper
 from extract.gripper.learned.model import LearnedGripperModel, load_network
 from extract.gripper.learned.settings import LearnedSettings
 from extract.gripper.learned.steady import smoothed_positions
+from extract.run import run_extract
+from pipeline.config import load as load_config
 from pipeline.errors import UserError
 from tests.drawn_gripper import CAMERA, Drawn, drawn, written
 
@@ -213,6 +218,33 @@ def test_the_same_seed_teaches_the_same_network_and_stores_the_same_bytes(
     assert a == b != c
     load_network(tmp_path / "a.npz").save(tmp_path / "again.npz")
     assert (tmp_path / "again.npz").read_bytes() == a
+
+
+def test_the_stage_teaches_before_the_first_video_and_only_once(episodes: list[Episode], tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for path in [path for episode in episodes[:2] for path in episode.path.parent.glob(f"{episode.path.stem}.*")]:
+        (videos / path.name).write_bytes(path.read_bytes())
+    detect = {"name": "learned", "steps": 3, "batch_size": 4, "min_score": 0.999}
+    config = {
+        "run": {"out": str(tmp_path / "run"), "workers": 1, "seed": 5},
+        "index": {"sources": [{"name": "drawn", "path": str(videos), "effector": "gripper"}]},
+        "extract": {"gripper": {"detect": detect}},
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
+    loaded = load_config(tmp_path / "run.yaml")
+    build_index(loaded.section("index", IndexConfig), loaded.folder("index"), videos)
+    run_extract(loaded, workers=1)
+    network = tmp_path / "run" / "extract" / "gripper-network.npz"
+    stored, taught_at = network.read_bytes(), network.stat().st_mtime_ns
+    settings = LearnedSettings.model_validate(detect)
+    again = build_network(read_index(loaded.folder("index")), settings, seed=5)
+    again.save(tmp_path / "again.npz")
+    assert (tmp_path / "again.npz").read_bytes() == stored
+    run_extract(loaded, workers=1)
+    assert network.stat().st_mtime_ns == taught_at
+    summary = json.loads((network.parent / "summary.json").read_text())
+    assert summary["episodes"] == 2 and summary["rejections"] == {"no_effector": 2}
 
 
 def test_a_network_that_is_there_is_kept(folder: Path) -> None:
