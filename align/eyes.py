@@ -50,7 +50,7 @@ class Eyes:
         if self._sensors == "truth":
             frame, grasp = replace(frame, actor=observation.actor), observation.grasp
         else:
-            frame = replace(frame, mask=None)
+            frame = replace(frame, mask=None, depth=frame.depth if self._sensors == "rgbd" else None)
         seen = self._cloud.see(frame, observation.opening, grasp)
         if not self._wants_scene:
             self._shown = frame.image, frame.depth

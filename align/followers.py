@@ -16,9 +16,12 @@ from data.episode import Frame
 from data.simulation.sensors import Sensors
 from extract.config import ExtractConfig
 from extract.effector import Camera
+from extract.gripper.estimate import LiveGripper
+from extract.gripper.learned import extractor as learned
+from extract.gripper.learned.model import network_path
+from extract.gripper.learned.settings import LearnedSettings
 from extract.gripper.registered import extractor as registered
 from extract.gripper.registered.build import model_path
-from extract.gripper.registered.live import RegisteredGripper
 from extract.gripper.registered.settings import RegisteredSettings
 from extract.mask import extractor as mask
 from extract.mask.config import MaskConfig
@@ -68,10 +71,10 @@ class MaskFollower:
         return Sighting(points.astype(np.float32), visible_points(points, frame, self.camera))
 
 
-class RegisteredFollower:
-    """Registers the gripper's model to the depth of every frame."""
+class GripperFollower:
+    """Follows what ``detect: registered`` or ``detect: learned`` follows, with the same calls."""
 
-    def __init__(self, gripper: RegisteredGripper):
+    def __init__(self, gripper: LiveGripper):
         self._gripper = gripper
 
     def see(self, frame: Frame) -> Sighting | None:
@@ -100,8 +103,13 @@ def following(extractor: str, config: ExtractConfig, folder: Path) -> Following:
         path = model_path(config.gripper.detect, folder)
         made = registered.RegisteredExtractor(config.gripper, config.gripper.detect, path)
         words = "the extractor registers to measured depth; masks are not given"
-        return Following(lambda camera: RegisteredFollower(made.live(camera)), "rgbd", words)
+        return Following(lambda camera: GripperFollower(made.live(camera)), "rgbd", words)
+    if extractor == learned.NAME and isinstance(config.gripper.detect, LearnedSettings):
+        path = network_path(config.gripper.detect, folder)
+        taught = learned.LearnedExtractor(config.gripper, config.gripper.detect, path)
+        words = "the extractor's network sees in colour; neither depth nor masks are given"
+        return Following(lambda camera: GripperFollower(taught.live(camera)), "rgb", words)
     raise UserError(
         f"rollout: the labelled clips were extracted by {extractor}, which cannot follow a running policy; extract "
-        f"with masks ({mask.NAME}) or extract.gripper.detect: registered ({registered.NAME})"
+        f"with masks ({mask.NAME}), extract.gripper.detect: registered ({registered.NAME}) or learned ({learned.NAME})"
     )

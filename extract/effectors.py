@@ -41,6 +41,14 @@ def build_extractor(kind: str, config: ExtractConfig, folder: Path | None = None
 
             path = model_path(config.gripper.detect, folder or Path())
             return RegisteredExtractor(config.gripper, config.gripper.detect, path)
+        from extract.gripper.learned.settings import LearnedSettings
+
+        if isinstance(config.gripper.detect, LearnedSettings):
+            from extract.gripper.learned.extractor import LearnedExtractor
+            from extract.gripper.learned.model import network_path
+
+            path = network_path(config.gripper.detect, folder or Path())
+            return LearnedExtractor(config.gripper, config.gripper.detect, path)
         from extract.gripper.extractor import GripperExtractor
 
         return GripperExtractor(config.gripper)

@@ -12,7 +12,7 @@ from data.index import Episode, Rejection, read_index, read_rejected
 from data.schema import SCHEMA_VERSION
 from extract.config import ExtractConfig
 from extract.effectors import build_extractor
-from extract.gripper.registered.build import prepare_model
+from extract.gripper.prepare import prepare_gripper
 from extract.hand.bundle import hand_bundle
 from extract.worker import ExtractTask, make_handler
 from pipeline.atomic import write_json, write_lines
@@ -38,7 +38,7 @@ def run_extract(config: Config, workers: int | None) -> None:
     folder = config.folder(STAGE)
     log = StageLog(config.run.out, STAGE)
     episodes = {episode.episode_id: episode for episode in read_index(config.folder("index"))}
-    made_from = _made_from(settings, list(episodes.values()), folder)
+    made_from = _made_from(settings, list(episodes.values()), folder, config.run.seed, log)
     store = UnitStore(folder, made_from)
     units = store.plan(sorted(episodes), settings.episodes_per_unit)
     tasks = [
@@ -66,13 +66,15 @@ def run_extract(config: Config, workers: int | None) -> None:
     _enforce_budget(config, failures, rejections)
 
 
-def _made_from(settings: ExtractConfig, episodes: list[Episode], folder: Path) -> dict[str, Any]:
+def _made_from(
+    settings: ExtractConfig, episodes: list[Episode], folder: Path, seed: int, log: StageLog
+) -> dict[str, Any]:
     weights: dict[str, str] = {}
     for kind in sorted({episode.sidecar.effector or "hand" for episode in episodes}):
         if kind == "hand":
             hand_bundle(settings.hand.bundle)  # fetched once, before the workers start
         if kind == "gripper":
-            prepare_model(episodes, settings.gripper, folder)
+            prepare_gripper(episodes, settings.gripper, folder, seed, log)
         weights |= build_extractor(kind, settings, folder).weights_sha256
     return {
         "stage": STAGE,

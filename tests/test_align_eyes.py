@@ -23,6 +23,7 @@ from data.simulation.config import SimulateConfig
 from data.simulation.environment import Observation, TaskEnvironment
 from data.simulation.jobs import episode_jobs
 from data.simulation.run import run_job
+from data.simulation.sensors import Sensors
 from extract.config import ExtractConfig
 from extract.effector import Camera
 from extract.mask.extractor import NAME as MASKS
@@ -88,13 +89,14 @@ def test_a_running_policy_sees_what_its_clips_showed(recorded: tuple[Episode, Cl
             np.testing.assert_allclose(view.depth, stored, atol=6e-4)  # stored in millimetres
 
 
-def test_without_masks_nothing_of_the_simulators_truth_is_seen() -> None:
+@pytest.mark.parametrize("sensors", ["rgbd", "rgb"])
+def test_without_masks_nothing_of_the_simulators_truth_is_seen(sensors: Sensors) -> None:
     class Nobody:
         def see(self, frame: Any) -> None:
-            assert frame.mask is None and frame.actor is None
+            assert frame.mask is None and frame.actor is None and (frame.depth is not None) is (sensors == "rgbd")
 
     camera = Camera(np.array([[60.0, 0, 16], [0, 60.0, 16], [0, 0, 1]]), (32, 32), "given")
-    blindfolded = replace(following(MASKS, EXTRACT, Path()), start=lambda camera: Nobody(), sensors="rgbd")
+    blindfolded = replace(following(MASKS, EXTRACT, Path()), start=lambda camera: Nobody(), sensors=sensors)
     eyes = Eyes(camera, blindfolded, KinecloudConfig(scene="depth", depth=True), 32)
     with TaskEnvironment(TASK, 32) as world:
         eyes.see(world.reset(0))

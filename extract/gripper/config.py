@@ -12,6 +12,7 @@ from extract.detect.grounding_dino import GroundingDinoSettings
 from extract.detect.mediapipe import MediapipeSettings
 from extract.gates import Gate, Gates, merged
 from extract.gripper.given import GivenSettings
+from extract.gripper.learned.settings import LearnedSettings
 from extract.gripper.registered.settings import RegisteredSettings
 from extract.kinematics import MOTION_GATES
 from extract.lift.surface import SurfaceConfig
@@ -34,7 +35,13 @@ GATES: Gates = {
 }
 
 Detect = (
-    GivenSettings | MediapipeSettings | GroundingDinoSettings | MotionSettings | ProprioSettings | RegisteredSettings
+    GivenSettings
+    | MediapipeSettings
+    | GroundingDinoSettings
+    | MotionSettings
+    | ProprioSettings
+    | RegisteredSettings
+    | LearnedSettings
 )
 Segment = GivenSettings | LandmarkMaskSettings | BoxSettings | Sam2Settings
 Track = LucasKanadeConfig | RaftConfig | TapirConfig
@@ -47,12 +54,13 @@ class GripperConfig(Settings):
 
     ``detect: {name: proprio}`` is a whole way of its own: it finds the camera from recorded end-effector poses and
     gives metric points without the other four steps. ``detect: registered`` is another: a surface model of the gripper,
-    made from labelled episodes, is registered to the depth of every frame.
+    made from labelled episodes, is registered to the depth of every frame. ``detect: learned`` is a third, for colour
+    without depth: a small network, taught by labelled episodes, sees the gripper's pose and opening in every frame.
     """
 
     detect: Annotated[Detect, Field(discriminator="name")] = Field(
         default=MotionSettings(),
-        description="`motion`, `proprio`, `registered`, `mediapipe` (hands), `grounding-dino` or `given`.",
+        description="`motion`, `proprio`, `registered`, `learned`, `mediapipe` (hands), `grounding-dino` or `given`.",
     )
     segment: Annotated[Segment, Field(discriminator="name")] = Field(
         default=BoxSettings(), description="`box`, `landmarks` (of mediapipe), `sam2` or `given`."

@@ -11,6 +11,7 @@ from data.index import Episode
 from data.reader import EpisodeReader
 from extract.effector import Camera
 from extract.gripper.config import GripperConfig
+from extract.gripper.labelled import usable_episodes
 from extract.gripper.registered.jaws import jaw_axes, jaw_surfaces, refined_axis, without
 from extract.gripper.registered.model import JAW_DOWN, JAW_UP, PALM, GripperModel
 from extract.gripper.registered.settings import RegisteredSettings
@@ -38,7 +39,7 @@ def build_model(episodes: Sequence[Episode], settings: RegisteredSettings) -> Gr
 
     Raises UserError naming what is missing.
     """
-    usable = usable_episodes(episodes, settings)
+    usable = usable_episodes(episodes, settings.embodiment, NEEDED, FIELD)
     views = _views(usable, settings)
     opening_T = np.array([view.opening for view in views])
     if opening_T.std() < STEPS_M:
@@ -63,32 +64,6 @@ def build_model(episodes: Sequence[Episode], settings: RegisteredSettings) -> Gr
     _enough(up, "one jaw")
     _enough(down, "the other jaw")
     return _assembled(palm, up, down, axis, centre_T, views)
-
-
-def usable_episodes(episodes: Sequence[Episode], settings: RegisteredSettings) -> list[Episode]:
-    """Labelled episodes with depth, recorded poses, camera and opening. Raises UserError for none, or several kinds."""
-    wanted = [e for e in episodes if e.sidecar.labelled and settings.embodiment in (None, e.embodiment)]
-    usable = [e for e in wanted if e.sidecar.intrinsics is not None and _has_all(e)]
-    if not usable:
-        of = f" of embodiment '{settings.embodiment}'" if settings.embodiment else ""
-        raise UserError(
-            f"{FIELD}: none of {len(wanted)} labelled episodes{of} in the index has intrinsics and the arrays "
-            f"{', '.join(NEEDED)}; add such episodes, or name a model (extract.gripper.detect.model)"
-        )
-    kinds = sorted({episode.embodiment for episode in usable})
-    if len(kinds) > 1:
-        raise UserError(
-            f"{FIELD}: labelled episodes show {', '.join(kinds)}; choose one with extract.gripper.detect.embodiment"
-        )
-    return sorted(usable, key=lambda episode: episode.episode_id)
-
-
-def _has_all(episode: Episode) -> bool:
-    path = episode.arrays_path
-    if path is None or not path.exists():
-        return False
-    with np.load(path, allow_pickle=False) as stored:
-        return all(name in stored for name in NEEDED)
 
 
 def _views(episodes: Sequence[Episode], settings: RegisteredSettings) -> list[View]:

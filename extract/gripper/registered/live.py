@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from data.episode import Frame
 from extract.effector import Camera
+from extract.gripper.estimate import Estimate
 from extract.gripper.registered.closing import with_best_jaws
 from extract.gripper.registered.fit import Fit, Registration
 from extract.gripper.registered.model import GripperModel, State
@@ -26,24 +26,6 @@ FORGET_S = 0.5  # after so long unseen, the last place says nothing
 REST_S = 0.25  # the longest that a gripper that is nowhere to be found is not looked for
 LEAST_SEEN = 0.15  # of the points that face the camera
 FOUND_SEEN = 0.6  # the same where the gripper was not followed but found: other things look like parts of it
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A gripper in one frame.
-
-    pose_44: f64, camera_from_effector, metres. points_N3: f32 metres, camera frame; point n is the same physical point
-    in every frame. visible_N: bool, measured in this frame. opening: metres. grasp_3: f32, midway between the tips of
-    the jaws, camera frame. fit: 0..1, share of the model that agrees with the depth. residual_m: median distance.
-    """
-
-    pose_44: np.ndarray
-    points_N3: np.ndarray
-    visible_N: np.ndarray
-    opening: float
-    grasp_3: np.ndarray
-    fit: float
-    residual_m: float
 
 
 class RegisteredGripper:

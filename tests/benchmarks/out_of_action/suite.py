@@ -29,7 +29,7 @@ RATE_HZ = 20.0
 EXTRACT: dict[str, dict[str, Any]] = {
     "truth": {},
     "rgbd": {"gripper": {"detect": {"name": "registered"}}},
-    "rgb": {"gripper": {"detect": {"name": "registered"}}},
+    "rgb": {"gripper": {"detect": {"name": "learned"}}},
 }
 # What a predictor of each chain is given to see: the scene without the actor, with depth where there is some. Hands in
 # colour alone are decimetres off along the viewing ray, and their clips say so.
