@@ -1,0 +1,89 @@
+"""What the depth sensor sees around one hand: a coarse grid of depth, and which of its pixels look like skin.
+
+The colour of skin is that of the same hand's palm in the same picture: hue where the light falls is no matter, so
+brightness counts little. A mask of the hand's pixels, where there is one, says it better than any colour.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from extract.effector import Camera
+from extract.hand.skeleton import PALM
+
+AROUND = 0.5  # of the landmarks' extent, kept on each side of their box
+SIDE = 112  # cells along the longer side of a patch, at most
+INNER = 0.75  # share of the palm, about its middle, whose colour is taken for skin
+HUE_FLOOR = 4.0  # least standard deviation of skin colour, units of CIELAB's a and b
+BRIGHTER, DARKER = 60.0, 60.0  # than the palm's median by which skin may be, of 255
+SKIN = 4.0  # standard deviations of colour
+LEAST_PALM = 30  # pixels of palm without which nothing is known of skin
+
+
+@dataclass(frozen=True)
+class HandPatch:
+    """depth_HW: f32 metres at cell centres, 0 = not measured. skin_HW: bool, looks like this hand's skin.
+
+    Cell (row, column) is the pixel at corner_2 + step * (column, row); corner_2 is x, y of a pixel centre.
+    """
+
+    depth_HW: np.ndarray
+    skin_HW: np.ndarray
+    corner_2: tuple[float, float]
+    step: int
+
+    def cells(self, pixels_K2: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Row, column (clipped to the patch) and whether they lie within it, [K] each, of image points in pixels."""
+        place = np.rint((pixels_K2 - np.array(self.corner_2)) / self.step)
+        height, width = self.depth_HW.shape
+        inside = ((place >= 0) & (place < (width, height))).all(-1)
+        place = np.clip(np.nan_to_num(place), 0, (width - 1, height - 1)).astype(int)
+        return place[..., 1], place[..., 0], inside
+
+    def points(self, cells_HW: np.ndarray, camera: Camera) -> np.ndarray:
+        """The surface at the chosen cells (bool [H,W]), f64 [P,3] metres, camera frame."""
+        rows, columns = np.nonzero(cells_HW)
+        pixels = np.stack([columns, rows], 1) * self.step + np.array(self.corner_2)
+        return camera.unproject(pixels, self.depth_HW[rows, columns].astype(float))
+
+
+def hand_patch(
+    image_HW3: np.ndarray, depth_HW: np.ndarray, mask_HW: np.ndarray | None, landmarks_212: np.ndarray
+) -> HandPatch:
+    """The surroundings of a detected hand in one frame.
+
+    image_HW3: uint8 RGB. depth_HW: metres, 0 = not measured. mask_HW: the hand's pixels where they are known.
+    landmarks_212: pixels.
+    """
+    height, width = depth_HW.shape
+    low, high = landmarks_212.min(0), landmarks_212.max(0)
+    around = AROUND * float((high - low).max())
+    x0, y0 = np.clip(np.floor(low - around), 0, (width - 1, height - 1)).astype(int)
+    x1, y1 = np.clip(np.ceil(high + around), (x0 + 1, y0 + 1), (width, height)).astype(int)
+    step = max(1, int(np.ceil(max(x1 - x0, y1 - y0) / SIDE)))
+    depth = np.ascontiguousarray(depth_HW[y0:y1:step, x0:x1:step], np.float32)
+    if mask_HW is not None:
+        skin = mask_HW[y0:y1:step, x0:x1:step].astype(bool)
+    else:
+        colours = np.ascontiguousarray(image_HW3[y0:y1:step, x0:x1:step])
+        skin = _like_the_palm(colours, (landmarks_212 - (x0, y0)) / step)
+    return HandPatch(depth, skin, (x0 + 0.5, y0 + 0.5), step)
+
+
+def _like_the_palm(image_HW3: np.ndarray, landmarks_212: np.ndarray) -> np.ndarray:
+    lab = cv2.cvtColor(image_HW3, cv2.COLOR_RGB2LAB).astype(np.float32)
+    corners = landmarks_212[list(PALM)]
+    corners = corners.mean(0) + INNER * (corners - corners.mean(0))
+    palm = np.zeros(lab.shape[:2], np.uint8)
+    cv2.fillConvexPoly(palm, cv2.convexHull(corners.astype(np.float32)).round().astype(np.int32), 1)
+    colours = lab[palm > 0]
+    if len(colours) < LEAST_PALM:
+        return np.zeros(lab.shape[:2], bool)
+    middle = np.median(colours, axis=0)
+    spread = np.maximum(1.4826 * np.median(np.abs(colours[:, 1:] - middle[1:]), axis=0), HUE_FLOOR)
+    off = (((lab[..., 1:] - middle[1:]) / spread) ** 2).sum(-1)
+    light = lab[..., 0] - middle[0]
+    return (off < SKIN**2) & (light < BRIGHTER) & (light > -DARKER)
