@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from extract.effector import Camera
-from extract.hand.patch import HandPatch
+from extract.hand.patch import HandPatch, nearest_cells
 from extract.hand.skeleton import BONE_LENGTHS, KNUCKLES, PALM_SIZE, PARENTS, RADII, WRIST
 from extract.hand.surface import TUBES, HandAxes, hand_axes
 from extract.hand.touch import tube_distances
@@ -25,10 +25,11 @@ THUMB_ROOT = np.array([0.033, 0.017, 0.016])  # metres from the wrist: lateral, 
 WRIST_TO_KNUCKLES = 0.086  # metres along the hand, an adult's
 THUMB_BENDS_ABOUT = np.array([-0.4, -0.25, 0.8])  # lateral, distal, palmar
 BALLS = 9  # along a finger
-DEPTH_SIGMA = 0.006  # metres, of the skin of a pose of the grid
-FREE, HIDDEN, NOT_SKIN, OUTSIDE = 9.0, 2.5, 4.0, 4.0  # cost of a ball that is none, is behind something, ...
+BESIDE_SIGMA = 0.008  # metres beside skin
+DEPTH_SIGMA = 0.009  # metres, of the skin of a pose of the grid
+FREE, HIDDEN, OUTSIDE = 9.0, 2.5, 4.0  # cost of a ball that is none, is behind something, ...
 EXPLAINS = 0.007  # metres from the skin within which a pixel is explained
-EXPLAINED = 14.0  # what it is worth to explain all that a finger shows
+EXPLAINED = 30.0  # what it is worth to explain all that a finger shows
 COLLISION = 3.0
 LANDMARKS, LANDMARKS_REACH = 1.5, 0.03  # weight of the detector's opinion; metres from which on it does not matter
 BEST, PAIRS = 28, 40
@@ -150,14 +151,21 @@ def find_fingers(
     return Found(found, seen)
 
 
-def _pairs(patch: HandPatch, joints_213: np.ndarray, rotation_33: np.ndarray, scale: float, camera: Camera) -> _Pairs:
+def _pairs(patch: HandPatch, joints_213: np.ndarray, rotation_33: np.ndarray, scale: float, camera: Camera) -> _Pairs | None:
     knuckles = joints_213[list(KNUCKLES)].mean(0)
     wrist = knuckles - WRIST_TO_KNUCKLES * scale * rotation_33[1]
     roots = (wrist + THUMB_ROOT * scale @ rotation_33, joints_213[5])
+    skin = patch.skin_HW & (np.abs(patch.depth_HW - knuckles[2]) < REACH_M * scale)
+    nearest = nearest_cells(skin)
+    if nearest is None:
+        return None
+    rows, columns = np.indices(skin.shape)
+    off_skin = np.hypot(nearest[..., 0] - rows, nearest[..., 1] - columns) * (patch.step * knuckles[2] / camera.focal_px)
+    skin_depth = patch.depth_HW[nearest[..., 0], nearest[..., 1]]
     points = _unexplained(patch, joints_213, knuckles, rotation_33, scale, camera)
     cell = (patch.step * float(knuckles[2]) / camera.focal_px) ** 2
     fingers = [
-        _finger(number, root, patch, joints_213, rotation_33, scale, camera, points, cell)
+        _finger(number, root, patch, off_skin, skin_depth, joints_213, rotation_33, scale, camera, points, cell)
         for number, root in enumerate(roots)
     ]
     (cost_a, explains_a, pose_a, ball_a, seen_a), (cost_b, explains_b, pose_b, ball_b, seen_b) = fingers
@@ -174,7 +182,7 @@ def _pairs(patch: HandPatch, joints_213: np.ndarray, rotation_33: np.ndarray, sc
     return _Pairs(cost[best], (places - wrist) @ rotation_33.T, places, np.stack([seen_a[a], seen_b[b]], 1))
 
 
-def _finger(number, root_3, patch, joints_213, rotation_33, scale, camera, points_P3, cell):
+def _finger(number, root_3, patch, off_skin, skin_depth, joints_213, rotation_33, scale, camera, points_P3, cell):
     """The BEST poses of one finger: cost, which points they explain, joints and balls in the camera frame, share seen."""
     chain = POSES[number]
     balls = root_3 + scale * _BALLS[number] @ rotation_33
@@ -182,12 +190,14 @@ def _finger(number, root_3, patch, joints_213, rotation_33, scale, camera, point
     row, column, inside = patch.cells(camera.project(balls))
     depth = patch.depth_HW[row, column]
     known = inside & (depth > 0)
-    off = np.where(known, depth - (balls[..., 2] - radii), 0.0)
-    skin = patch.skin_HW[row, column]
-    squared = (off / DEPTH_SIGMA) ** 2
-    cost = np.where(off > 0, np.minimum(squared, FREE), np.minimum(squared, HIDDEN))
-    cost = np.where(known & ~skin & (cost < NOT_SKIN) & (off > -2 * DEPTH_SIGMA), NOT_SKIN, cost)
+    expected = balls[..., 2] - radii
+    beside = off_skin[row, column]
+    off = skin_depth[row, column] - expected
+    cost = np.minimum((beside / BESIDE_SIGMA) ** 2 + (off / DEPTH_SIGMA) ** 2, FREE)
+    hidden = known & (depth < expected)
+    cost = np.where(hidden, np.minimum(cost, HIDDEN), cost)
     cost = np.where(known, cost, OUTSIDE) @ _WEIGHT
+    skin = known & (beside < BESIDE_SIGMA)
     pose = root_3 + scale * chain.places_C33 @ rotation_33
     away = np.linalg.norm(pose[..., :2] / pose[..., 2:] - (joints_213[list(chain.joints), :2] / joints_213[list(chain.joints), 2:]), axis=-1)
     cost += LANDMARKS * np.minimum(away * joints_213[0, 2] / LANDMARKS_REACH, 1).sum(-1)
@@ -207,7 +217,7 @@ def _finger(number, root_3, patch, joints_213, rotation_33, scale, camera, point
     total = cost[first] - EXPLAINED * explains.sum(1) * cell / (_AREA[number] * scale**2)
     order = np.argsort(total, kind="stable")[:BEST]
     best = first[order]
-    seen = (known & skin & (np.abs(off) < 2 * DEPTH_SIGMA))[best, BALLS // 2 :].mean(1)
+    seen = (skin & (np.abs(off) < 2 * DEPTH_SIGMA))[best, BALLS // 2 :].mean(1)
     return cost[best], explains[order], pose[best], balls[best], seen
 
 

@@ -73,6 +73,19 @@ def hand_patch(
     return HandPatch(depth, skin, (x0 + 0.5, y0 + 0.5), step)
 
 
+def nearest_cells(cells_HW: np.ndarray) -> np.ndarray | None:
+    """Row and column of the nearest chosen cell, int [H,W,2]; None where there is none."""
+    if not cells_HW.any():
+        return None
+    _, labels = cv2.distanceTransformWithLabels(
+        (~cells_HW).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    place = np.zeros((int(labels.max()) + 1, 2), int)
+    rows, columns = np.nonzero(cells_HW)
+    place[labels[rows, columns]] = np.stack([rows, columns], 1)
+    return place[labels]
+
+
 def _like_the_palm(image_HW3: np.ndarray, landmarks_212: np.ndarray) -> np.ndarray:
     lab = cv2.cvtColor(image_HW3, cv2.COLOR_RGB2LAB).astype(np.float32)
     corners = landmarks_212[list(PALM)]

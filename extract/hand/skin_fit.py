@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from extract.effector import Camera
 from extract.hand.equations import Equations
 from extract.hand.fingers import Found
-from extract.hand.patch import HandPatch
+from extract.hand.patch import HandPatch, nearest_cells
 from extract.hand.skeleton import JOINTS, KNUCKLES
 from extract.hand.surface import hand_axes
 from extract.hand.touch import PARTS, touch
@@ -92,19 +91,6 @@ def skin_view(
         nearest=nearest,
         camera=camera,
     )
-
-
-def nearest_cells(cells_HW: np.ndarray) -> np.ndarray | None:
-    """Row and column of the nearest chosen cell, int [H,W,2]; None where there is none."""
-    if not cells_HW.any():
-        return None
-    _, labels = cv2.distanceTransformWithLabels(
-        (~cells_HW).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    place = np.zeros((int(labels.max()) + 1, 2), int)
-    rows, columns = np.nonzero(cells_HW)
-    place[labels[rows, columns]] = np.stack([rows, columns], 1)
-    return place[labels]
 
 
 def add_skin(equations: Equations, view: SkinView, radii_21: np.ndarray) -> None:
