@@ -12,7 +12,7 @@ from extract.hand.fit import FitModel, HandFit, fit_hand
 from extract.hand.observe import HandObservations, level
 from extract.hand.patch import HandPatch
 from extract.hand.skeleton import PALM_SIZE
-from extract.hand.skin_fit import skin_view
+from extract.hand.skin_fit import skin_view, with_fingers
 from extract.hand.trust import SENSED
 from extract.hand.uncertainty import Assumptions, point_sigma, shrinkage
 
@@ -85,9 +85,10 @@ def _refined(
     """The fit once more, with the fingers where depth shows them and the whole skin."""
     patches, side, camera = around.patches, around.side, around.camera
     scale = assumed_palm_m * fit.size / PALM_SIZE
+    view = skin_view(observed.time_T, fit.joints_T213, patches, side, scale, camera)
+    fit = fit_hand(observed, assumed_palm_m, sensor_sigma_m, model, view)
     found = find_fingers(observed.time_T, fit.joints_T213, patches, side, scale, camera)
     searched = np.isfinite(found.joints_T213[..., 0])
     # Depth beside a landmark tells nothing about a joint that is elsewhere.
     observed = replace(observed, surface_z_T21=np.where(searched, np.nan, observed.surface_z_T21))
-    view = skin_view(fit.joints_T213, found, patches, side, scale, camera)
-    return observed, fit_hand(observed, assumed_palm_m, sensor_sigma_m, model, view)
+    return observed, fit_hand(observed, assumed_palm_m, sensor_sigma_m, model, with_fingers(view, fit.joints_T213, found))

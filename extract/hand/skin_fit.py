@@ -8,7 +8,7 @@ in the depth image (fingers.py) count less, those of the palm as before.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from extract.effector import Camera
 from extract.hand.equations import Equations
 from extract.hand.fingers import Found
 from extract.hand.patch import HandPatch, nearest_cells
-from extract.hand.skeleton import JOINTS, KNUCKLES
+from extract.hand.skeleton import JOINTS, KNUCKLES, RADII
 from extract.hand.surface import hand_axes
 from extract.hand.touch import PARTS, touch
 
@@ -29,6 +29,9 @@ FOUND_SIGMA, HIDDEN_SIGMA = 0.010, 0.025  # metres, of joints that were searched
 LESS = 4.0  # how much less landmarks of searched fingers count, in sigmas
 BEHIND = -0.075  # metres along the hand from the knuckles: what lies behind is forearm
 REACH = 0.14  # metres from the knuckles that a hand reaches
+USUAL_M = 0.004  # metres from the skin of a fitted hand to what the sensor saw of it, median
+ASTRAY = 1.5  # times that: the frame's landmarks are on wrong fingers
+ENOUGH = 20  # points that tell
 ON_PARTS = np.array([0.5, 1.0])  # places along bones that are held against the outline
 
 
@@ -57,10 +60,39 @@ class SkinView:
         return SkinView(**own, camera=self.camera)
 
 
+def with_fingers(view: SkinView, joints_T213: np.ndarray, found: Found) -> SkinView:
+    """The view of a hand that was fitted to it, ``joints_T213``, with fingers that were found there."""
+    searched = np.isfinite(found.joints_T213[..., 0])
+    return replace(
+        view,
+        joints_T213=np.where(searched[..., None], found.joints_T213, joints_T213),
+        doubt_T21=view.doubt_T21 * np.where(searched, LESS, 1.0),
+        places_T213=found.joints_T213,
+        places_sigma_T21=HIDDEN_SIGMA + (FOUND_SIGMA - HIDDEN_SIGMA) * found.seen_T21,
+    )
+
+
+def _disagreement(points_TP3: np.ndarray, known_TP: np.ndarray, joints_T213: np.ndarray, scale: float) -> np.ndarray:
+    """f64 [T]: how far the middle one of the points is from the hand's skin, in what is usual; 1 without points."""
+    away = np.where(known_TP, np.abs(touch(points_TP3, joints_T213, RADII * scale).away), np.nan)
+    enough = known_TP.sum(1) >= ENOUGH
+    result = np.ones(len(away))
+    result[enough] = np.nanmedian(away[enough], axis=1) / USUAL_M
+    return result
+
+
 def skin_view(
-    joints_T213: np.ndarray, found: Found, patches: list[HandPatch | None], side: str, scale: float, camera: Camera
+    time_T: np.ndarray,
+    joints_T213: np.ndarray,
+    patches: list[HandPatch | None],
+    side: str,
+    scale: float,
+    camera: Camera,
 ) -> SkinView:
-    """Gathers the skin around the hands ``joints_T213`` (metres, camera frame) and puts found fingers on them."""
+    """Gathers the skin around the hands ``joints_T213`` (metres, camera frame).
+
+    Landmarks count less in frames whose hand is not where skin is; these start from the frames around them.
+    """
     frames = len(joints_T213)
     rotations = hand_axes(joints_T213, side).rotations_T33
     knuckles = joints_T213[:, KNUCKLES].mean(1)
@@ -79,14 +111,20 @@ def skin_view(
             seen = seen[np.linspace(0, len(seen) - 1, POINTS).astype(int)]
         points[row, : len(seen)], known[row, : len(seen)] = seen, True
         points[row, len(seen) :] = knuckles[row]
-    searched = np.isfinite(found.joints_T213[..., 0])
+    disagreement = _disagreement(points, known, joints_T213, scale)
+    good = disagreement < ASTRAY
+    if good.any():
+        joints_T213 = joints_T213.copy()
+        flat = joints_T213.reshape(frames, -1)
+        for column in range(flat.shape[1]):
+            flat[~good, column] = np.interp(time_T[~good], time_T[good], flat[good, column])
     return SkinView(
-        joints_T213=np.where(searched[..., None], found.joints_T213, joints_T213),
+        joints_T213=joints_T213,
         points_TP3=points,
         known_TP=known,
-        doubt_T21=np.where(searched, LESS, 1.0),
-        places_T213=found.joints_T213,
-        places_sigma_T21=HIDDEN_SIGMA + (FOUND_SIGMA - HIDDEN_SIGMA) * found.seen_T21,
+        doubt_T21=np.repeat(np.clip(disagreement**2, 1, LESS)[:, None], JOINTS, axis=1),
+        places_T213=np.full(joints_T213.shape, np.nan),
+        places_sigma_T21=np.ones(joints_T213.shape[:2]),
         patches=patches,
         nearest=nearest,
         camera=camera,
@@ -131,6 +169,3 @@ def _add_outline(equations: Equations, view: SkinView) -> None:
         slope = np.zeros((*z.shape, 3))
         slope[..., axis] = 1
         equations.add_along_bones(ends_TP2, share_TP, slope, middles[..., axis] - aim[..., axis], weight)
-
-
-assert JOINTS == 21
