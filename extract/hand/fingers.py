@@ -27,10 +27,11 @@ THUMB_BENDS_ABOUT = np.array([-0.4, -0.25, 0.8])  # lateral, distal, palmar
 BALLS = 9  # along a finger
 BESIDE_SIGMA = 0.008  # metres beside skin
 DEPTH_SIGMA = 0.009  # metres, of the skin of a pose of the grid
-FREE, HIDDEN, OUTSIDE = 9.0, 2.5, 4.0  # cost of a ball that is none, is behind something, ...
+FREE, HIDDEN, OUTSIDE = 9.0, 0.5, 4.0  # cost of a ball that is none, is behind something, ...
 EXPLAINS = 0.007  # metres from the skin within which a pixel is explained
 EXPLAINED = 30.0  # what it is worth to explain all that a finger shows
 COLLISION = 3.0
+PINCH, PINCHED = 0.0, 0.04  # cost of tips that are twice as far apart as these metres
 LANDMARKS, LANDMARKS_REACH = 1.5, 0.03  # weight of the detector's opinion; metres from which on it does not matter
 BEST, PAIRS = 28, 40
 STEP_SIGMA, STEP_LIMIT = 0.010, 9.0  # metres per 50 ms by which a finger moves against the palm; most that a step costs
@@ -175,6 +176,8 @@ def _pairs(patch: HandPatch, joints_213: np.ndarray, rotation_33: np.ndarray, sc
     far = slice(BALLS // 2, None)
     apart = np.linalg.norm(ball_a[:, None, far, None] - ball_b[None, :, None, far], axis=-1)
     overlap = (apart < 0.8 * scale * (_RADII[0][far, None] + _RADII[1][far])).mean((-1, -2))
+    tips = np.linalg.norm(pose_a[:, None, 2] - pose_b[None, :, 2], axis=-1)
+    cost = cost + PINCH * np.maximum(tips / scale - PINCHED, 0) / PINCHED
     cost = (cost + COLLISION * 10 * overlap).ravel()
     best = np.argsort(cost, kind="stable")[:PAIRS]
     a, b = np.unravel_index(best, (len(cost_a), len(cost_b)))

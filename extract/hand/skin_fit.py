@@ -21,12 +21,14 @@ from extract.hand.surface import hand_axes
 from extract.hand.touch import PARTS, touch
 
 POINTS = 200  # of skin per frame
-SKIN_SIGMA = 0.020  # metres, of one point: neighbours err together
+SKIN_SIGMA = 0.006  # metres, of one point: neighbours err together
 SKIN_REACH = 0.010  # metres from the skin at which a point counts a quarter
 THROUGH = 0.015  # metres that the sensor sees behind a part's middle where the part cannot be
 OUTLINE_SIGMA = 0.010  # metres
-FOUND_SIGMA, HIDDEN_SIGMA = 0.010, 0.025  # metres, of joints that were searched: seen and hidden
-LESS = 4.0  # how much less landmarks of searched fingers count, in sigmas
+FOUND_SIGMA, HIDDEN_SIGMA = 0.006, 0.015  # metres, of joints that were searched: seen and hidden
+WRIST_DOUBT, CMC_DOUBT = 2.0, 4.0
+MOST = 8.0
+LESS = 8.0  # how much less landmarks of searched fingers count, in sigmas
 BEHIND = -0.075  # metres along the hand from the knuckles: what lies behind is forearm
 REACH = 0.14  # metres from the knuckles that a hand reaches
 USUAL_M = 0.004  # metres from the skin of a fitted hand to what the sensor saw of it, median
@@ -122,7 +124,7 @@ def skin_view(
         joints_T213=joints_T213,
         points_TP3=points,
         known_TP=known,
-        doubt_T21=np.repeat(np.clip(disagreement**2, 1, LESS)[:, None], JOINTS, axis=1),
+        doubt_T21=np.clip(disagreement**2, 1, MOST)[:, None] * np.where(np.arange(JOINTS) == 0, WRIST_DOUBT, np.where(np.arange(JOINTS)==1, CMC_DOUBT, 1.0)),
         places_T213=np.full(joints_T213.shape, np.nan),
         places_sigma_T21=np.ones(joints_T213.shape[:2]),
         patches=patches,
