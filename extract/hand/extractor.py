@@ -17,7 +17,7 @@ from extract.hand.detect import HandFinder
 from extract.hand.identity import HandTrack, link
 from extract.hand.lifted import LiftedHand, unmirrored
 from extract.hand.observe import observe, sample_surface_depth
-from extract.hand.patch import HandPatch, hand_patch
+from extract.hand.patch import HandPatch, before_the_scene, hand_patch
 from extract.hand.place import Surroundings, place_hand
 from extract.hand.sight import HandSight, Sighting, seen_of
 from extract.hand.signals import Repeats, sharpness
@@ -140,7 +140,7 @@ class HandExtractor:
         observed = observe(times, landmarks, turned, surface_z, segment.measured, camera, palm, turned_depth)
         focal_sigma = self.config.assumed_focal_sigma if camera.origin == "assumed" else 0.0
         assumed = Assumptions(focal_sigma, self.config.palm_size_sigma)
-        around = Surroundings(patches, side, camera) if any(patch is not None for patch in patches) else None
+        around = Surroundings(before_the_scene(patches, landmarks), side, camera) if any(patch is not None for patch in patches) else None
         placed = place_hand(observed, palm, self.config.sensor_depth_sigma_m, assumed, around=around)
         hand = LiftedHand(
             slots=segment.slots,

@@ -32,7 +32,7 @@ EXPLAINS = 0.007  # metres from the skin within which a pixel is explained
 EXPLAINED = 30.0  # what it is worth to explain all that a finger shows
 COLLISION = 3.0
 PINCH, PINCHED = 0.0, 0.04  # cost of tips that are twice as far apart as these metres
-LANDMARKS, LANDMARKS_REACH = 1.5, 0.03  # weight of the detector's opinion; metres from which on it does not matter
+LANDMARKS, LANDMARKS_REACH = 0.5, 0.03  # weight of the detector's opinion; metres from which on it does not matter
 BEST, PAIRS = 28, 40
 STEP_SIGMA, STEP_LIMIT = 0.010, 9.0  # metres per 50 ms by which a finger moves against the palm; most that a step costs
 

@@ -6,7 +6,7 @@ brightness counts little. A mask of the hand's pixels, where there is one, says 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -20,6 +20,10 @@ INNER = 0.75  # share of the palm, about its middle, whose colour is taken for s
 HUE_FLOOR = 4.0  # least standard deviation of skin colour, units of CIELAB's a and b
 BRIGHTER, DARKER = 60.0, 60.0  # than the palm's median by which skin may be, of 255
 SKIN = 4.0  # standard deviations of colour
+ALIKE = 0.1  # share of the surroundings that looks like skin from which on colour does not tell
+NEAR = 0.12  # hand sizes around the landmarks within which something may be hand
+BLOCK = 4  # pixels; the scene is remembered that coarsely
+CLEARLY = 0.015  # metres before the scene
 LEAST_PALM = 30  # pixels of palm without which nothing is known of skin
 
 
@@ -42,6 +46,11 @@ class HandPatch:
         inside = ((place >= 0) & (place < (width, height))).all(-1)
         place = np.clip(np.nan_to_num(place), 0, (width - 1, height - 1)).astype(int)
         return place[..., 1], place[..., 0], inside
+
+    def places(self) -> np.ndarray:
+        """Row and column of every cell in the whole picture, int [H,W,2] pixels."""
+        rows, columns = np.indices(self.depth_HW.shape) * self.step
+        return np.stack([rows + int(self.corner_2[1]), columns + int(self.corner_2[0])], -1)
 
     def points(self, cells_HW: np.ndarray, camera: Camera) -> np.ndarray:
         """The surface at the chosen cells (bool [H,W]), f64 [P,3] metres, camera frame."""
@@ -100,3 +109,37 @@ def _like_the_palm(image_HW3: np.ndarray, landmarks_212: np.ndarray) -> np.ndarr
     off = (((lab[..., 1:] - middle[1:]) / spread) ** 2).sum(-1)
     light = lab[..., 0] - middle[0]
     return (off < SKIN**2) & (light < BRIGHTER) & (light > -DARKER)
+
+def before_the_scene(patches: list[HandPatch | None], landmarks_T212: np.ndarray) -> list[HandPatch | None]:
+    """The same patches without skin where the scene itself was seen: where colour does not tell a table from a hand.
+
+    The scene is the furthest that was seen of a place in frames whose landmarks are not around it; the camera stands
+    still, or nothing agrees with it. Patches whose surroundings do not look like skin are left alone.
+    """
+    away = [None if patch is None else ~_around(patch, marks) for patch, marks in zip(patches, landmarks_T212, strict=True)]
+    both = [(patch, outside) for patch, outside in zip(patches, away, strict=True) if patch is not None]
+    alike = [float((patch.skin_HW & outside).sum() / max(outside.sum(), 1)) for patch, outside in both]
+    if not both or np.median(alike) < ALIKE:
+        return patches
+    places = [patch.places() // BLOCK for patch, _ in both]
+    size = np.max([place.reshape(-1, 2).max(0) for place in places], axis=0) + 1
+    scene = np.zeros(size)
+    for (patch, outside), place in zip(both, places, strict=True):
+        np.maximum.at(scene, tuple(place[outside].T), patch.depth_HW[outside])
+    result: list[HandPatch | None] = []
+    for patch in patches:
+        if patch is None:
+            result.append(None)
+            continue
+        behind = scene[tuple((patch.places() // BLOCK).reshape(-1, 2).T)].reshape(patch.depth_HW.shape)
+        result.append(replace(patch, skin_HW=patch.skin_HW & ((behind == 0) | (patch.depth_HW < behind - CLEARLY))))
+    return result
+
+
+def _around(patch: HandPatch, landmarks_212: np.ndarray) -> np.ndarray:
+    """bool [H,W]: cells within the landmarks' hull and near it."""
+    hull = np.zeros(patch.depth_HW.shape, np.uint8)
+    corners = (landmarks_212 - np.array(patch.corner_2)) / patch.step
+    cv2.fillConvexPoly(hull, cv2.convexHull(corners.astype(np.float32)).round().astype(np.int32), 1)
+    near = max(1, round(NEAR * float(np.ptp(corners, axis=0).max())))
+    return cv2.dilate(hull, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * near + 1, 2 * near + 1))) > 0
