@@ -27,7 +27,7 @@ from extract.hand.trust import rightness, scores, second_look, sides, trusted
 from extract.hand.uncertainty import Assumptions, smoothed_away
 from extract.segments import Segment, split_at_gaps
 
-NAME = "mediapipe-hands-fit/2"
+NAME = "mediapipe-hands-fit/3"
 SIDE_KNOWN = 0.1  # certainty, 0..1, below which the side is told as unknown
 OFF = 0.025  # share of the distance
 TOGETHER = 0.5  # two hands are seen at once when they share this part of the shorter track's frames
@@ -140,7 +140,7 @@ class HandExtractor:
         observed = observe(times, landmarks, turned, surface_z, segment.measured, camera, palm, turned_depth)
         focal_sigma = self.config.assumed_focal_sigma if camera.origin == "assumed" else 0.0
         assumed = Assumptions(focal_sigma, self.config.palm_size_sigma)
-        around = Surroundings(before_the_scene(patches, landmarks), side, camera) if any(patch is not None for patch in patches) else None
+        around = Surroundings(before_the_scene(patches, landmarks), side, camera)
         placed = place_hand(observed, palm, self.config.sensor_depth_sigma_m, assumed, around=around)
         hand = LiftedHand(
             slots=segment.slots,

@@ -24,8 +24,8 @@ import numpy as np
 from extract.hand.banded import SmoothSystem, acceleration_rows
 from extract.hand.equations import Equations
 from extract.hand.observe import HandObservations
-from extract.hand.skin_fit import SkinView, add_skin
 from extract.hand.skeleton import BONE_LENGTHS, BONES, JOINTS, LANDMARK_SPAN, PALM, PALM_SIZE, RADII
+from extract.hand.skin_fit import SkinView, add_skin
 
 
 @dataclass(frozen=True)

@@ -43,20 +43,23 @@ class HandPatch:
         """Row, column (clipped to the patch) and whether they lie within it, [K] each, of image points in pixels."""
         place = np.rint((pixels_K2 - np.array(self.corner_2)) / self.step)
         height, width = self.depth_HW.shape
-        inside = ((place >= 0) & (place < (width, height))).all(-1)
+        inside = np.all((place >= 0) & (place < (width, height)), axis=-1)
         place = np.clip(np.nan_to_num(place), 0, (width - 1, height - 1)).astype(int)
-        return place[..., 1], place[..., 0], inside
+        return place[..., 1], place[..., 0], np.asarray(inside)
 
     def places(self) -> np.ndarray:
-        """Row and column of every cell in the whole picture, int [H,W,2] pixels."""
-        rows, columns = np.indices(self.depth_HW.shape) * self.step
-        return np.stack([rows + int(self.corner_2[1]), columns + int(self.corner_2[0])], -1)
+        """Column and row of every cell in the whole picture, int [H,W,2] pixels."""
+        rows, columns = np.indices(self.depth_HW.shape)
+        return self.pixels(rows, columns).astype(int)
 
     def points(self, cells_HW: np.ndarray, camera: Camera) -> np.ndarray:
         """The surface at the chosen cells (bool [H,W]), f64 [P,3] metres, camera frame."""
         rows, columns = np.nonzero(cells_HW)
-        pixels = np.stack([columns, rows], 1) * self.step + np.array(self.corner_2)
-        return camera.unproject(pixels, self.depth_HW[rows, columns].astype(float))
+        return camera.unproject(self.pixels(rows, columns), self.depth_HW[rows, columns].astype(float))
+
+    def pixels(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Image points of cells, f64 [...,2] pixels."""
+        return np.stack([columns, rows], -1) * self.step + np.array(self.corner_2)
 
 
 def hand_patch(
@@ -89,8 +92,9 @@ def nearest_cells(cells_HW: np.ndarray) -> np.ndarray | None:
     _, labels = cv2.distanceTransformWithLabels(
         (~cells_HW).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
-    place = np.zeros((int(labels.max()) + 1, 2), int)
+    labels = np.asarray(labels, np.int64)
     rows, columns = np.nonzero(cells_HW)
+    place = np.zeros((int(labels.max()) + 1, 2), np.int64)
     place[labels[rows, columns]] = np.stack([rows, columns], 1)
     return place[labels]
 
@@ -110,29 +114,30 @@ def _like_the_palm(image_HW3: np.ndarray, landmarks_212: np.ndarray) -> np.ndarr
     light = lab[..., 0] - middle[0]
     return (off < SKIN**2) & (light < BRIGHTER) & (light > -DARKER)
 
+
 def before_the_scene(patches: list[HandPatch | None], landmarks_T212: np.ndarray) -> list[HandPatch | None]:
     """The same patches without skin where the scene itself was seen: where colour does not tell a table from a hand.
 
     The scene is the furthest that was seen of a place in frames whose landmarks are not around it; the camera stands
     still, or nothing agrees with it. Patches whose surroundings do not look like skin are left alone.
     """
-    away = [None if patch is None else ~_around(patch, marks) for patch, marks in zip(patches, landmarks_T212, strict=True)]
-    both = [(patch, outside) for patch, outside in zip(patches, away, strict=True) if patch is not None]
-    alike = [float((patch.skin_HW & outside).sum() / max(outside.sum(), 1)) for patch, outside in both]
-    if not both or np.median(alike) < ALIKE:
+    known = [row for row, patch in enumerate(patches) if patch is not None]
+    some = [patch for patch in patches if patch is not None]
+    if not some:
         return patches
-    places = [patch.places() // BLOCK for patch, _ in both]
-    size = np.max([place.reshape(-1, 2).max(0) for place in places], axis=0) + 1
-    scene = np.zeros(size)
-    for (patch, outside), place in zip(both, places, strict=True):
-        np.maximum.at(scene, tuple(place[outside].T), patch.depth_HW[outside])
-    result: list[HandPatch | None] = []
-    for patch in patches:
-        if patch is None:
-            result.append(None)
-            continue
-        behind = scene[tuple((patch.places() // BLOCK).reshape(-1, 2).T)].reshape(patch.depth_HW.shape)
-        result.append(replace(patch, skin_HW=patch.skin_HW & ((behind == 0) | (patch.depth_HW < behind - CLEARLY))))
+    outside = [~_around(patch, landmarks_T212[row]) for row, patch in zip(known, some, strict=True)]
+    alike = [(patch.skin_HW & out).sum() / max(out.sum(), 1) for patch, out in zip(some, outside, strict=True)]
+    if np.median(alike) < ALIKE:
+        return patches
+    blocks = [patch.places() // BLOCK for patch in some]
+    scene = np.zeros(np.max([block.reshape(-1, 2).max(0) for block in blocks], axis=0) + 1)
+    for patch, out, block in zip(some, outside, blocks, strict=True):
+        np.maximum.at(scene, (block[out, 0], block[out, 1]), patch.depth_HW[out])
+    result: list[HandPatch | None] = [None] * len(patches)
+    for row, patch, block in zip(known, some, blocks, strict=True):
+        behind = scene[block[..., 0], block[..., 1]]
+        before = (behind == 0) | (patch.depth_HW < behind - CLEARLY)
+        result[row] = replace(patch, skin_HW=patch.skin_HW & before)
     return result
 
 

@@ -12,7 +12,7 @@ from extract.hand.fit import FitModel, HandFit, fit_hand
 from extract.hand.observe import HandObservations, level
 from extract.hand.patch import HandPatch
 from extract.hand.skeleton import PALM_SIZE
-from extract.hand.skin_fit import skin_view, with_fingers
+from extract.hand.skin_fit import skin_view
 from extract.hand.trust import SENSED
 from extract.hand.uncertainty import Assumptions, point_sigma, shrinkage
 
@@ -45,6 +45,11 @@ class Surroundings:
     side: str
     camera: Camera
 
+    @property
+    def seen(self) -> bool:
+        """There is a patch at all."""
+        return any(patch is not None for patch in self.patches)
+
 
 def place_hand(
     observed: HandObservations,
@@ -62,8 +67,9 @@ def place_hand(
     if not sensed:
         observed = replace(observed, surface_z_T21=np.full_like(observed.surface_z_T21, np.nan))
     fit = fit_hand(observed, assumed_palm_m, sensor_sigma_m, model)
-    if sensed and around is not None:
-        observed, fit = _refined(observed, fit, around, assumed_palm_m, sensor_sigma_m, model)
+    to_skin = sensed and around is not None and around.seen
+    if to_skin and around is not None:
+        fit = _refined(observed, fit, around, assumed_palm_m, sensor_sigma_m, model)
     if sensed:
         joints, raw, palm = fit.joints_T213, fit.raw_joints_T213, assumed_palm_m * fit.size
     else:
@@ -71,7 +77,7 @@ def place_hand(
         scale = level(fit.joints_T213, observed)
         scale = scale * shrinkage(observed, fit.joints_T213 * scale, palm)[:, None, None]
         joints, raw = fit.joints_T213 * scale, fit.raw_joints_T213 * scale
-    return PlacedHand(joints, raw, palm, point_sigma(observed, joints, palm, assumed), sensed)
+    return PlacedHand(joints, raw, palm, point_sigma(observed, joints, palm, assumed, to_skin), sensed)
 
 
 def _refined(
@@ -81,7 +87,7 @@ def _refined(
     assumed_palm_m: float,
     sensor_sigma_m: float,
     model: FitModel | None,
-) -> tuple[HandObservations, HandFit]:
+) -> HandFit:
     """The fit once more, with the fingers where depth shows them and the whole skin."""
     patches, side, camera = around.patches, around.side, around.camera
     scale = assumed_palm_m * fit.size / PALM_SIZE
@@ -91,4 +97,5 @@ def _refined(
     searched = np.isfinite(found.joints_T213[..., 0])
     # Depth beside a landmark tells nothing about a joint that is elsewhere.
     observed = replace(observed, surface_z_T21=np.where(searched, np.nan, observed.surface_z_T21))
-    return observed, fit_hand(observed, assumed_palm_m, sensor_sigma_m, model, with_fingers(view, fit.joints_T213, found))
+    view = view.with_fingers(fit.joints_T213, found)
+    return fit_hand(observed, assumed_palm_m, sensor_sigma_m, model, view)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from extract.hand.skeleton import KNUCKLES, RADII, WRIST
+from extract.hand.skeleton import KNUCKLES, WRIST
 from extract.hand.surface import TUBES
 
 # Tubes of thumb and fingers, then the bones that fill the palm.
@@ -46,18 +46,16 @@ def touch(points_TP3: np.ndarray, joints_T213: np.ndarray, radii_21: np.ndarray)
 def tube_distances(
     points_TP3: np.ndarray, ends_TB23: np.ndarray, radii_B2: np.ndarray, from_B: np.ndarray | float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Place along B tapering tubes nearest to each point, and distance from their skin, f64 [T,P,B] each.
-
-    Through products of matrices instead of differences: points must be given near the hand, or in double precision.
+    """Place along B tapering tubes nearest to each point, and distance from their skin (negative inside), f64 [T,P,B]
+    each. from_B: where along them tubes begin. Metres; |p - a - s d|^2 is expanded into products of matrices.
     """
-    a, bone = ends_TB23[:, :, 0], ends_TB23[:, :, 1] - ends_TB23[:, :, 0]
+    # Near the origin, expansion loses no digits.
+    middle = ends_TB23[:, :1, 0]
+    points, a = points_TP3 - middle, ends_TB23[:, :, 0] - middle
+    bone = ends_TB23[:, :, 1] - ends_TB23[:, :, 0]
     squared = np.maximum(np.sum(bone**2, -1), 1e-12)[:, None]
-    to_a = np.sum(a * bone, -1)[:, None]
-    fraction = np.clip((points_TP3 @ bone.transpose(0, 2, 1) - to_a) / squared, from_B, 1)
-    # |p - a - s bone|^2, expanded around the hand's own middle to lose no digits.
-    from_a = (
-        np.sum(points_TP3**2, -1)[..., None] - 2 * points_TP3 @ a.transpose(0, 2, 1) + np.sum(a**2, -1)[:, None]
-    )
-    along = points_TP3 @ bone.transpose(0, 2, 1) - to_a
+    along = points @ bone.transpose(0, 2, 1) - np.sum(a * bone, -1)[:, None]
+    fraction = np.clip(along / squared, from_B, 1)
+    from_a = np.sum(points**2, -1)[..., None] - 2 * points @ a.transpose(0, 2, 1) + np.sum(a**2, -1)[:, None]
     distance = np.sqrt(np.maximum(from_a - 2 * fraction * along + fraction**2 * squared, 0))
     return fraction, distance - (radii_B2[:, 0] + fraction * (radii_B2[:, 1] - radii_B2[:, 0]))
