@@ -34,7 +34,8 @@ class FingerPoses:
 
 
 def _poses(joints: tuple[int, int, int], directions_3C3: np.ndarray) -> FingerPoses:
-    lengths = np.array([BONE_LENGTHS[np.flatnonzero(((joint - 1, joint) == BONES).all(1))[0]] for joint in joints])
+    bones = BONES.tolist()
+    lengths = BONE_LENGTHS[[bones.index([joint - 1, joint]) for joint in joints]]
     places = np.cumsum(lengths[:, None, None] * directions_3C3, axis=0).transpose(1, 0, 2)
     chain = np.concatenate([np.zeros((len(places), 1, 3)), places], 1)
     along = np.linspace(0.25, 1, BALLS) * 3

@@ -49,8 +49,8 @@ class HandPatch:
 
     def places(self) -> np.ndarray:
         """Column and row of every cell in the whole picture, int [H,W,2] pixels."""
-        rows, columns = np.indices(self.depth_HW.shape)
-        return self.pixels(rows, columns).astype(int)
+        cells = np.indices(self.depth_HW.shape)
+        return self.pixels(cells[0], cells[1]).astype(int)
 
     def points(self, cells_HW: np.ndarray, camera: Camera) -> np.ndarray:
         """The surface at the chosen cells (bool [H,W]), f64 [P,3] metres, camera frame."""
