@@ -37,14 +37,18 @@ def _poses(joints: tuple[int, int, int], directions_3C3: np.ndarray) -> FingerPo
     bones = BONES.tolist()
     lengths = BONE_LENGTHS[[bones.index([joint - 1, joint]) for joint in joints]]
     places = np.cumsum(lengths[:, None, None] * directions_3C3, axis=0).transpose(1, 0, 2)
-    chain = np.concatenate([np.zeros((len(places), 1, 3)), places], 1)
+    balls = along_bones(np.concatenate([np.zeros((len(places), 1, 3)), places], 1))
+    radii = along_bones(RADII[[joints[0] - 1, *joints]][None, :, None])[0, :, 0]
+    area = 2 * float(RADII[list(joints)].mean() * np.linalg.norm(places[0, -1]))
+    return FingerPoses(joints, places, balls, radii, area)
+
+
+def along_bones(chain_C4D: np.ndarray) -> np.ndarray:
+    """Values f64 [C,BALLS,D] along a finger from those at its root and its three joints."""
     along = np.linspace(0.25, 1, BALLS) * 3
     bone = np.minimum(along.astype(int), 2)
-    part = along - bone
-    balls = chain[:, bone] * (1 - part)[:, None] + chain[:, bone + 1] * part[:, None]
-    thick = RADII[[joints[0] - 1, *joints]]
-    area = 2 * float(RADII[list(joints)].mean() * np.linalg.norm(places[0, -1]))
-    return FingerPoses(joints, places, balls, thick[bone] * (1 - part) + thick[bone + 1] * part, area)
+    part = (along - bone)[:, None]
+    return chain_C4D[:, bone] * (1 - part) + chain_C4D[:, bone + 1] * part
 
 
 def _grid(*axes: np.ndarray) -> list[np.ndarray]:

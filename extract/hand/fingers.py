@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from extract.effector import Camera
-from extract.hand.finger_poses import BALLS, INDEX, THUMB, FingerPoses
+from extract.hand.finger_poses import BALLS, INDEX, THUMB, FingerPoses, along_bones
 from extract.hand.patch import HandPatch, nearest_cells
 from extract.hand.skeleton import KNUCKLES, RADII, WRIST
 from extract.hand.surface import TUBES, hand_axes
@@ -30,7 +30,7 @@ EXPLAINS = 0.007  # metres from the skin within which a point is explained
 EXPLAINED = 30.0  # worth of explaining as much skin as a whole finger shows
 INSIDE, SOFT = 0.7, 0.008  # share of its radius by which a ball keeps away from other parts; metres
 COLLISION, ENTWINED = 3.0, 30.0  # cost of a ball within the rest of the hand, and of the two fingers within each other
-LANDMARKS, LANDMARKS_REACH = 0.5, 0.03  # cost of joints that are not where the fit had them; metres, at most
+LANDMARKS, LANDMARKS_REACH = 1.0, 0.03  # cost of joints that are not where the fit had them; metres, at most
 BEST, PAIRS = 28, 40  # poses of a finger, and pairs of them, that are kept of a frame
 STEP_SIGMA, STEP_LIMIT = 0.010, 9.0  # metres per 50 ms that a joint moves against the palm; the most a step costs
 WEIGHTS = np.linspace(0.6, 1.4, BALLS)  # of the balls: tips count most
@@ -153,8 +153,12 @@ class _Frame:
 
     def _finger(self, poses: FingerPoses, root_3: np.ndarray) -> _Finger:
         """The BEST poses of one finger."""
+        # The fit's own pose is one of them.
+        own = self.joints_213[[poses.root, *poses.joints]][None]
         balls = root_3 + self.scale * poses.balls_CB3 @ self.rotation_33
+        balls = np.concatenate([balls, along_bones(own)])
         joints = root_3 + self.scale * poses.joints_C33 @ self.rotation_33
+        joints = np.concatenate([joints, own[:, 1:]])
         cost, seen = self._in_the_picture(balls, self.scale * poses.radii_B)
         expected = self.joints_213[list(poses.joints)]
         away = np.linalg.norm(joints[..., :2] / joints[..., 2:] - expected[:, :2] / expected[:, 2:], axis=-1)

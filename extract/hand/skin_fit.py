@@ -29,9 +29,10 @@ FOUND_SIGMA, HIDDEN_SIGMA = 0.006, 0.015  # metres, of joints that were searched
 HAND_REACH, FOREARM = 0.14, -0.075  # metres from the knuckles that a hand reaches; along it where a forearm begins
 ENOUGH = 20  # points that tell where a hand is
 USUAL_M = 0.004  # metres from the skin of a fitted hand to what the sensor saw of it, median
+NEAR_S = 0.3  # seconds in which a hand stays about where it is
 ASTRAY = 1.5  # times that: the landmarks are on wrong fingers
 # By how much sigma of landmarks grows: where they are astray, of searched fingers, of the wrist, of the thumb's root.
-MOST_DOUBT, SEARCHED_DOUBT, WRIST_DOUBT, THUMB_ROOT_DOUBT = 8.0, 8.0, 2.0, 4.0
+MOST_DOUBT, SEARCHED_DOUBT, WRIST_DOUBT, THUMB_ROOT_DOUBT = 3.0, 8.0, 2.0, 4.0
 THUMB_ROOT = 1
 # Places along the bones of thumb and fingers that are held against the outline.
 OUTLINE_ENDS = np.repeat(TUBES, 2, axis=0)
@@ -84,7 +85,7 @@ def skin_view(
 ) -> SkinView:
     """Gathers the skin around the hands ``joints_T213`` (metres, camera frame). scale: of the hand, 1 = an adult's.
 
-    Frames whose hand is not where skin is start from the frames around them.
+    Frames whose hand is not where skin is start from the frames around them, and their landmarks count less.
     """
     frames = len(joints_T213)
     rotations = hand_axes(joints_T213, side).rotations_T33
@@ -103,11 +104,12 @@ def skin_view(
             seen = seen[np.linspace(0, len(seen) - 1, POINTS).astype(int)]
         points[row, : len(seen)], known[row, : len(seen)] = seen, True
     disagreement = _disagreement(points, known, joints_T213, scale)
-    doubt = np.repeat(np.clip(disagreement**2, 1, MOST_DOUBT)[:, None], JOINTS, axis=1)
+    astray = (disagreement >= ASTRAY) & _has_near(time_T, disagreement < ASTRAY)
+    doubt = np.repeat(np.where(astray, np.clip(disagreement**2, 1, MOST_DOUBT), 1.0)[:, None], JOINTS, axis=1)
     doubt[:, WRIST] *= WRIST_DOUBT
     doubt[:, THUMB_ROOT] *= THUMB_ROOT_DOUBT
     return SkinView(
-        joints_T213=_from_around(time_T, joints_T213, disagreement >= ASTRAY),
+        joints_T213=_from_around(time_T, joints_T213, astray),
         points_TP3=points,
         known_TP=known,
         doubt_T21=doubt,
@@ -127,6 +129,12 @@ def _disagreement(points_TP3: np.ndarray, known_TP: np.ndarray, joints_T213: np.
     if enough.any():
         result[enough] = np.nanmedian(away[enough], axis=1) / USUAL_M
     return result
+
+
+def _has_near(time_T: np.ndarray, good_T: np.ndarray) -> np.ndarray:
+    """bool [T]: a good frame is so near in time that the hand is where it was."""
+    near = np.abs(time_T[:, None] - time_T[good_T]) <= NEAR_S
+    return near.any(1)
 
 
 def _from_around(time_T: np.ndarray, joints_T213: np.ndarray, astray_T: np.ndarray) -> np.ndarray:
