@@ -116,6 +116,38 @@ class Equations:
         self.gradient[:, Y] += (weight * error * y) @ ENDS
         self._z_gradient += (weight * error * z) @ ENDS
 
+    def add_places(self, places_T213: np.ndarray, sigma_T21: np.ndarray) -> None:
+        """Joints are at these places; NaN = not known."""
+        known = np.isfinite(places_T213[..., 0])
+        error = np.where(known[..., None], self.joints - places_T213, 0)
+        weight = known * huber(np.linalg.norm(error, axis=-1), sigma_T21, 1.5)
+        for axis, part in ((0, X), (1, Y)):
+            self.hessian[:, DIAGONAL[part], DIAGONAL[part]] += weight
+            self.gradient[:, part] += weight * error[..., axis]
+        self._zz += weight @ JOINT_ZZ
+        self._z_gradient += weight * error[..., 2]
+
+    def add_along_bones(
+        self,
+        ends_TP2: np.ndarray,
+        fraction_TP: np.ndarray,
+        slope_TP3: np.ndarray,
+        error_TP: np.ndarray,
+        weight_TP: np.ndarray,
+    ) -> None:
+        """P errors in each frame, each of a place along a bone: ends_TP2 are its joints, fraction_TP where between
+        them, slope_TP3 how the error changes with the place."""
+        frames, points = error_TP.shape
+        row, number = np.arange(frames)[:, None], np.arange(points)[None]
+        slopes = np.zeros((frames, points, 3, JOINTS))
+        for end, share in ((0, 1 - fraction_TP), (1, fraction_TP)):
+            slopes[row, number, :, ends_TP2[..., end]] += share[..., None] * slope_TP3
+        slopes[:, :, 2] = slopes[:, :, 2] @ BASIS.T
+        slopes = slopes.reshape(frames, points, 3 * JOINTS)
+        weighted = (slopes * weight_TP[..., None]).transpose(0, 2, 1)
+        self.hessian += weighted @ slopes
+        self.gradient += (weighted @ error_TP[..., None])[..., 0]
+
     def _add(self, rows: slice, columns: slice, block_T441: np.ndarray) -> None:
         """Adds a block that was computed with ``columns`` first."""
         self.hessian[:, rows, columns] += block_T441.reshape(-1, JOINTS, JOINTS).transpose(0, 2, 1)

@@ -17,7 +17,8 @@ from extract.hand.detect import HandFinder
 from extract.hand.identity import HandTrack, link
 from extract.hand.lifted import LiftedHand, unmirrored
 from extract.hand.observe import observe, sample_surface_depth
-from extract.hand.place import place_hand
+from extract.hand.patch import HandPatch, before_the_scene, hand_patch
+from extract.hand.place import Surroundings, place_hand
 from extract.hand.sight import HandSight, Sighting, seen_of
 from extract.hand.signals import Repeats, sharpness
 from extract.hand.skeleton import JOINTS, PALM_SIZE, palm_size
@@ -26,7 +27,7 @@ from extract.hand.trust import rightness, scores, second_look, sides, trusted
 from extract.hand.uncertainty import Assumptions, smoothed_away
 from extract.segments import Segment, split_at_gaps
 
-NAME = "mediapipe-hands-fit/2"
+NAME = "mediapipe-hands-fit/3"
 SIDE_KNOWN = 0.1  # certainty, 0..1, below which the side is told as unknown
 OFF = 0.025  # share of the distance
 TOGETHER = 0.5  # two hands are seen at once when they share this part of the shorter track's frames
@@ -67,6 +68,9 @@ class HandExtractor:
                     None if depth is None else sample_surface_depth(depth, frame.mask, d.landmarks_px) for d in found
                 ],
                 sharpness=[sharpness(frame.image, detection.box_4) for detection in found],
+                patch=[
+                    None if depth is None else hand_patch(frame.image, depth, frame.mask, d.landmarks_px) for d in found
+                ],
                 repeated=repeats(frame.image),
             )
 
@@ -117,6 +121,7 @@ class HandExtractor:
         landmarks, world = np.zeros((count, JOINTS, 2)), np.zeros((count, JOINTS, 3))
         surface_z, score = np.full((count, JOINTS), np.nan), np.zeros(count)
         agrees, behind = np.zeros(count, bool), np.zeros((count, JOINTS))
+        patches: list[HandPatch | None] = [None] * count
         for slot, detection in zip(track.slots, track.detections, strict=True):
             row = slot - first
             if not 0 <= row < count or not segment.measured[row]:
@@ -124,7 +129,9 @@ class HandExtractor:
             landmarks[row], world[row], score[row] = detection.landmarks_px, detection.world_m, detection.score
             agrees[row] = detection.side == side
             behind[row] = np.nan if detection.depth_px is None else detection.depth_px
-            depth = sighting.surface_z[slot][sighting.number(slot, detection)]
+            number = sighting.number(slot, detection)
+            patches[row] = sighting.patches[slot][number]
+            depth = sighting.surface_z[slot][number]
             if depth is not None:
                 surface_z[row] = depth
         turned, turned_depth = unmirrored(world, agrees), np.where(agrees[:, None], 1, -1) * behind
@@ -133,7 +140,8 @@ class HandExtractor:
         observed = observe(times, landmarks, turned, surface_z, segment.measured, camera, palm, turned_depth)
         focal_sigma = self.config.assumed_focal_sigma if camera.origin == "assumed" else 0.0
         assumed = Assumptions(focal_sigma, self.config.palm_size_sigma)
-        placed = place_hand(observed, palm, self.config.sensor_depth_sigma_m, assumed)
+        around = Surroundings(before_the_scene(patches, landmarks), side, camera)
+        placed = place_hand(observed, palm, self.config.sensor_depth_sigma_m, assumed, around=around)
         hand = LiftedHand(
             slots=segment.slots,
             time_T=times,

@@ -25,6 +25,7 @@ from extract.hand.banded import SmoothSystem, acceleration_rows
 from extract.hand.equations import Equations
 from extract.hand.observe import HandObservations
 from extract.hand.skeleton import BONE_LENGTHS, BONES, JOINTS, LANDMARK_SPAN, PALM, PALM_SIZE, RADII
+from extract.hand.skin_fit import SkinView, add_skin
 
 
 @dataclass(frozen=True)
@@ -102,11 +103,16 @@ RAW_STEPS = 3
 
 
 def fit_hand(
-    observed: HandObservations, assumed_palm_m: float, sensor_sigma_m: float, model: FitModel | None = None
+    observed: HandObservations,
+    assumed_palm_m: float,
+    sensor_sigma_m: float,
+    model: FitModel | None = None,
+    skin: SkinView | None = None,
 ) -> HandFit:
     """Fits the hand; see the module. Long clips are fitted in overlapping windows that fade into each other.
 
-    model: by default the one for clips with a depth sensor, or without.
+    model: by default the one for clips with a depth sensor, or without. skin: the whole of the hand's surface that the
+    sensor saw, see skin_fit.py.
     """
     if model is None:
         model = WITH_SENSOR if observed.sensed else IMAGE_ONLY
@@ -116,7 +122,8 @@ def fit_hand(
     lengths, size = np.zeros(len(BONES)), 0.0
     for start in starts:
         stop = min(start + WINDOW, frames)
-        part = _Fit(observed.part(slice(start, stop)), assumed_palm_m, sensor_sigma_m, model).solved()
+        seen = None if skin is None else skin.part(slice(start, stop))
+        part = _Fit(observed.part(slice(start, stop)), assumed_palm_m, sensor_sigma_m, model, seen).solved()
         weight = np.ones((stop - start, 1, 1))
         if start:
             shared = min(OVERLAP, stop - start)
@@ -132,12 +139,19 @@ def fit_hand(
 class _Fit:
     """One window."""
 
-    def __init__(self, observed: HandObservations, assumed_palm_m: float, sensor_sigma_m: float, model: FitModel):
-        self.observed, self.model, self.sensor_sigma = observed, model, sensor_sigma_m
+    def __init__(
+        self,
+        observed: HandObservations,
+        assumed_palm_m: float,
+        sensor_sigma_m: float,
+        model: FitModel,
+        skin: SkinView | None,
+    ):
+        self.observed, self.model, self.sensor_sigma, self.skin = observed, model, sensor_sigma_m, skin
         self.usual = BONE_LENGTHS * (assumed_palm_m * LANDMARK_SPAN / PALM_SIZE)
         self.radii = RADII * (assumed_palm_m / PALM_SIZE)
         self.lengths, self.size = self.usual.copy(), 1.0
-        self.joints = self._start()
+        self.joints = self._start() if skin is None else skin.joints_T213
 
     def solved(self) -> HandFit:
         model, smoothness = self.model, None
@@ -175,16 +189,19 @@ class _Fit:
         """One Gauss-Newton step; how far the joint went that went furthest, metres."""
         observed, model = self.observed, self.model
         equations = Equations(self.joints)
-        equations.add_rays(observed.rays_T212, model.ray_21() * observed.extent_T[:, None], observed.measured_T)
+        doubt = 1.0 if self.skin is None else self.skin.doubt_T21
+        equations.add_rays(observed.rays_T212, doubt * model.ray_21() * observed.extent_T[:, None], observed.measured_T)
         target = observed.behind_palm(self.joints[:, PALM, 2].mean(1))
         sensed = np.isfinite(observed.surface_z_T21)
-        loosened = np.where(sensed, model.sensed_relative_z, 1.0)
+        loosened = np.where(sensed, model.sensed_relative_z, doubt)
         equations.add_relative_z(target, model.relative_z_21() * loosened, observed.measured_T)
         if sensed.any():
             equations.add_surface(observed.surface_z_T21, self.radii * self.size, self.sensor_sigma)
         else:
             equations.add_distance(observed.palm_distance_T, model.distance, observed.measured_T)
         equations.add_bones(self.lengths, model.bone)
+        if self.skin is not None:
+            add_skin(equations, self.skin, self.radii * self.size)
         step = equations.step(smoothness, damping)
         self.joints = self.joints + step
         self.joints[..., 2] = self.joints[..., 2].clip(0.05, 50)

@@ -9,13 +9,15 @@ import numpy as np
 
 from extract.hand.detection import Detection
 from extract.hand.identity import HandTrack
+from extract.hand.patch import HandPatch
 from extract.hand.skeleton import JOINTS
 from extract.hand.trust import Seen
 
 
 @dataclass(frozen=True)
 class HandSight:
-    """What is kept of one frame. Per detection: surface_z f64 [21] metres or None, sharpness (see signals.py).
+    """What is kept of one frame. Per detection: surface_z f64 [21] metres or None, sharpness (see signals.py), patch:
+    the sensor's depth around the hand or None.
 
     repeated: the picture is the one before once more.
     """
@@ -24,6 +26,7 @@ class HandSight:
     detections: list[Detection]
     surface_z: list[np.ndarray | None]
     sharpness: list[float]
+    patch: list[HandPatch | None]
     repeated: bool
 
     @property
@@ -44,6 +47,7 @@ class Sighting:
     detections: list[list[Detection]]
     surface_z: list[list[np.ndarray | None]]
     sharpness: list[list[float]]
+    patches: list[list[HandPatch | None]]
     repeated: np.ndarray
 
     @classmethod
@@ -54,6 +58,7 @@ class Sighting:
             [sight.detections for sight in sights],
             [sight.surface_z for sight in sights],
             [sight.sharpness for sight in sights],
+            [sight.patch for sight in sights],
             np.array([sight.repeated for sight in sights], bool),
         )
 
@@ -63,7 +68,8 @@ class Sighting:
 
     def without_depth(self) -> Sighting:
         """The same, as if there had been no depth sensor."""
-        return replace(self, surface_z=[[None] * len(found) for found in self.detections])
+        nothing = [[None] * len(found) for found in self.detections]
+        return replace(self, surface_z=nothing, patches=nothing)
 
 
 def seen_of(track: HandTrack, sighting: Sighting) -> Seen:

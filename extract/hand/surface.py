@@ -39,12 +39,12 @@ class HandSurface:
 
         side: tells the front of the palm from its back; with the wrong side the two are exchanged.
         """
-        axes = _hand_axes(joints_T213, side)
+        axes = hand_axes(joints_T213, side)
         tubes = self._tube_points(joints_T213, axes)
         palm = self._palm_points(joints_T213, axes)
         return np.concatenate([tubes[0], palm[0]], 1), np.concatenate([tubes[1], palm[1]], 1)
 
-    def _tube_points(self, joints: np.ndarray, axes: _HandAxes) -> tuple[np.ndarray, np.ndarray]:
+    def _tube_points(self, joints: np.ndarray, axes: HandAxes) -> tuple[np.ndarray, np.ndarray]:
         a, b = TUBES[self.tube].T
         along = joints[:, TUBES[:, 1]] - joints[:, TUBES[:, 0]]
         along /= np.maximum(np.linalg.norm(along, axis=-1, keepdims=True), 1e-9)
@@ -60,7 +60,7 @@ class HandSurface:
         centre = joints[:, a] + self.fraction[:, None] * (joints[:, b] - joints[:, a])
         return centre + radius[:, None] * normal, normal
 
-    def _palm_points(self, joints: np.ndarray, axes: _HandAxes) -> tuple[np.ndarray, np.ndarray]:
+    def _palm_points(self, joints: np.ndarray, axes: HandAxes) -> tuple[np.ndarray, np.ndarray]:
         place = self.palm_u * (len(KNUCKLES) - 1)
         left = np.minimum(place.astype(int), len(KNUCKLES) - 2)
         knuckles = joints[:, KNUCKLES]
@@ -78,12 +78,17 @@ class HandSurface:
 
 
 @dataclass(frozen=True)
-class _HandAxes:
+class HandAxes:
     """Unit vectors [T,3]: towards the thumb's side, towards the fingers, out of the palm's front."""
 
     lateral: np.ndarray
     distal: np.ndarray
     palmar: np.ndarray
+
+    @property
+    def rotations_T33(self) -> np.ndarray:
+        """Rows are the axes: takes directions in the frame of the joints to (lateral, distal, palmar)."""
+        return np.stack([self.lateral, self.distal, self.palmar], 1)
 
 
 def make_surface(points: int, assumed_palm_m: float) -> HandSurface:
@@ -146,11 +151,12 @@ def pinch_middle(joints_T213: np.ndarray) -> np.ndarray:
     return (joints_T213[:, THUMB_TIP] + joints_T213[:, INDEX_TIP]) / 2
 
 
-def _hand_axes(joints: np.ndarray, side: str) -> _HandAxes:
+def hand_axes(joints: np.ndarray, side: str) -> HandAxes:
+    """The axes of hands of that side, joints f64 [T,21,3]."""
     lateral = joints[:, KNUCKLES[0]] - joints[:, KNUCKLES[-1]]
     lateral = lateral / np.maximum(np.linalg.norm(lateral, axis=-1, keepdims=True), 1e-9)
     distal = joints[:, KNUCKLES].mean(1) - joints[:, WRIST]
     distal = distal - lateral * np.sum(lateral * distal, -1, keepdims=True)
     distal = distal / np.maximum(np.linalg.norm(distal, axis=-1, keepdims=True), 1e-9)
     palmar = np.cross(lateral, distal) * (1.0 if side == "right" else -1.0)
-    return _HandAxes(lateral, distal, palmar)
+    return HandAxes(lateral, distal, palmar)

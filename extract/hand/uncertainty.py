@@ -45,6 +45,10 @@ WITH_SENSOR = Weights(
     across=(-5.42, 0.28, 0.14, 0.38, 0.18, 0.25, 0.69), along=(-5.23, 0.19, 0.12, 0.55, 0.39, 0.52, 0.97)
 )
 
+WITH_SKIN = Weights(  # of hands that were fitted to their whole skin
+    across=(-5.95, 0.28, 0.26, 0.78, 0.37, 0.17, 0.41), along=(-6.26, 0.16, 0.35, 1.39, 0.83, 0.55, 0.44)
+)
+
 
 def doubts(observed: HandObservations, joints_T213: np.ndarray, palm_m: float) -> np.ndarray:
     """What speaks against a frame, f64 [T,6], none with a unit; typical values are near 0.
@@ -95,12 +99,15 @@ def shrinkage(observed: HandObservations, joints_T213: np.ndarray, palm_m: float
     return np.exp(weight @ log_scale[observed.measured_T] / weight.sum(1))
 
 
-def point_sigma(observed: HandObservations, joints_T213: np.ndarray, palm_m: float, assumed: Assumptions) -> np.ndarray:
+def point_sigma(
+    observed: HandObservations, joints_T213: np.ndarray, palm_m: float, assumed: Assumptions, to_skin: bool = False
+) -> np.ndarray:
     """One sigma of a measured point's position across and along the ray, f64 [T,2] metres.
 
-    joints_T213: as placed, metres, camera frame. palm_m: size of the hand.
+    joints_T213: as placed, metres, camera frame. palm_m: size of the hand. to_skin: fitted to all of the skin that a
+    sensor saw, not only to the depth at its landmarks.
     """
-    weights = WITH_SENSOR if observed.sensed else IMAGE_ONLY
+    weights = (WITH_SKIN if to_skin else WITH_SENSOR) if observed.sensed else IMAGE_ONLY
     columns = doubts(observed, joints_T213, palm_m)
     columns = np.concatenate([np.ones((len(columns), 1)), columns], 1)
     across, along = np.exp(columns @ np.array(weights.across)), np.exp(columns @ np.array(weights.along))

@@ -129,7 +129,8 @@ def _rows(clip: Footage) -> Iterator[dict[str, Any]]:
 def _with(sights: list[HandSight], sensor: bool) -> list[HandSight]:
     if sensor:
         return sights
-    return [replace(sight, surface_z=[None] * len(sight.detections)) for sight in sights]
+    nothing = [[None] * len(sight.detections) for sight in sights]
+    return [replace(sight, surface_z=none, patch=none) for sight, none in zip(sights, nothing, strict=True)]
 
 
 def _corrupted(

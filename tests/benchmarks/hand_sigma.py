@@ -10,6 +10,7 @@ lie within it.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +20,27 @@ from extract.hand.config import HandConfig
 from extract.hand.extractor import HandExtractor
 from extract.hand.lifted import LiftedHand
 from extract.hand.observe import HandObservations, observe
+from extract.hand.sight import Sighting
 from extract.hand.uncertainty import doubts
-from tests.benchmarks.extraction_hands import SOURCES, true_points
+from tests.benchmarks.extraction_hands import SOURCES, Source, true_points
 from tests.benchmarks.hand_clips import HandClip
 from tests.benchmarks.hand_scores import along_and_across
-from tests.benchmarks.hand_views import FIRST_TUNING_SEED, behind_a_bar, read_views, render_views
+from tests.benchmarks.hand_views import FIRST_TUNING_SEED, behind_a_bar, read_views, render_views, with_noisy_depth
 
 FREEDOM = 4.0
 SHARE = 0.73  # a little more than a Gaussian's 68 %, so that the heavy tails have at least 90 % within two sigma
 RIDGE = 0.002
 HIDDEN = 2
-CALIBRATED = {"noisy sensor": "WITH_SENSOR", "size given": "IMAGE_ONLY"}
+CALIBRATED = {"noisy sensor": "WITH_SKIN", "noisy at landmarks": "WITH_SENSOR", "size given": "IMAGE_ONLY"}
+
+
+def _at_landmarks(sighting: Sighting, clip: HandClip) -> Sighting:
+    """Noisy depth that is known at the landmarks alone, as a depth network's is used."""
+    noisy = with_noisy_depth(sighting, clip)
+    return replace(noisy, patches=[[None] * len(found) for found in noisy.detections])
+
+
+AT_LANDMARKS = Source("noisy at landmarks", _at_landmarks, lambda clip: HandConfig())
 
 
 def main() -> None:
@@ -44,8 +55,8 @@ def main() -> None:
     for number, clip in enumerate(read_views(arguments.folder)):
         hidden = number % HIDDEN == 0
         sighting = detector.detect(behind_a_bar(clip) if hidden else clip.frames(with_depth=True))
-        for source in SOURCES:
-            if source.name in CALIBRATED and not (hidden and source.name == "noisy sensor"):
+        for source in (*SOURCES, AT_LANDMARKS):
+            if source.name in CALIBRATED and not (hidden and source.name.startswith("noisy")):
                 extractor = HandExtractor(source.config(clip))
                 for hand in extractor.hands(source.sighting(sighting, clip), clip.camera)[0]:
                     if hand.side == clip.side:

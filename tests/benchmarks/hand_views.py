@@ -13,6 +13,7 @@ from data.episode import Frame
 from data.simulation.closeup import CloseupSettings, write_closeup
 from data.simulation.write import is_finished
 from extract.hand.observe import sample_surface_depth
+from extract.hand.patch import HandPatch, hand_patch
 from extract.hand.sight import Sighting
 from tests.benchmarks.hand_clips import STEPS_MM, HandClip, read_clip
 
@@ -68,10 +69,12 @@ def with_noisy_depth(sighting: Sighting, clip: HandClip) -> Sighting:
     """The same detections, with depth from a sensor that has noise and holes at edges, and without a mask."""
     rng = np.random.default_rng([int(clip.path.stem.split("-")[-1]), 0x5E50])
     surface: list[list[np.ndarray | None]] = []
-    for index, found in enumerate(sighting.detections):
-        depth = noisy(clip.arrays["depth"][index] * np.float32(clip.depth_unit_m), rng)
+    patches: list[list[HandPatch | None]] = []
+    for frame, found in zip(clip.frames(with_depth=False), sighting.detections, strict=True):
+        depth = noisy(clip.arrays["depth"][frame.index] * np.float32(clip.depth_unit_m), rng)
         surface.append([sample_surface_depth(depth, None, d.landmarks_px) for d in found])
-    return replace(sighting, surface_z=surface)
+        patches.append([hand_patch(frame.image, depth, None, d.landmarks_px) for d in found])
+    return replace(sighting, surface_z=surface, patches=patches)
 
 
 def noisy(depth_HW: np.ndarray, rng: np.random.Generator) -> np.ndarray:

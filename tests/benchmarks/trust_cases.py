@@ -19,6 +19,7 @@ from data.video import frames as read_frames
 from extract.effector import Camera
 from extract.hand.detection import Detection, hand_size, palm_centre
 from extract.hand.observe import sample_surface_depth
+from extract.hand.patch import hand_patch
 from extract.hand.sight import HandSight
 from extract.hand.signals import sharpness
 from tests.benchmarks.hand_clips import read_clip
@@ -203,6 +204,7 @@ def _detector(draw: Callable[[Footage, list[HandSight], np.random.Generator], tu
                 detections=found,
                 surface_z=[None if depth is None else sample_surface_depth(depth, None, d.landmarks_px) for d in found],
                 sharpness=[sharpness(frame.image, hand.box_4) for hand in found],
+                patch=[None if depth is None else hand_patch(frame.image, depth, None, d.landmarks_px) for d in found],
             )
         return result
 
