@@ -25,7 +25,7 @@ from tests.benchmarks.pretraining_data import grid_shards
 
 CONFIG = "config.yaml"
 # What the extract stage goes on from: its plan last, as shards that it does not name are nobody's.
-MADE = tuple(f"extract/{name}" for name in ("stage.json", "gripper-model.npz", "rejected/*", "unit-*", "plan.json"))
+MADE = tuple(f"extract/{name}" for name in ("stage.json", "*.npz", "rejected/*", "unit-*", "plan.json"))
 MAKES_CLIPS = ("simulate", "episodes", "extract", "pack", "grid")
 # What later steps read of the clips.
 CONTENT = {"extract": ("extract/unit-*.tar", "extract/*.npz"), "pack": ("pack/*.tar",)}
