@@ -11,6 +11,9 @@ against the assumed one. Minimised, with robust weights on all terms of the data
   + sum_b (l_b - s usual_b)^2 / (s_length usual_b)^2 + (s - 1)^2 / s_size^2    hands resemble each other
   + integral |acceleration|^2 / s_acceleration^2                hands move smoothly
 
+With patches of depth around the hand, the fit is then repeated with the terms of its whole skin (skin_fit.py), from
+where thumb and index finger were found (fingers.py).
+
 Solved by damped Gauss-Newton, first for each frame alone, then together with smoothness; see equations.py. Simpler
 estimators are compared with it in docs/results/hand_lifting.md.
 """

@@ -59,7 +59,8 @@ centred. Step: error of a joint's displacement over 20 mm of true motion. The es
 taken to lie across the view; a2, the palm chord that is foreshortened least; PnP, SQPNP on MediaPipe's world landmarks;
 p0, the same with the palm rescaled to constant size; g4, template bones fitted frame by frame; m, the median depth of
 a2, p0 and g4; e2, g4 with sensor depth; RTS, Rauch-Tung-Striebel smoothing. The whole-clip fit (extract/hand/fit.py) is
-what extraction uses: one bone shape and one smooth motion for all frames at once; without sensor depth the clip is
+what extraction uses: one bone shape and one smooth motion for all frames at once; with sensor depth, thumb and index
+finger are searched in the depth image (fingers.py) and the whole skin joins the fit (skin_fit.py); without, the clip is
 then placed at the mean of the fit's own distance, that of a2 and that of the palm's chords with their slant in the
 image landmarks' own depth, and nearer where misfit of the landmarks says that they shrank. All estimators take
 landmarks to span 0.95 of the joints, except naive, a2 and p0."""
