@@ -3,8 +3,9 @@
     python -m tests.benchmarks.gripper_following EPISODES --way registered|learned [--labelled 3] [--json FILE]
 
 EPISODES: a folder that ``python -m data simulate`` made, with its truth. What the way needs is made from the first
-labelled episodes of every task that has some. The other tasks judge; of them, ``registered`` is shown pictures, depth and intrinsics, ``learned``
-pictures and intrinsics; their empty backgrounds are among the scenes of its lessons, as they are in a run.
+labelled episodes of every task that has some. The other tasks judge; of them, ``registered`` is shown pictures, depth
+and intrinsics, ``learned`` pictures and intrinsics; their empty backgrounds are among the scenes of its lessons, as
+they are in a run.
 """
 
 from __future__ import annotations
