@@ -3,8 +3,9 @@
     python -m tests.benchmarks.gripper_following EPISODES --way registered|learned [--labelled 3] [--json FILE]
 
 EPISODES: a folder that ``python -m data simulate`` made, with its truth. What the way needs is made from the first
-labelled episodes of every task. Of the other tasks, ``registered`` is shown pictures, depth and intrinsics, ``learned``
-pictures and intrinsics; their empty backgrounds are among the scenes of its lessons, as they are in a run.
+labelled episodes of every task that has some. The other tasks judge; of them, ``registered`` is shown pictures, depth
+and intrinsics, ``learned`` pictures and intrinsics; their empty backgrounds are among the scenes of its lessons, as
+they are in a run.
 """
 
 from __future__ import annotations
@@ -163,7 +164,8 @@ def measure(folder: Path, way: str, labelled: int, most: int | None, seed: int =
     effector frame). most: episodes of each task that are judged; None = all.
     """
     episodes = episodes_of(folder)
-    taught = {episode.embodiment for episode in episodes if episode.sidecar.labelled}
+    labels = [episode for episode in episodes if episode.sidecar.labelled]
+    taught, tasks = {episode.embodiment for episode in labels}, {str(episode.sidecar.task) for episode in labels}
     rows: dict[str, list[dict[str, np.ndarray]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as made:
         start = time.thread_time()
@@ -171,7 +173,7 @@ def measure(folder: Path, way: str, labelled: int, most: int | None, seed: int =
         built_s = time.thread_time() - start
         for episode in episodes:
             task = str(episode.sidecar.task)
-            judged = not episode.sidecar.labelled and episode.embodiment in taught
+            judged = task not in tasks and episode.embodiment in taught
             if judged and (most is None or len(rows[task]) < most):
                 rows[task].append(followed(extractor, episode, colour_only=way == "learned"))
     every = [row for task in rows.values() for row in task]
