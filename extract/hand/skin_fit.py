@@ -134,7 +134,7 @@ def _disagreement(points_TP3: np.ndarray, known_TP: np.ndarray, joints_T213: np.
 def _has_near(time_T: np.ndarray, good_T: np.ndarray) -> np.ndarray:
     """bool [T]: a good frame is so near in time that the hand is where it was."""
     near = np.abs(time_T[:, None] - time_T[good_T]) <= NEAR_S
-    return near.any(1)
+    return np.any(near, axis=1)
 
 
 def _from_around(time_T: np.ndarray, joints_T213: np.ndarray, astray_T: np.ndarray) -> np.ndarray:
