@@ -24,13 +24,15 @@ from extract.hand.touch import tube_distances
 THUMB_ROOT = np.array([0.033, 0.017, 0.016])  # metres from the wrist: lateral, distal, palmar; an adult's
 WRIST_TO_KNUCKLES = 0.086  # metres along the hand, an adult's
 HAND_REACH, FOREARM = 0.13, -0.07  # metres from the knuckles that a hand reaches, and along it where a forearm begins
+# From the knuckles, along the hand and to the thumb's side: flesh of the palm and of the web beside it.
+WEB_DISTAL, WEB_LATERAL = 0.02, 0.055
 BESIDE_SIGMA, DEPTH_SIGMA = 0.008, 0.009  # metres from skin, across and along the view: half a step of the poses
 FREE, HIDDEN, UNKNOWN = 9.0, 0.5, 4.0  # cost of a ball where nothing is, behind something, where nothing was measured
 EXPLAINS = 0.007  # metres from the skin within which a point is explained
 EXPLAINED = 45.0  # worth of explaining as much skin as a whole finger shows
 INSIDE, SOFT = 0.7, 0.008  # share of its radius by which a ball keeps away from other parts; metres
 COLLISION, ENTWINED = 5.0, 30.0  # cost of a ball within the rest of the hand, and of the two fingers within each other
-LANDMARKS, LANDMARKS_REACH = 0.5, 0.03  # cost of joints that are not where the fit had them; metres, at most
+LANDMARKS, LANDMARKS_REACH = 2.0, 0.03  # cost of joints that are not where the fit had them; metres, at most
 BEST, PAIRS = 28, 40  # poses of a finger, and pairs of them, that are kept of a frame
 STEP_SIGMA, STEP_LIMIT = 0.010, 9.0  # metres per 50 ms that a joint moves against the palm; the most a step costs
 WEIGHTS = np.linspace(0.6, 1.4, BALLS)  # of the balls: tips count most
@@ -127,7 +129,8 @@ class _Frame:
         beside = np.hypot(nearest[..., 0] - rows, nearest[..., 1] - columns) * cell_m
         points = patch.points(skin, camera)
         place = (points - knuckles) @ rotation_33.T / scale
-        points = points[(np.linalg.norm(place, axis=1) < HAND_REACH) & (place[:, 1] > FOREARM)]
+        flesh = (place[:, 1] < WEB_DISTAL) & (place[:, 0] < WEB_LATERAL)
+        points = points[(np.linalg.norm(place, axis=1) < HAND_REACH) & (place[:, 1] > FOREARM) & ~flesh]
         away = tube_distances(points[None], joints_213[None, OTHERS], scale * RADII[OTHERS])[1][0].min(-1)
         depth = patch.depth_HW[nearest[..., 0], nearest[..., 1]]
         unexplained = points[away > EXPLAINS]

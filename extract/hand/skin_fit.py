@@ -32,7 +32,7 @@ USUAL_M = 0.004  # metres from the skin of a fitted hand to what the sensor saw 
 NEAR_S = 0.3  # seconds in which a hand stays about where it is
 ASTRAY = 1.5  # times that: the landmarks are on wrong fingers
 # By how much sigma of landmarks grows: where they are astray, of searched fingers, of the wrist, of the thumb's root.
-MOST_DOUBT, SEARCHED_DOUBT, WRIST_DOUBT, THUMB_ROOT_DOUBT = 8.0, 8.0, 2.0, 4.0
+MOST_DOUBT, SEARCHED_DOUBT, WRIST_DOUBT, THUMB_ROOT_DOUBT = 8.0, 2.5, 2.0, 4.0
 THUMB_ROOT = 1
 # Places along the bones of thumb and fingers that are held against the outline.
 OUTLINE_ENDS = np.repeat(TUBES, 2, axis=0)
