@@ -25,7 +25,7 @@ from extract.hand.skeleton import palm_size
 from pipeline.atomic import write_bytes, write_json
 from tests.benchmarks import hand_estimators as simple
 from tests.benchmarks.hand_clips import HandClip, read_clips, render_clips
-from tests.benchmarks.hand_real import against_references, against_stereo
+from tests.benchmarks.hand_real import against_references, against_stereo, tips_from_landmarks
 from tests.benchmarks.hand_report import page
 from tests.benchmarks.hand_scores import Coverage, Scores, Truth
 
@@ -49,6 +49,7 @@ def main() -> None:
         config = HandConfig()
         figures["real"] = against_references(Path(footage), HandExtractor(config))
         figures["stereo"] = against_stereo(Path(footage), config)
+        figures["tips_mm"] = tips_from_landmarks(Path(footage), config).tolist()
     write_json(arguments.json, figures)
     if arguments.clips is None:
         write_bytes(DOCUMENT, page(figures).encode())

@@ -20,7 +20,7 @@ from extract.hand.fit import IMAGE_ONLY, WITH_SENSOR
 from extract.hand.lifted import LiftedHand
 from extract.hand.observe import observe
 from extract.hand.place import PlacedHand, place_hand
-from extract.hand.skeleton import PALM, PALM_SIZE, RADII
+from extract.hand.skeleton import INDEX_TIP, PALM, PALM_SIZE, RADII, THUMB_TIP
 from extract.hand.uncertainty import Assumptions
 
 STEREO_FOCAL_PX = 682.8  # implied by the disparities; the calibration file that comes with the images says 691.4
@@ -84,8 +84,8 @@ def _image(path: Path, mode: int) -> np.ndarray:
     return image
 
 
-def against_stereo(footage: Path, config: HandConfig) -> dict[str, float]:
-    """Error of the palm's distance, percent, against the sensor: median depth at five landmarks plus the skin."""
+def stereo_hands(footage: Path, config: HandConfig) -> tuple[list[LiftedHand], int, Camera]:
+    """Hands in the stereo stills as extraction lifts them, how many stills there are, and their camera."""
     folder = footage / "rgbd" / "cerd_pour" / "pour_water_01"
     calibration = json.loads((folder / "calibration.json").read_text())["intrinsic_left"]
     intrinsics = np.array([[STEREO_FOCAL_PX, 0, calibration["cx"]], [0, STEREO_FOCAL_PX, calibration["cy"]], [0, 0, 1]])
@@ -93,10 +93,28 @@ def against_stereo(footage: Path, config: HandConfig) -> dict[str, float]:
     # A hand is followed over one missing still; half a second is no demand on stills a second apart.
     extractor = HandExtractor(config.model_copy(update={"max_gap_s": 1.0, "min_seconds": 0.5}))
     sighting = extractor.detect(stereo_frames(folder))
+    return extractor.hands(sighting, camera)[0], len(sighting.times), camera
+
+
+def tips_from_landmarks(footage: Path, config: HandConfig) -> np.ndarray:
+    """How far thumb and index tip of the stereo stills end from their landmarks, f64 [hands,2] millimetres across the
+    view. Landmarks of these hands are right wherever one can see it, so little of that is a correction."""
+    hands, _, camera = stereo_hands(footage, config)
+    moved = []
+    for hand in hands:
+        joints = hand.joints_T213[hand.measured_T][:, [THUMB_TIP, INDEX_TIP]]
+        pixels = camera.project(joints) - hand.landmarks_T212[hand.measured_T][:, [THUMB_TIP, INDEX_TIP]]
+        moved.append(1000 * np.linalg.norm(pixels, axis=-1) * joints[..., 2] / camera.focal_px)
+    return np.concatenate(moved)
+
+
+def against_stereo(footage: Path, config: HandConfig) -> dict[str, float]:
+    """Error of the palm's distance, percent, against the sensor: median depth at five landmarks plus the skin."""
+    hands, stills, camera = stereo_hands(footage, config)
     skin = RADII[list(PALM)] * config.palm_size_m / PALM_SIZE
     errors: dict[str, list[float]] = {"image": [], "sensor": []}
     in_sigmas: dict[str, list[float]] = {"image": [], "sensor": []}
-    for hand in extractor.hands(sighting, camera)[0]:
+    for hand in hands:
         surface = hand.surface_z_T21[:, PALM]
         seen_T = np.isfinite(surface).any(1)
         truth = np.nanmedian((surface + skin)[seen_T], axis=1)
@@ -105,7 +123,7 @@ def against_stereo(footage: Path, config: HandConfig) -> dict[str, float]:
             away = np.abs(placed.joints_T213[seen_T][:, PALM, 2].mean(1) - truth)
             errors[name] += list(100 * away / truth)
             in_sigmas[name] += list(away / placed.sigma_T2[seen_T, 1])
-    row = {"stills": float(len(sighting.times)), "hands": float(len(errors["image"]))}
+    row = {"stills": float(stills), "hands": float(len(errors["image"]))}
     for name, values in errors.items():
         row[f"{name}_within_1"], row[f"{name}_within_2"] = (
             float(np.sum(np.array(in_sigmas[name]) <= k)) for k in (1, 2)
