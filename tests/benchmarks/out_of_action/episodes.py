@@ -46,26 +46,18 @@ def needs_no_more_than_main(row: Row, budget: Budget) -> bool:
     return all(mine <= its for mine, its in zip(*counts, strict=True))
 
 
-def stock(row: Row, chain: str, budget: Budget) -> Clips:
-    """What is extracted together: the most that any row with the same labels needs in this chain; the main row, and
-    with it the rows that need no more, is not kept waiting by the others.
+def stock(row: Row, budget: Budget) -> Clips:
+    """What is extracted for the row: all that it or the main row needs, so that rows which need no more than main
+    share one extraction, and others go on from it.
 
-    Labels must be the same, as an extractor may learn a robot's looks from labelled episodes.
+    Labels are the row's own, as an extractor may learn a robot's looks from labelled episodes.
     """
-    modest = needs_no_more_than_main(row, budget)
-    alike = [
-        other.clips for other in (*ROWS.values(), row)
-        if (other.clips.labelled, other.clips.oracle) == (row.clips.labelled, row.clips.oracle)
-        and (chain in other.chains or other.name == row.name)
-        and not (modest and not needs_no_more_than_main(other, budget))
-    ]  # fmt: skip
+    own, main = row.clips, ROWS[MAIN].clips
 
-    def most(pairs: Iterable[tuple[int, int]]) -> tuple[int, int]:
-        robots, hands = zip(*pairs, strict=True)
-        return max(robots), max(hands)
+    def most(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+        return max(one[0], other[0]), max(one[1], other[1])
 
-    both = replace(row.clips, seen=most(c.seen for c in alike), unseen=most(c.unseen for c in alike))
-    return capped(both, budget)
+    return capped(replace(own, seen=most(own.seen, main.seen), unseen=most(own.unseen, main.unseen)), budget)
 
 
 def names(clips: Clips, budget: Budget) -> dict[str, list[str]]:

@@ -97,7 +97,7 @@ def plan(
     """What is to be done, with the code in ``root``; nothing is read but source files. contents: see ``Step``."""
     known_contents = dict(contents or {})
     step = partial(Step, root=root, contents=known_contents)
-    config, clips, pool = sections(row, chain, budget), capped(row.clips, budget), stock(row, chain, budget)
+    config, clips, pool = sections(row, chain, budget), capped(row.clips, budget), stock(row, budget)
 
     def only(*wanted: str) -> dict[str, Any]:
         return {name: config[name] for name in wanted}
@@ -147,7 +147,7 @@ def _clips_of_main(
     None for main's own clips, and for those of more or fewer labelled episodes of a task: their looks are their own.
     """
     main = ROWS[MAIN]
-    main_pool = stock(main, chain, budget)
+    main_pool = stock(main, budget)
     if pool == main_pool or pool.labelled != main_pool.labelled:
         return {}
     steps = plan(main, chain, seed, budget, root).steps

@@ -27,8 +27,8 @@ CONFIG = "config.yaml"
 # What the extract stage goes on from: its plan last, as shards that it does not name are nobody's.
 MADE = tuple(f"extract/{name}" for name in ("stage.json", "*.npz", "rejected/*", "unit-*", "plan.json"))
 MAKES_CLIPS = ("simulate", "episodes", "extract", "pack", "grid")
-# What later steps read of the clips.
-CONTENT = {"extract": ("extract/unit-*.tar", "extract/*.npz"), "pack": ("pack/*.tar",)}
+# What later steps read of these.
+CONTENT = {"episodes": ("episodes/*/*",), "extract": ("extract/unit-*.tar", "extract/*.npz"), "pack": ("pack/*.tar",)}
 
 
 class Runner:
