@@ -12,7 +12,7 @@ episodes than main's goes on from main's clips: only what is new is extracted.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -95,8 +95,11 @@ def plan(
     row: Row, chain: Sensors, seed: int, budget: Budget, root: Path = ROOT, contents: Mapping[str, str] | None = None
 ) -> Plan:
     """What is to be done, with the code in ``root``; nothing is read but source files. contents: see ``Step``."""
-    known_contents = dict(contents or {})
-    step = partial(Step, root=root, contents=known_contents)
+    return _plan(row, chain, seed, budget, root, dict(contents or {}))
+
+
+def _plan(row: Row, chain: Sensors, seed: int, budget: Budget, root: Path, contents: dict[str, str]) -> Plan:
+    step = partial(Step, root=root, contents=contents)
     config, clips, pool = sections(row, chain, budget), capped(row.clips, budget), stock(row, budget)
 
     def only(*wanted: str) -> dict[str, Any]:
@@ -111,7 +114,7 @@ def plan(
         before["with_labels"] = step("simulate", DATA_SEED, {"simulate": again})
     gathered = {"chain": chain, "names": names(pool, budget)}
     episodes = step("episodes", DATA_SEED, {}, gathered, before, {"clips": pool, "budget": budget})
-    of_main = _clips_of_main(pool, chain, seed, budget, root, known_contents)
+    of_main = _clips_of_main(pool, chain, seed, budget, root, contents)
     known = {"known": of_main["extract"]} if of_main else {}
     extract = step("extract", DATA_SEED, only("index", "extract"), {}, {"episodes": episodes, **known})
 
@@ -150,8 +153,8 @@ def _clips_of_main(
     main_pool = stock(main, budget)
     if pool == main_pool or pool.labelled != main_pool.labelled:
         return {}
-    steps = plan(main, chain, seed, budget, root).steps
-    return {name: replace(steps[name], contents=contents) for name in ("episodes", "extract")}
+    steps = _plan(main, chain, seed, budget, root, contents).steps
+    return {name: steps[name] for name in ("episodes", "extract")}
 
 
 # What a rollout has no use for: the number of episodes and how they were recorded.
