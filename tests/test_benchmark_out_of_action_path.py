@@ -69,7 +69,7 @@ def test_clips_are_those_of_the_row_and_the_labelled_one_is_learnt_from(folder: 
 
 
 def test_a_row_with_more_episodes_extracts_only_those_that_main_has_not(folder: Path, planned: Plan) -> None:
-    oracle = plan(ROWS["oracle"], "truth", 0, SMALLEST, planned.steps["pack"].root)
+    oracle = plan(ROWS["oracle"], "truth", 0, SMALLEST, planned.steps["pack"].root, planned.contents)
     assert oracle.steps["extract_of_main"].digest == planned.steps["extract"].digest
     until = list(oracle.steps).index("extract") + 1
     runner = Runner(folder / "work", 1, say=lambda line: None)
