@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -30,22 +31,25 @@ RIDGES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # times the windows; motion
 @dataclass(frozen=True)
 class Recorded:
     """Labelled windows whose near future and next actions are all known. motion_WF, openings_WG: what the head reads;
-    actions_WV: normalised; clips, tasks: of each window."""
+    actions_WV: normalised; clips, tasks: of each window. readings: parts of the motion that may be read alone, bool [F]
+    by name."""
 
     motion_WF: Tensor
     openings_WG: Tensor
     actions_WV: Tensor
     clips: list[str]
     tasks: list[str]
+    readings: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Fit:
-    """linear_FV and by_opening_V of the head. ridge_V: the chosen ones. errors: mean absolute error of normalised
-    actions on tasks that were left out (on clips, where there is one task), by what answers."""
+    """linear_FV and by_opening_V of the head. reading_V, ridge_V: the chosen ones. errors: mean absolute error of
+    normalised actions on tasks that were left out (on clips, where there is one task), by what answers."""
 
     linear_FV: Tensor
     by_opening_V: Tensor
+    reading_V: list[str]
     ridge_V: list[float]
     errors: dict[str, list[float]]
 
@@ -92,27 +96,30 @@ def recorded_windows(policy: KinecloudPolicy, windows: WindowDataset) -> Recorde
             f"align.head: no labelled clip is as long as the near future ({NEAR_S} s) and a chunk of actions. Record "
             "longer episodes or lower align.action_chunk."
         )
-    return Recorded(torch.cat(motion), torch.cat(openings), torch.cat(actions), clips, tasks)
+    return Recorded(torch.cat(motion), torch.cat(openings), torch.cat(actions), clips, tasks, head.readings())
 
 
 _GEOMETRY = ("intrinsics", "past", "past_visible", "past_valid", "past_opening", "past_grasp")
 
 
 def fit(recorded: Recorded) -> Fit:
-    """For each number of an action the linear map with the ridge that serves tasks best that it was not fitted to, and
-    whether motion or openings tell it better there: within a task, openings tell how far it has come, and with that
-    its motion, and in another task they do not."""
+    """For each number of an action the linear map, of the part of the motion and with the ridge that serve tasks best
+    that it was not fitted to, and whether motion or openings tell it better there: within a task, openings tell how far
+    it has come, and with that its motion, and in another task they do not."""
     X, Y = recorded.motion_WF.double(), recorded.actions_WV.double()
     tasks, clips = _groups(recorded.tasks), _groups(recorded.clips)
     apart = tasks if len(tasks) > 1 else clips
-    moved_RWV = torch.stack([_left_out(X, Y, apart, ridge) for ridge in RIDGES])
-    chosen_V = (moved_RWV - Y).square().mean(1).argmin(0)
-    ridge_V = [RIDGES[number] for number in chosen_V.tolist()]
-    linear_FV = torch.cat([_ridge(X, Y[:, [v]], ridge) for v, ridge in enumerate(ridge_V)], 1)
-    moved_V = (moved_RWV - Y).abs().mean(1).gather(0, chosen_V[None])[0]
+    options = list(product(recorded.readings, RIDGES))
+    parts = {name: X * reading_F for name, reading_F in recorded.readings.items()}  # what is not read has no weight
+    moved_OWV = torch.stack([_left_out(parts[reading], Y, apart, ridge) for reading, ridge in options])
+    best_V = (moved_OWV - Y).square().mean(1).argmin(0)
+    chosen_V = [options[number] for number in best_V.tolist()]
+    linear_FV = torch.cat([_ridge(parts[name], Y[:, [v]], ridge) for v, (name, ridge) in enumerate(chosen_V)], 1)
+    moved_V = (moved_OWV - Y).abs().mean(1).gather(0, best_V[None])[0]
     held_V = (_explained_elsewhere(recorded, apart) - recorded.actions_WV).abs().mean(0)
     errors = {"motion": moved_V.tolist(), "openings": held_V.tolist()}
-    return Fit(linear_FV.float(), held_V < moved_V, ridge_V, errors)
+    readings, ridges = (list(chosen) for chosen in zip(*chosen_V, strict=True))
+    return Fit(linear_FV.float(), held_V < moved_V, readings, ridges, errors)
 
 
 def _groups(names: Sequence[str]) -> list[Tensor]:
@@ -146,6 +153,7 @@ def _explained_elsewhere(recorded: Recorded, groups: list[Tensor]) -> Tensor:
 def describe(chosen: Fit, names: Sequence[str]) -> dict[str, Any]:
     """The fit of the next action as JSON values."""
     return {
+        "motion_read": chosen.reading_V[: len(names)],
         "ridge": chosen.ridge_V[: len(names)],
         "told_by": {
             name: "openings" if by_opening else "motion"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from align.train import align
 from data.loader import collate
 from pipeline.config import Config, load
 from pipeline.errors import UserError
-from pretrain.model.heads import explained
+from pretrain.model.heads import NEAR_S, InverseDynamics, explained
 from pretrain.model.modeling_kinecloud import KinecloudPrediction
 from tests.align_runs import aligned, config_file
 
@@ -36,7 +37,8 @@ def recorded(windows: int = 240) -> Recorded:
     told = motion @ torch.tensor([0.0, 0.4, 0.0, -0.7, 0.2])
     actions = torch.stack([told, torch.sign(openings[:, 1] - openings[:, 0])], 1)
     clips = [f"clip-{number // 20}" for number in range(windows)]
-    return Recorded(motion, openings, actions, clips, [f"task-{number // 80}" for number in range(windows)])
+    tasks = [f"task-{number // 80}" for number in range(windows)]
+    return Recorded(motion, openings, actions, clips, tasks, {"all": torch.ones(5, dtype=torch.bool)})
 
 
 def test_motion_and_openings_answer_for_what_each_tells() -> None:
@@ -63,8 +65,34 @@ def test_a_map_that_holds_for_one_task_alone_is_not_trusted() -> None:
     of_task = torch.tensor([3.0 * (int(task[-1]) - 1) for task in told.tasks])  # means another thing in each task
     motion = told.motion_WF.clone()
     motion[:, 0] = 0.02 * told.actions_WV[:, 0] * of_task
-    misled = Recorded(motion, told.openings_WG, told.actions_WV + 0.3 * noise, told.clips, told.tasks)
+    misled = replace(told, motion_WF=motion, actions_WV=told.actions_WV + 0.3 * noise)
     assert fit(misled).ridge_V[0] > fit(told).ridge_V[0]
+
+
+def test_no_more_of_the_plan_is_read_than_serves_other_tasks() -> None:
+    """Here the near future is what the action did, the far one what the rest of its task did, and each task goes on in
+    its own way."""
+    torch.manual_seed(0)
+    told, action = recorded(), torch.randn(240, 1)
+    later = torch.tensor([[4.0 * (int(task[-1]) - 1)] for task in told.tasks]) * action
+    motion = torch.cat([torch.ones(240, 1), action + 0.3 * torch.randn(240, 1), later], 1)
+    readings = {"far": torch.tensor([True, True, True]), "near": torch.tensor([True, True, False])}
+    found = fit(replace(told, motion_WF=motion, actions_WV=action, readings=readings))
+    assert found.reading_V == ["near"] and found.linear_FV[2] == 0
+    assert found.linear_FV[1] == pytest.approx(1 / 1.09, abs=0.05)
+
+
+def test_motion_is_read_up_to_each_near_horizon_with_and_without_turns(whole: Config) -> None:
+    head = load_policy(whole.folder("align") / "model").head
+    assert isinstance(head, InverseDynamics)
+    readings = head.readings()
+    near = [f"{seconds:g} s" for seconds in head.horizons if seconds <= NEAR_S]
+    assert list(readings) == [*near, *(f"{name} with turns" for name in near)]
+    assert [int(part.sum()) for part in readings.values()] == [
+        7 + width * number for width in (3, 6) for number in range(1, len(near) + 1)
+    ]
+    last = readings[f"{near[-1]} with turns"]
+    assert last.all() and len(last) == len(head.get_buffer("linear"))
 
 
 def test_the_head_tells_the_actions_of_the_motion_that_it_is_given(whole: Config) -> None:

@@ -38,7 +38,8 @@ class InverseDynamics(nn.Module):
 
     Motion decides through a linear map of the last two steps and the planned displacements and turns; the effort of a
     grasp, which no motion shows, is the one after which recorded openings went as it is planned now. Which of the two
-    answers for which number of an action is part of the fit.
+    answers for which number of an action is part of the fit, and so is how far ahead the plan is read: what a recorded
+    motion did later tells of later actions, too, and a map that listens to it brakes too late.
     """
 
     def __init__(self, config: KinecloudConfig):
@@ -46,7 +47,7 @@ class InverseDynamics(nn.Module):
         actions = config.action_chunk * len(config.action_names)
         self.shape = config.action_chunk, len(config.action_names)
         self.unit, self.near = config.length_unit_m, max(1, sum(h <= NEAR_S + 1e-6 for h in config.horizons))
-        self.two = config.dimensions == 2
+        self.two, self.horizons = config.dimensions == 2, tuple(config.horizons)
         self.soon = max(1, sum(h <= GRASP_S + 1e-6 for h in config.horizons))
         motion, grasp = 1 + 6 + 6 * self.near, 2 + self.soon
         self.register_buffer("linear", torch.zeros(motion, actions))
@@ -66,6 +67,18 @@ class InverseDynamics(nn.Module):
         _, turned = rigid_motion(geometry.offsets_BPN3[:, -1], (points_BHN3 - geometry.now_BN3[:, None]) / self.unit)
         one = torch.ones_like(path_BP3[:, 0, :1])
         return torch.cat([one, steps.flatten(1), planned.flatten(1), turned.flatten(1)], 1)
+
+    def readings(self) -> dict[str, Tensor]:
+        """What the linear map may be told of ``motion``, bool [F] by name: the last steps, and the plan up to each of
+        the near horizons, without its turns or with them."""
+        step = 1 + torch.arange(self.near).repeat_interleave(3)
+        ahead = torch.cat([torch.zeros(7, dtype=step.dtype), step, step])
+        turns = torch.arange(len(ahead)) >= 7 + 3 * self.near
+        return {
+            f"{seconds:g} s{' with turns' if turned else ''}": (ahead <= steps) & (turned | ~turns)
+            for turned in (False, True)
+            for steps, seconds in enumerate(self.horizons[: self.near], start=1)
+        }
 
     def grasp(self, prediction: KinecloudPrediction, geometry: CloudGeometry) -> Tensor:
         """What is compared with recorded windows, [B,2+H], in length units: openings before, now and planned."""
