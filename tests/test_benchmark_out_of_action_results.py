@@ -165,7 +165,8 @@ def test_the_page_tells_rows_targets_stale_results_and_what_was_not_run(tmp_path
     assert max(len(line) for line in text.splitlines() if line[0:1] not in ("|", "!")) <= 120
     drawn = pictures(figures)
     assert set(drawn) == {BARS, CURVES} and all(f"out_of_action/{name}" in text for name in drawn)
-    assert "direct" not in drawn[BARS] and drawn[BARS].count("main (") == 2
+    assert "direct (rgbd, stale)" in drawn[BARS] and drawn[BARS].count('fill-opacity="0.25"') == 1
+    assert drawn[BARS].count("main (") == 2
 
 
 def test_a_page_without_results_says_so(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from tests.benchmarks.out_of_action.lines import STALE
+
 COLORS = {"truth": "#0072b2", "rgbd": "#d55e00", "rgb": "#009e73"}  # Okabe and Ito: told apart by the colour-blind
 _INK, _FAINT = "#333", "#ddd"
 _ROW, _LEFT, _BAR, _TOP = 22, 210, 420, 34
@@ -14,7 +16,7 @@ _PANEL = (330, 220)  # width and height of a curve
 
 
 def bars(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One bar per row with ``row``, ``chain`` and ``unseen`` (mean, low, high), on white."""
+    """One bar per row with ``row``, ``chain``, ``state`` and ``unseen`` (mean, low, high), on white; stale ones pale."""
     height = _TOP + _ROW * len(rows) + 24
     parts = [_text(_LEFT, 18, "Success on tasks seen only in video, mean over tasks, 95 % interval")]
     for share in (0, 0.25, 0.5, 0.75, 1):
@@ -23,11 +25,11 @@ def bars(rows: Sequence[Mapping[str, Any]]) -> str:
     for number, row in enumerate(rows):
         y, value = _TOP + _ROW * number, row["unseen"]
         low, high = (_LEFT + value[end] * _BAR for end in ("low", "high"))
-        color = COLORS[row["chain"]]
+        color, stale = COLORS[row["chain"]], row["state"] == STALE
         parts += [
-            _text(_LEFT - 8, y + 13, f"{row['row']} ({row['chain']})", "end"),
+            _text(_LEFT - 8, y + 13, f"{row['row']} ({row['chain']}{', stale' if stale else ''})", "end"),
             f'<rect x="{_LEFT}" y="{y + 2}" width="{value["mean"] * _BAR:.1f}" height="{_ROW - 8}" fill="{color}" '
-            'fill-opacity="0.75"/>',
+            f'fill-opacity="{0.25 if stale else 0.75}"/>',
             _line(low, y + 9, high, y + 9, _INK, 2),
             _text(_LEFT + _BAR + 8, y + 13, f"{100 * value['mean']:.0f} %"),
         ]

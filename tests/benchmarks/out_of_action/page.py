@@ -22,7 +22,7 @@ _CHAIN_WORDS = (
 
 def pictures(figures: dict[str, Any]) -> dict[str, str]:
     """SVG by file name, of what was measured."""
-    rows = [row for row in figures["rows"] if row["state"] == FRESH]
+    rows = _measured(figures)
     found = {BARS: bars(rows)} if rows else {}
     drawn = {_CURVE_WORDS[name]: series for name, series in figures["curves"].items() if series}
     return found | ({CURVES: curves(drawn)} if drawn else {})
@@ -122,7 +122,8 @@ tell little of the spread between them, and where all or no episodes succeed the
 episodes would give it one. Fourth column: labelled episodes per labelled task; robot + hand videos per
 labelled task; the same per video-only task. Path error: distance of the predicted to the true path at the last horizon,
 whenever it is there, on robot episodes that nothing was learnt from. A row marked stale was measured with other code or
-settings than the present ones."""
+settings than the present ones. In plate-slide and plate-slide-back Meta-World puts the plate at one place and varies
+its goal alone, so that most or none of a training's episodes succeed."""
 
 
 def _tasks(f: dict[str, Any]) -> str:
