@@ -16,7 +16,7 @@ _PANEL = (330, 220)  # width and height of a curve
 
 
 def bars(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One bar per row with ``row``, ``chain``, ``state`` and ``unseen`` (mean, low, high), on white; stale ones pale."""
+    """One bar per row with ``row``, ``chain``, ``state`` and ``unseen`` (mean, low, high), pale if stale; on white."""
     height = _TOP + _ROW * len(rows) + 24
     parts = [_text(_LEFT, 18, "Success on tasks seen only in video, mean over tasks, 95 % interval")]
     for share in (0, 0.25, 0.5, 0.75, 1):
