@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from pipeline.config import Settings
 from pretrain.config import TrainingSettings
 
-STAGE_VERSION = 3
+STAGE_VERSION = 4
 ActionLoss = Literal["smooth_l1", "l1", "flow_matching", "binned"]
 
 

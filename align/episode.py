@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -14,6 +14,7 @@ from align.followers import Following
 from data.clips import encode_image
 from data.simulation.environment import Observation, TaskEnvironment
 from data.simulation.scene import Look
+from data.simulation.sensors import Sensors
 from extract.effector import Camera
 from pretrain.model.policy_kinecloud import KinecloudPolicy
 
@@ -61,7 +62,7 @@ def run_policy(
     observation = environment.reset(seed, look)
     camera = Camera(environment.intrinsics, environment.image_size, "given")
     eyes = Eyes(camera, conduct.following, policy.config, conduct.image_side)
-    eyes.see(observation)
+    show(observation, eyes, conduct.following.sensors)
     film: list[tuple[bytes, float]] = []
     path = [observation.proprio[:3]]
     while not _over(environment, conduct.max_seconds):
@@ -71,7 +72,7 @@ def run_policy(
         for action in decision.actions_KA[: conduct.execute]:
             environment.step(action)
             observation = environment.observe()
-            eyes.see(observation)
+            show(observation, eyes, conduct.following.sensors)
             path.append(observation.proprio[:3])
             if _over(environment, conduct.max_seconds):
                 break
@@ -79,6 +80,16 @@ def run_policy(
     task, success, seconds = environment.task, environment.success, environment.seconds
     did_other = confused(task, seed, conduct.extra_object_range_m, np.stack(path), success)
     return Outcome(task, seed, success, seconds, tuple(film), confused=did_other)
+
+
+def show(observation: Observation, eyes: Eyes, sensors: Sensors) -> None:
+    """Shows the eyes what the simulator shows, no more of it than these sensors tell."""
+    frame = observation.frame
+    if sensors == "truth":
+        eyes.see(replace(frame, actor=observation.actor), observation.opening, observation.grasp)
+    else:
+        depth = frame.depth if sensors == "rgbd" else None
+        eyes.see(replace(frame, mask=None, depth=depth), observation.opening)
 
 
 def run_constant(environment: TaskEnvironment, seed: int, action_A: np.ndarray, max_seconds: float) -> Outcome:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from align.followers import Following
 from align.live import LiveCloud, Past
-from data.simulation.environment import Observation
+from data.episode import Frame
 from extract.actor import actor_pixels
 from extract.effector import Camera
 from extract.scene import SceneMemory
@@ -35,7 +35,7 @@ class Eyes:
 
     def __init__(self, camera: Camera, following: Following, config: KinecloudConfig, image_side: int):
         """image_side: of the pictures that extraction stores, ``extract.image_side``."""
-        self._camera, self._sensors = camera, following.sensors
+        self._camera = camera
         self._cloud = LiveCloud(following.start(camera), config.past_times)
         self._wants_scene, self._wants_depth = config.scene != "none", config.depth
         scale = min(1.0, image_side / max(camera.image_size))
@@ -44,14 +44,9 @@ class Eyes:
         self._memory = SceneMemory()
         self._shown: tuple[np.ndarray, np.ndarray | None] | None = None
 
-    def see(self, observation: Observation) -> None:
-        """Takes in what the simulator shows, no more of it than these sensors tell."""
-        frame, grasp = observation.frame, None
-        if self._sensors == "truth":
-            frame, grasp = replace(frame, actor=observation.actor), observation.grasp
-        else:
-            frame = replace(frame, mask=None, depth=frame.depth if self._sensors == "rgbd" else None)
-        seen = self._cloud.see(frame, observation.opening, grasp)
+    def see(self, frame: Frame, opening: float, grasp_3: np.ndarray | None = None) -> None:
+        """Takes in the next frame. opening: metres. grasp_3: see ``LiveCloud.see``."""
+        seen = self._cloud.see(frame, opening, grasp_3)
         if not self._wants_scene:
             self._shown = frame.image, frame.depth
             return

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from align.control import Proportional, TrueFuture, expert_path
+from align.episode import show
 from align.eyes import Eyes, View
 from align.followers import following
 from align.live import Past
@@ -72,7 +73,7 @@ def test_a_running_policy_sees_what_its_clips_showed(recorded: tuple[Episode, Cl
     eyes = Eyes(camera, following(MASKS, EXTRACT, Path()), config, EXTRACT.image_side)
     assert eyes.view() is None
     for row, observation in enumerate(observations(episode)[: clip.frames]):
-        eyes.see(observation)
+        show(observation, eyes, "truth")
         view = eyes.view()
         assert view is not None
         np.testing.assert_allclose(view.past.grasp_P3[-1], clip.arrays["grasp"][row], atol=1e-6)
@@ -96,10 +97,10 @@ def test_without_masks_nothing_of_the_simulators_truth_is_seen(sensors: Sensors)
             assert frame.mask is None and frame.actor is None and (frame.depth is not None) is (sensors == "rgbd")
 
     camera = Camera(np.array([[60.0, 0, 16], [0, 60.0, 16], [0, 0, 1]]), (32, 32), "given")
-    blindfolded = replace(following(MASKS, EXTRACT, Path()), start=lambda camera: Nobody(), sensors=sensors)
+    blindfolded = replace(following(MASKS, EXTRACT, Path()), start=lambda camera: Nobody())
     eyes = Eyes(camera, blindfolded, KinecloudConfig(scene="depth", depth=True), 32)
     with TaskEnvironment(TASK, 32) as world:
-        eyes.see(world.reset(0))
+        show(world.reset(0), eyes, sensors)
     assert eyes.view() is None
 
 
