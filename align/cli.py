@@ -1,8 +1,12 @@
-"""``python -m align`` makes the policy, ``align rollout`` tries it in the simulator, ``align export`` publishes it."""
+"""``python -m align`` makes the policy, ``align rollout`` tries it in the simulator, ``align export`` publishes it.
+
+``align serve`` has options of its own (align/serve/cli.py).
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
 
 from align.config import AlignConfig, ExportConfig, RolloutConfig
 from align.origin import align_made_from, export_made_from, rollout_made_from
@@ -20,7 +24,15 @@ NOTHING_TO_DO = "already done with this configuration; nothing to do"
 
 def main() -> int:
     """Parses the command line and runs it; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m align", description="Policies from the predictor of motion.")
+    if sys.argv[1:2] == ["serve"]:
+        from align.serve.cli import main as serve
+
+        return serve(sys.argv[2:])
+    parser = argparse.ArgumentParser(
+        prog="python -m align",
+        description="Policies from the predictor of motion.",
+        epilog="python -m align serve --help: a policy behind openpi's client protocol",
+    )
     parser.add_argument("action", nargs="?", choices=("train", "rollout", "export"), default="train")
     add_config_options(parser)
     add_resume_option(parser)
