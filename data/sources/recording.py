@@ -1,0 +1,198 @@
+"""A recording: one episode of a foreign data set, told in one way whatever its format, and read as it is asked for.
+
+Sources supply functions that read; what they hand over is checked here, once for all formats. Symbols in shapes:
+T frames, A action dimensions, Q proprioception dimensions, J joints of one hand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from data.video import Unreadable
+
+MAX_FRAMES = 10_000_000  # four days at 30 Hz: a larger count is a damaged one
+Pictures = Callable[[int, int], Iterator[np.ndarray]]  # of the frames from the first to before the last, in order
+Side = Literal["left", "right"]
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An episode, or a part of a data set, that cannot be read: what, a short reason, and what was found."""
+
+    item: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Series:
+    """values: f32 [T,D], finite. names: one for each of the D dimensions."""
+
+    values: np.ndarray
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Hands:
+    """Joints of hands as the source measured them.
+
+    joints: f32 [T,J,3] by side, metres, in the camera frame of that moment (OpenCV axes). names: of the J joints.
+    confidence: f32 [T,J] by side, 0..1, empty where the source tells none.
+    """
+
+    joints: dict[Side, np.ndarray]
+    names: tuple[str, ...]
+    confidence: dict[Side, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All of an episode that is not pictures. timestamps: f64 [T], seconds. instructions: one for each frame."""
+
+    timestamps: np.ndarray
+    instructions: tuple[str, ...]
+    actions: Series | None = None
+    proprio: Series | None = None
+    hands: Hands | None = None
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One camera of a recording. width, height: pixels. fps: as declared.
+
+    images: reads u8 [H,W,3] RGB. depths: reads f32 [H,W] metres, 0 = not measured; None when there is no depth.
+    intrinsics: f64 [3,3] pixels; world_from_camera: f64 [T,4,4] metres; None where the source does not tell.
+    """
+
+    name: str
+    width: int
+    height: int
+    fps: float
+    length: int
+    images: Pictures | None
+    depths: Pictures | None = None
+    intrinsics: np.ndarray | None = None
+    world_from_camera: np.ndarray | None = None
+
+    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
+        """Yields u8 [H,W,3] RGB one by one. Raises Unreadable, also for a range that is not inside the episode."""
+        return self._checked(self.images, start, stop, (self.height, self.width, 3), np.uint8)
+
+    def depth(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
+        """Yields f32 [H,W] metres, 0 = not measured, one by one. Raises Unreadable, also when there is no depth."""
+        return self._checked(self.depths, start, stop, (self.height, self.width), np.float32)
+
+    def _checked(
+        self, pictures: Pictures | None, start: int, stop: int | None, shape: tuple[int, ...], dtype: type
+    ) -> Iterator[np.ndarray]:
+        stop = self.length if stop is None else stop
+        if not 0 <= start <= stop <= self.length:
+            raise Unreadable("bad_frame_range", f"camera {self.name}: {start}..{stop} of {self.length} frames")
+        if pictures is None:
+            raise Unreadable("missing", f"camera {self.name} has no {'depth' if dtype is np.float32 else 'pictures'}")
+        return self._held_to(pictures, start, stop, shape, dtype)
+
+    def _held_to(
+        self, pictures: Pictures, start: int, stop: int, shape: tuple[int, ...], dtype: type
+    ) -> Iterator[np.ndarray]:
+        at = start
+        for picture in pictures(start, stop) if start < stop else ():
+            if picture.shape != shape or picture.dtype != dtype:
+                found = f"{picture.dtype} {list(picture.shape)}, expected {np.dtype(dtype)} {list(shape)}"
+                raise Unreadable("mixed_sizes", f"camera {self.name}: frame {at} is {found}")
+            yield picture
+            at += 1
+        if at != stop:
+            raise Unreadable("truncated", f"camera {self.name}: only {at - start} of {stop - start} frames are there")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One episode. What is given here was read from headers; the rest is read when it is first asked for.
+
+    name: unique within its data set, of [a-z0-9-]. robot: the embodiment as declared, or empty.
+    license: as declared, or empty. origin: where each field comes from, in words.
+    read: reads all that is not pictures.
+    """
+
+    name: str
+    frames: int
+    cameras: Mapping[str, Camera]
+    robot: str
+    license: str
+    origin: Mapping[str, str]
+    read: Callable[[], Measured]
+
+    @cached_property
+    def measured(self) -> Measured:
+        """Everything but the pictures, held to the contract. Raises Unreadable."""
+        return _sound(self.read(), self.frames, self.name)
+
+    @property
+    def timestamps(self) -> np.ndarray:
+        return self.measured.timestamps
+
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        return self.measured.instructions
+
+    @property
+    def actions(self) -> Series | None:
+        return self.measured.actions
+
+    @property
+    def proprio(self) -> Series | None:
+        return self.measured.proprio
+
+    @property
+    def hands(self) -> Hands | None:
+        return self.measured.hands
+
+
+def _sound(measured: Measured, frames: int, name: str) -> Measured:
+    times = measured.timestamps
+    if times.shape != (frames,) or times.dtype != np.float64:
+        raise Unreadable("bad_timestamps", f"{name}: {times.dtype} {list(times.shape)}, expected float64 [{frames}]")
+    if not np.isfinite(times).all() or (np.diff(times) <= 0).any():
+        raise Unreadable("bad_timestamps", f"{name}: times are not finite, or do not strictly increase")
+    if len(measured.instructions) != frames:
+        raise Unreadable("bad_shape", f"{name}: {len(measured.instructions)} instructions for {frames} frames")
+    for label, series in (("actions", measured.actions), ("proprio", measured.proprio)):
+        if series is not None:
+            _finite(f"{name}: {label}", series.values, (frames, len(series.names)))
+    if measured.hands is not None:
+        joints = len(measured.hands.names)
+        for side, values in measured.hands.joints.items():
+            _finite(f"{name}: joints of the {side} hand", values, (frames, joints, 3))
+        for side, values in measured.hands.confidence.items():
+            _finite(f"{name}: confidence of the {side} hand", values, (frames, joints))
+    return measured
+
+
+def _finite(label: str, values: np.ndarray, shape: tuple[int, ...]) -> None:
+    if values.shape != shape or values.dtype != np.float32:
+        found = f"{values.dtype} {list(values.shape)}, expected float32 {list(shape)}"
+        raise Unreadable("bad_shape", f"{label}: {found}")
+    if not np.isfinite(values).all():
+        first = int(np.argwhere(~np.isfinite(values))[0][0])
+        count = np.count_nonzero(~np.isfinite(values))
+        raise Unreadable("not_finite", f"{label}: {count} values are not finite, the first in frame {first}")
+
+
+def safe_name(text: str) -> str:
+    """Of [a-z0-9-], for use in names of files and clips. Raises Unreadable where nothing is left."""
+    name = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    if not name:
+        raise Unreadable("unsafe_path", f"{text!r} holds no letter or digit to make a name of")
+    return name
+
+
+def names_for(count: int, told: tuple[str, ...], prefix: str) -> tuple[str, ...]:
+    """The names that the source tells where there is one for each dimension, else made-up ones."""
+    return told if len(told) == count else tuple(f"{prefix}_{number}" for number in range(count))
