@@ -1,0 +1,220 @@
+"""RLDS data sets as TensorFlow Datasets stores them: one tf.train.Example per episode, read without TensorFlow.
+
+The steps of an episode are flattened: ``steps/action`` holds T times the action's numbers, ``steps/observation/image``
+T encoded pictures. Formats: https://www.tensorflow.org/datasets/external_tfrecord, https://github.com/google-research/rlds.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.sources.declared import declared_license
+from data.sources.example import Values, features
+from data.sources.mapping import Part, StepsLayout, full, shipped
+from data.sources.pictures import decode_picture, picture_size
+from data.sources.recording import (
+    MAX_FRAMES,
+    Camera,
+    Measured,
+    Pictures,
+    Recording,
+    Rejected,
+    Series,
+    names_for,
+    safe_name,
+)
+from data.sources.tfds import Described, Shard, read_description
+from data.sources.tfrecord import Record, records
+from data.video import Unreadable
+
+
+def recordings(root: Path, layout: StepsLayout | None = None) -> Iterator[Recording | Rejected]:
+    """Every episode of the data set in ``root``, the folder of dataset_info.json and features.json.
+
+    layout: of the features; None: the shipped one that fits. Every byte is read once, to hold it to its checksum.
+    Raises Unreadable where the data set as a whole cannot be read, or no layout fits.
+    """
+    described = read_description(root)
+    layout = _fitting(root, described, layout)
+    license_, told_in = declared_license(root)
+    if not license_:
+        declared = ((described.license, "dataset_info.json: redistributionInfo"), (layout.license, f"{layout.name} layout"))
+        license_, told_in = next((pair for pair in declared if pair[0]), ("", told_in))
+    for shard in described.shards:
+        if not shard.path.is_file():
+            remedy = "Copy it from where the data set came from."
+            yield Rejected(str(shard.path), "missing", f"{shard.path} does not exist; {shard.length} episodes. {remedy}")
+            continue
+        yield from _of_shard(shard, described, layout, license_, told_in)
+
+
+def _of_shard(
+    shard: Shard, described: Described, layout: StepsLayout, license_: str, told_in: str
+) -> Iterator[Recording | Rejected]:
+    whole, broken = 0, 0
+    for record in records(shard.path):
+        if isinstance(record, Rejected):
+            broken += 1
+            yield record
+            continue
+        whole += 1
+        try:
+            episode = _Episode(shard.path, record, described, layout)
+            yield episode.recording(f"{shard.split}-{shard.number:05d}-{record.number:06d}", license_, told_in)
+        except Unreadable as error:
+            yield Rejected(f"{shard.path}: record {record.number}", error.reason, error.detail)
+    if not broken and whole != shard.length:
+        detail = f"{shard.path}: dataset_info.json promises {shard.length} episodes, the file holds {whole}"
+        yield Rejected(str(shard.path), "truncated" if whole < shard.length else "bad_info", detail)
+
+
+def _fitting(root: Path, described: Described, layout: StepsLayout | None) -> StepsLayout:
+    """Of the layouts all of whose features there are, the one that uses most of them."""
+    there = described.features.keys()
+    choices = [layout] if layout else [shape for shape in shipped() if isinstance(shape, StepsLayout)]
+    fitting = [choice for choice in choices if choice.needs() <= there]
+    if not fitting:
+        lacking = "; ".join(f"{choice.name} lacks {', '.join(sorted(choice.needs() - there))}" for choice in choices)
+        listing = ", ".join(f"{name} {stored.kind} {list(stored.shape)}" for name, stored in described.features.items())
+        remedy = "Write one as docs/sources.md says"
+        raise Unreadable("no_layout", f"{root}: no layout fits ({lacking}). {remedy}, from these features: {listing}")
+    return max(fitting, key=lambda choice: len(choice.needs()))
+
+
+@dataclass(frozen=True)
+class _Episode:
+    """One record. Its features are found anew whenever they are asked for, so that nothing of it is held."""
+
+    path: Path
+    record: Record
+    described: Described
+    layout: StepsLayout
+
+    def recording(self, name: str, license_: str, told_in: str) -> Recording:
+        values = self._values()
+        length = self._length(values)
+        layout = self.layout
+        cameras = {label: self._camera(values, label, full(path), length) for label, path in layout.cameras.items()}
+        actions = ", ".join(full(part.path) for part in layout.actions)
+        return Recording(
+            name=safe_name(name),
+            frames=length,
+            cameras=cameras,
+            robot=layout.robot,
+            license=license_,
+            origin={
+                "timestamps": f"regular at {layout.rate_hz:g} Hz, as the {layout.name} layout says",
+                "instructions": ", ".join(full(place) for place in layout.instruction),
+                "actions": actions,
+                "proprio": ", ".join(full(part.path) for part in layout.proprio),
+                "robot": f"{layout.name} layout",
+                "license": told_in,
+            },
+            read=lambda: self._measured(length),
+        )
+
+    def _values(self) -> dict[str, Values]:
+        try:
+            with self.path.open("rb") as handle:
+                # mapped for as long as a value refers to it; only what is touched takes memory
+                view = memoryview(mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ))
+        except (OSError, ValueError) as error:
+            raise Unreadable("unreadable", f"{self.path}: {error}") from None
+        if len(view) < self.record.stop:
+            raise Unreadable("truncated", f"{self.where}: the file has only {len(view)} bytes now")
+        try:
+            return features(view, self.record.start, self.record.stop)
+        except Unreadable as error:
+            raise Unreadable(error.reason, f"{self.where}: {error.detail}") from None
+
+    def _length(self, values: dict[str, Values]) -> int:
+        """Frames of the episode, which all pictures agree on."""
+        counts = {path: len(self._of(values, full(path))) for path in self.layout.cameras.values()}
+        length = max(counts.values())
+        if len(set(counts.values())) != 1 or not 0 < length <= MAX_FRAMES:
+            raise Unreadable("ragged", f"{self.where}: numbers of pictures differ, or there are none: {counts}")
+        return length
+
+    def _camera(self, values: dict[str, Values], label: str, path: str, length: int) -> Camera:
+        first = self._of(values, path)
+        width, height = picture_size(first.text(0), f"{self.where}: {path}: step 0")
+        told = self.described.features[path].shape[:2]
+        if any(size > 0 and size != found for size, found in zip(told, (height, width), strict=False)):
+            detail = f"{path}: pictures are {width}x{height}, features.json says {told[1]}x{told[0]}"
+            raise Unreadable("mixed_sizes", f"{self.where}: {detail}")
+        return Camera(label, width, height, self.layout.rate_hz, length, self._pictures(path))
+
+    def _pictures(self, path: str) -> Pictures:
+        def read(start: int, stop: int) -> Iterator[np.ndarray]:
+            values = self._of(self._values(), path)
+            for step in range(start, min(stop, len(values))):
+                yield decode_picture(values.text(step), f"{self.where}: {path}: step {step}")
+
+        return read
+
+    def _measured(self, length: int) -> Measured:
+        values = self._values()
+        return Measured(
+            timestamps=np.arange(length) / self.layout.rate_hz,
+            instructions=self._instructions(values, length),
+            actions=self._series(values, self.layout.actions, length, "action"),
+            proprio=self._series(values, self.layout.proprio, length, "state"),
+        )
+
+    def _series(self, values: dict[str, Values], parts: Sequence[Part], length: int, prefix: str) -> Series | None:
+        if not parts:
+            return None
+        columns, names = [], []
+        for part in parts:
+            found = self._numbers(values, full(part.path), length)
+            first, last = part.columns or (0, found.shape[1])
+            if not 0 <= first < last <= found.shape[1]:
+                raise Unreadable("bad_shape", f"{self.where}: {part.path}: no columns {first}..{last} in {found.shape}")
+            columns.append(found[:, first:last])
+            label = prefix if len(parts) == 1 else part.path.rsplit("/", 1)[-1]
+            names += names_for(last - first, part.names, label)
+        return Series(np.concatenate(columns, axis=1).astype(np.float32), tuple(names))
+
+    def _numbers(self, values: dict[str, Values], path: str, length: int) -> np.ndarray:
+        """[length, numbers per step] of a feature that is stored as plain numbers."""
+        stored = self.described.features[path]
+        if stored.kind != "numbers" or stored.encoding != "none":
+            raise Unreadable("unsupported_format", f"{self.where}: {path}: {stored.kind} with encoding {stored.encoding}")
+        found = self._of(values, path)
+        if found.kind == "bytes":
+            raise Unreadable("bad_dtype", f"{self.where}: {path}: holds bytes, features.json declares {stored.dtype}")
+        numbers = found.numbers()
+        width = int(np.prod([size for size in stored.shape if size > 0])) if stored.shape else 1
+        if len(numbers) != length * width:
+            detail = f"{len(numbers)} numbers for {length} steps of {width}"
+            raise Unreadable("ragged", f"{self.where}: {path}: {detail}")
+        return numbers.reshape(length, width)
+
+    def _instructions(self, values: dict[str, Values], length: int) -> tuple[str, ...]:
+        """Per step, the first of the layout's features that says something. Embeddings tell no words."""
+        words = [""] * length
+        for place in map(full, self.layout.instruction):
+            found = self._of(values, place)
+            if found.kind != "bytes" or len(found) not in (1, length):
+                raise Unreadable("ragged", f"{self.where}: {place}: {len(found)} of {found.kind} for {length} steps")
+            try:
+                told = [found.text(min(step, len(found) - 1)).decode() for step in range(length)]
+            except UnicodeDecodeError as error:
+                raise Unreadable("bad_text", f"{self.where}: {place}: not UTF-8 ({error.reason})") from None
+            words = [word or other for word, other in zip(words, told, strict=True)]
+        known: dict[str, str] = {}
+        return tuple(known.setdefault(word, word) for word in words)
+
+    def _of(self, values: dict[str, Values], path: str) -> Values:
+        if path not in values:
+            raise Unreadable("missing", f"{self.where}: there is no feature '{path}'; there are {', '.join(values)}")
+        return values[path]
+
+    @property
+    def where(self) -> str:
+        return f"{self.path}: record {self.record.number} at byte {self.record.start - 12}"
