@@ -1,9 +1,10 @@
-"""What a data set says of itself in small files: JSON read with care, paths kept inside, the declared licence."""
+"""What a data set says of itself: JSON, paths that must stay inside, its licence; and errors that say where."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -54,6 +55,15 @@ def _parsed(text: str, where: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise Unreadable("bad_json", f"{where}: not valid JSON ({error})") from None
+
+
+@contextmanager
+def naming(where: Path | str) -> Iterator[None]:
+    """Puts the place before the detail of an Unreadable, for readers that do not know it."""
+    try:
+        yield
+    except Unreadable as error:
+        raise Unreadable(error.reason, f"{where}: {error.detail}") from None
 
 
 def inside(root: Path, relative: str, told_by: str) -> Path:

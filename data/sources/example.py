@@ -53,7 +53,9 @@ def features(buffer: Buffer, start: int, stop: int) -> dict[str, Values]:
     found: dict[str, Values] = {}
     for number, wire, at, end in _fields(buffer, start, stop):
         if (number, wire) != (1, _LENGTH):
-            raise Unreadable("bad_example", f"field {number} of wire type {wire} at byte {at} is not of tf.train.Example")
+            raise Unreadable(
+                "bad_example", f"field {number} of wire type {wire} at byte {at} is not of tf.train.Example"
+            )
         for _, _, entry, entry_end in _fields(buffer, at, end):
             name, value = None, None
             for field, kind, inner, inner_end in _fields(buffer, entry, entry_end):

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from data.sources.declared import declared_license, inside, read_json_lines
+from data.sources.declared import declared_license, inside, naming, read_json_lines
 from data.sources.lerobot_depth import Quantised, depth_frames
 from data.sources.lerobot_info import Feature, Info, read_info
 from data.sources.lerobot_places import Place, places
 from data.sources.parquet import EpisodeRows, read_rows
 from data.sources.pictures import decode_depth, decode_picture
-from data.sources.recording import Camera, Measured, Pictures, Recording, Rejected, Series, names_for, safe_name
+from data.sources.recording import Camera, Measured, Pictures, Recording, Rejected, Series, f32, names_for, safe_name
 from data.video import Unreadable, frames
 
 ACTIONS, PROPRIO = ("action", "actions"), ("observation.state", "state")
@@ -94,9 +94,9 @@ class _Episode:
         return times
 
     def measured(self) -> Measured:
-        index = self.rows.numbers("index", 1)[:, 0] if self.place.first_index is not None else None
-        if index is not None and (index != np.arange(len(index)) + self.place.first_index).any():
-            detail = f"index does not count from {self.place.first_index}, where meta/episodes has the episode"
+        first = self.place.first_index
+        if first is not None and (self.rows.numbers("index", 1)[:, 0] != first + np.arange(self.place.length)).any():
+            detail = f"index does not count from {first}, where meta/episodes has the episode"
             raise Unreadable("bad_frame_range", f"{self.place.data}: {detail}")
         return Measured(
             timestamps=self.times,
@@ -108,7 +108,8 @@ class _Episode:
     def origin(self) -> dict[str, str]:
         found = {"timestamps": f"{self.place.data.name}: timestamp", "instructions": "task_index and meta/tasks"}
         for field, names in (("actions", ACTIONS), ("proprio", PROPRIO)):
-            found |= {field: f"{self.place.data.name}: {name}" for name in names if name in self.info.features}
+            if name := next((name for name in names if name in self.info.features), None):
+                found[field] = f"{self.place.data.name}: {name}"
         return found
 
     def _instructions(self) -> tuple[str, ...]:
@@ -123,7 +124,7 @@ class _Episode:
         feature = next((self.info.features[name] for name in names if name in self.info.features), None)
         if feature is None:
             return None
-        values = self.rows.numbers(feature.name, feature.numbers).astype(np.float32)
+        values = f32(self.rows.numbers(feature.name, feature.numbers))
         return Series(values, names_for(feature.numbers, feature.names, prefix))
 
     def cameras(self) -> dict[str, Camera]:
@@ -146,9 +147,11 @@ class _Episode:
     def _pictures(self, feature: Feature) -> Pictures:
         def filmed(start: int, stop: int) -> Iterator[np.ndarray]:
             path, first, due = self._stretch(feature, start, stop)
-            for (_, time, image), promised in zip(frames(path, None, (first, first + stop - start)), due, strict=False):
-                self._on_time(path, time, promised)
-                yield image
+            with naming(path):
+                read = frames(path, None, (first, first + stop - start))
+                for (_, time, image), promised in zip(read, due, strict=False):
+                    self._on_time(time, promised)
+                    yield image
 
         def stored(start: int, stop: int) -> Iterator[np.ndarray]:
             for number, value in enumerate(self.rows.stream(feature.name, start, stop), start=start):
@@ -160,10 +163,11 @@ class _Episode:
     def _depths(self, feature: Feature) -> Pictures:
         def filmed(start: int, stop: int) -> Iterator[np.ndarray]:
             path, _, due = self._stretch(feature, start, stop)
-            for time, depth in depth_frames(path, due, 0.5 / self.info.fps, Quantised.declared(feature)):
-                self._on_time(path, time, due[0])
-                due = due[1:]
-                yield depth
+            with naming(path):
+                read = depth_frames(path, due, 0.5 / self.info.fps, Quantised.declared(feature))
+                for (time, depth), promised in zip(read, due, strict=False):
+                    self._on_time(time, promised)
+                    yield depth
 
         def stored(start: int, stop: int) -> Iterator[np.ndarray]:
             unit_m = {"m": 1.0, "mm": 0.001}.get(str(feature.info.get("depth_unit")))
@@ -178,9 +182,9 @@ class _Episode:
         path, begin = self.place.videos[feature.name]
         return path, round(begin * self.info.fps) + start, begin + self.times[start:stop]
 
-    def _on_time(self, path: Path, time: float, due: float) -> None:
+    def _on_time(self, time: float, due: float) -> None:
         if abs(time - due) > 0.5 / self.info.fps:
-            raise Unreadable("bad_timestamps", f"{path}: a frame due at {due:.3f} s is shown at {time:.3f} s")
+            raise Unreadable("bad_timestamps", f"a frame due at {due:.3f} s is shown at {time:.3f} s")
 
     def _encoded(self, value: Any, where: str) -> bytes:
         """The bytes of a picture, which are in the row or in a file that the row names."""

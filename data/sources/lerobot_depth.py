@@ -58,9 +58,7 @@ class Quantised:
         return np.where(levels == 0, 0, depth).astype(np.float32)
 
 
-def depth_frames(
-    path: Path, due: np.ndarray, slack_s: float, scale: Quantised
-) -> Iterator[tuple[float, np.ndarray]]:
+def depth_frames(path: Path, due: np.ndarray, slack_s: float, scale: Quantised) -> Iterator[tuple[float, np.ndarray]]:
     """Yields (seconds, f32 [H,W] metres) of as many frames as are due, from the first due one on."""
     left = len(due)
     try:
@@ -78,4 +76,4 @@ def depth_frames(
                 if not left:
                     return
     except (FFmpegError, OSError, IndexError, ValueError, ZeroDivisionError) as error:
-        raise Unreadable("truncated", f"{path}: {left} of {len(due)} depth frames cannot be decoded ({error})") from None
+        raise Unreadable("truncated", f"{left} of {len(due)} depth frames cannot be decoded ({error})") from None

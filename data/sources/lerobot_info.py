@@ -81,7 +81,7 @@ def read_info(root: Path) -> Info:
         known = ", ".join(VERSIONS)
         raise Unreadable("unknown_version", f"{path}: codebase_version: {version!r}, known are {known}. Convert it.")
     fps = raw.get("fps")
-    if not _number(fps) or not 0 < fps < 10_000:
+    if not isinstance(fps, int | float) or isinstance(fps, bool) or not 0 < fps < 10_000:
         raise Unreadable("bad_info", f"{path}: fps: {fps!r} is not a positive number")
     features = raw.get("features")
     if not isinstance(features, dict) or not features:
@@ -147,7 +147,3 @@ def _check_template(path: Path, name: str, template: str) -> None:
     except ValueError as error:
         raise Unreadable("bad_info", f"{path}: {name}: {template!r}: {error}") from None
     inside(path.parent, template, f"{path}: {name}")
-
-
-def _number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.sources.declared import inside, read_json_lines
+from data.sources.declared import read_json_lines
 from data.sources.lerobot_info import Info, file_of
 from data.sources.parquet import read_rows
 from data.sources.recording import MAX_FRAMES, Rejected
@@ -36,6 +36,8 @@ class Place:
 def places(root: Path, info: Info) -> Iterator[Place | Rejected]:
     """Every listed episode, in order, as a place or as what is wrong with it."""
     listed = list(_listed_in_parquet(root) if info.concatenated else _listed_in_lines(root))
+    if not listed:
+        raise Unreadable("empty", f"{root}: meta/ lists no episode")
     counts = Counter(row["episode_index"] for row in listed if isinstance(row, dict))
     found: list[tuple[Place, dict[str, Any]]] = []
     for row in listed:
@@ -155,7 +157,7 @@ def _count(row: dict[str, Any], name: str) -> int:
 
 def _seconds(row: dict[str, Any], name: str) -> float:
     value = row.get(name)
-    if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
+    if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
         raise Unreadable("bad_frame_range", f"episode {row['episode_index']}: {name}: {value!r} is no time")
     return float(value)
 

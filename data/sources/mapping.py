@@ -53,7 +53,8 @@ class Told(Settings):
     """A word or a number that a file tells, in an attribute or in a data set of text."""
 
     at: Place | None = Field(
-        default=None, description="Group that has the attribute, or the data set; from the root with `/`, null = the episode."
+        default=None,
+        description="Group that has the attribute, or the data set; from the root with `/`, null = the episode.",
     )
     attribute: str | None = Field(default=None, description="null: the data set itself.")
     key: tuple[str, ...] = Field(default=(), description="The content is JSON, and this is where to look in it.")
@@ -74,7 +75,8 @@ class GroupsCamera(Settings):
     depth: Place | None = Field(default=None, description="[T,H,W] or [T,H,W,1].")
     depth_unit_m: Number = Field(default=1.0, description="Metres per unit of depth.")
     turn: Literal["none", "flip", "rotate"] = Field(
-        default="none", description="What brings the stored pictures upright: `flip` upside down, `rotate` by 180 degrees."
+        default="none",
+        description="What brings the stored pictures upright: `flip` upside down, `rotate` by 180 degrees.",
     )
     intrinsics: Place | None = Field(default=None, description="[3,3] pixels.")
     world_from_camera: Place | None = Field(default=None, description="[T,4,4] or [4,4], OpenCV axes.")
@@ -105,7 +107,9 @@ class GroupsLayout(Settings):
 
     format: Literal["hdf5"]
     name: str = Field(pattern=r"^[a-z0-9-]+$")
-    episodes: str = Field(pattern=rf"^({PLACE}/\*|\.)$", description="`data/*`: every group there; `.`: the whole file.")
+    episodes: str = Field(
+        pattern=rf"^({PLACE}/\*|\.)$", description="`data/*`: every group there; `.`: the whole file."
+    )
     length: Place = Field(description="Data set whose first dimension is the number of frames.")
     rate_hz: Number = Field(description="Used where `rate` finds nothing.")
     rate: tuple[Told, ...] = ()
@@ -147,7 +151,9 @@ def read_layout(path: Path) -> StepsLayout | GroupsLayout:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "content"
-        raise UserError(f"{path}: {where}: {first['msg']} (found {first['input']!r:.200}). See docs/sources.md.") from None
+        raise UserError(
+            f"{path}: {where}: {first['msg']} (found {first['input']!r:.200}). See docs/sources.md."
+        ) from None
 
 
 def shipped() -> list[StepsLayout | GroupsLayout]:

@@ -67,7 +67,7 @@ class Camera:
     """One camera of a recording. width, height: pixels. fps: as declared.
 
     images: reads u8 [H,W,3] RGB. depths: reads f32 [H,W] metres, 0 = not measured; None when there is no depth.
-    intrinsics: f64 [3,3] pixels; world_from_camera: f64 [T,4,4] metres; None where the source does not tell.
+    intrinsics: f64 [3,3] pixels. poses: reads ``world_from_camera``. None where the source does not tell.
     """
 
     name: str
@@ -78,7 +78,14 @@ class Camera:
     images: Pictures | None
     depths: Pictures | None = None
     intrinsics: np.ndarray | None = None
-    world_from_camera: np.ndarray | None = None
+    poses: Callable[[], np.ndarray] | None = None
+
+    @cached_property
+    def world_from_camera(self) -> np.ndarray | None:
+        """f64 [T,4,4] metres, OpenCV axes, or None. Raises Unreadable."""
+        if self.poses is None:
+            return None
+        return sound_poses(self.poses(), self.length, f"camera {self.name}: world_from_camera")
 
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
         """Yields u8 [H,W,3] RGB one by one. Raises Unreadable, also for a range that is not inside the episode."""
@@ -175,6 +182,18 @@ def _sound(measured: Measured, frames: int, name: str) -> Measured:
     return measured
 
 
+def sound_poses(poses: np.ndarray, length: int, label: str) -> np.ndarray:
+    """f64 [T,4,4] as it is. Raises Unreadable (bad_shape, bad_pose) where it is not a rigid pose for each frame."""
+    if poses.shape != (length, 4, 4) or poses.dtype != np.float64:
+        raise Unreadable("bad_shape", f"{label}: {poses.dtype} {list(poses.shape)}, expected float64 [{length}, 4, 4]")
+    rotation = poses[:, :3, :3]
+    off = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max()
+    # what is not finite is not below the limit either
+    if not off < 1e-2 or not np.isfinite(poses).all() or not np.allclose(poses[:, 3], [0, 0, 0, 1], atol=1e-4):
+        raise Unreadable("bad_pose", f"{label}: not rigid; a rotation is off by {off:.2g}")
+    return poses
+
+
 def _finite(label: str, values: np.ndarray, shape: tuple[int, ...]) -> None:
     if values.shape != shape or values.dtype != np.float32:
         found = f"{values.dtype} {list(values.shape)}, expected float32 {list(shape)}"
@@ -183,6 +202,12 @@ def _finite(label: str, values: np.ndarray, shape: tuple[int, ...]) -> None:
         first = int(np.argwhere(~np.isfinite(values))[0][0])
         count = np.count_nonzero(~np.isfinite(values))
         raise Unreadable("not_finite", f"{label}: {count} values are not finite, the first in frame {first}")
+
+
+def f32(values: np.ndarray) -> np.ndarray:
+    """As f32. What is beyond its range becomes infinite, and is refused as such."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
 
 
 def safe_name(text: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.sources.declared import declared_license
+from data.sources.declared import declared_license, naming
 from data.sources.example import Values, features
 from data.sources.mapping import Part, StepsLayout, full, shipped
 from data.sources.pictures import decode_picture, picture_size
@@ -25,6 +25,7 @@ from data.sources.recording import (
     Recording,
     Rejected,
     Series,
+    f32,
     names_for,
     safe_name,
 )
@@ -43,12 +44,17 @@ def recordings(root: Path, layout: StepsLayout | None = None) -> Iterator[Record
     layout = _fitting(root, described, layout)
     license_, told_in = declared_license(root)
     if not license_:
-        declared = ((described.license, "dataset_info.json: redistributionInfo"), (layout.license, f"{layout.name} layout"))
+        declared = (
+            (described.license, "dataset_info.json: redistributionInfo"),
+            (layout.license, f"{layout.name} layout"),
+        )
         license_, told_in = next((pair for pair in declared if pair[0]), ("", told_in))
     for shard in described.shards:
         if not shard.path.is_file():
             remedy = "Copy it from where the data set came from."
-            yield Rejected(str(shard.path), "missing", f"{shard.path} does not exist; {shard.length} episodes. {remedy}")
+            yield Rejected(
+                str(shard.path), "missing", f"{shard.path} does not exist; {shard.length} episodes. {remedy}"
+            )
             continue
         yield from _of_shard(shard, described, layout, license_, told_in)
 
@@ -127,10 +133,8 @@ class _Episode:
             raise Unreadable("unreadable", f"{self.path}: {error}") from None
         if len(view) < self.record.stop:
             raise Unreadable("truncated", f"{self.where}: the file has only {len(view)} bytes now")
-        try:
+        with naming(self.where):
             return features(view, self.record.start, self.record.stop)
-        except Unreadable as error:
-            raise Unreadable(error.reason, f"{self.where}: {error.detail}") from None
 
     def _length(self, values: dict[str, Values]) -> int:
         """Frames of the episode, which all pictures agree on."""
@@ -178,13 +182,15 @@ class _Episode:
             columns.append(found[:, first:last])
             label = prefix if len(parts) == 1 else part.path.rsplit("/", 1)[-1]
             names += names_for(last - first, part.names, label)
-        return Series(np.concatenate(columns, axis=1).astype(np.float32), tuple(names))
+        return Series(f32(np.concatenate(columns, axis=1)), tuple(names))
 
     def _numbers(self, values: dict[str, Values], path: str, length: int) -> np.ndarray:
         """[length, numbers per step] of a feature that is stored as plain numbers."""
         stored = self.described.features[path]
         if stored.kind != "numbers" or stored.encoding != "none":
-            raise Unreadable("unsupported_format", f"{self.where}: {path}: {stored.kind} with encoding {stored.encoding}")
+            raise Unreadable(
+                "unsupported_format", f"{self.where}: {path}: {stored.kind} with encoding {stored.encoding}"
+            )
         found = self._of(values, path)
         if found.kind == "bytes":
             raise Unreadable("bad_dtype", f"{self.where}: {path}: holds bytes, features.json declares {stored.dtype}")

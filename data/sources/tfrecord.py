@@ -52,7 +52,9 @@ def _records(path: Path, handle: BinaryIO, size: int) -> Iterator[Record | Rejec
             return
         length, told = struct.unpack("<QI", head)
         if masked(google_crc32c.value(head[:8])) != told:
-            detail = f"{path}: wrong checksum of the length of record {number} {rest}; the file cannot be read from there"
+            detail = (
+                f"{path}: wrong checksum of the length of record {number} {rest}; the file cannot be read from there"
+            )
             yield Rejected(item, "bad_checksum", detail)
             return
         start, stop = at + 12, at + 12 + length
