@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Any
 
 import av
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from data.sources.folder import DataSet, data_sets, recording, recordings
 from data.sources.lerobot_depth import Quantised
-from data.sources.mapping import GroupsLayout, read_layout, shipped
+from data.sources.mapping import GroupsLayout, StepsLayout, full, read_layout, shipped
+from data.sources.parquet import EpisodeRows
+from data.sources.pictures import decode_depth
 from data.sources.recording import Recording
 from pipeline.errors import UserError
 from tests import source_files as made
@@ -47,6 +54,30 @@ def test_lerobot_episodes_are_read_as_written(tmp_path: Path, write) -> None:
             assert (one.cameras[camera].width, one.cameras[camera].height) == size
             assert_shades(one, camera, number)
             assert_shades(one, camera, number, 2, 5)
+
+
+def test_rows_are_found_where_they_are_not_where_meta_has_them(tmp_path: Path) -> None:
+    """lerobot's converter tells the wrong file for an episode that begins a new one."""
+    root = made.lerobot_30(tmp_path)
+    table: Any = pq.read_table(root / "data/chunk-000/file-000.parquet")
+    for number in range(3):
+        part = table.slice(number * made.FRAMES, made.FRAMES)
+        pq.write_table(part, root / f"data/chunk-000/file-{number:03d}.parquet")
+    for number, one in enumerate(read(root)):
+        assert one.actions is not None
+        np.testing.assert_array_equal(one.actions.values, made.actions(number))
+        assert_shades(one, made.WRIST, number)
+
+
+def test_pictures_in_tables_are_not_held(tmp_path: Path) -> None:
+    """A row group passes through page by page; a page is some 1000 rows."""
+    noise = np.random.default_rng(0).bytes(2_000)
+    path = tmp_path / "file.parquet"
+    values = pa.array([{"bytes": noise[k % 2000 :] + noise[: k % 2000], "path": ""} for k in range(8192)])
+    pq.write_table(pa.table({"image": values}), path, use_dictionary=False)
+    before = pa.total_allocated_bytes()
+    held = [pa.total_allocated_bytes() - before for _ in EpisodeRows(path, 8192).stream("image", 100, 8100)]
+    assert len(held) == 8000 and max(held) < 8192 * 2000 / 4
 
 
 def test_a_card_declares_the_licence(tmp_path: Path) -> None:
@@ -88,6 +119,44 @@ def test_lerobot_depth_video_is_metric(tmp_path: Path) -> None:
 def test_even_depth_levels_are_metres() -> None:
     scale = Quantised(nearest_m=1.0, farthest_m=5.095, logarithmic=False)
     np.testing.assert_allclose(scale.metres(np.array([0, 1000, 4095])), [0, 2.0, 5.095], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stored", "unit_m"), [(np.float32, 1.25, None), (np.uint16, 1250, None), (np.uint16, 5, 0.25)]
+)
+def test_depth_pictures_are_metres(dtype: type, stored: float, unit_m: float | None) -> None:
+    """Floats are metres and integers millimetres unless told otherwise; what is no distance is a hole."""
+    values = np.full((4, 6), stored, dtype)
+    values[0, 0] = np.nan if dtype is np.float32 else 0
+    out = io.BytesIO()
+    Image.fromarray(values).save(out, "TIFF")
+    depth = decode_depth(out.getvalue(), unit_m, "here")
+    assert depth.dtype == np.float32 and depth[0, 0] == 0
+    np.testing.assert_allclose(depth[1:], 1.25)
+
+
+@pytest.mark.parametrize(
+    "layout", [shape for shape in shipped() if shape.format == "rlds"], ids=lambda shape: shape.name
+)
+def test_each_rlds_layout_is_chosen_for_its_own_features(tmp_path: Path, layout: StepsLayout) -> None:
+    """Features of 3 numbers each, under the names that the layout uses, and others beside them."""
+    features: dict[str, Any] = {"steps/is_first": [1, 0]}
+    tree: dict[str, Any] = {}
+    for name in sorted(layout.needs()):
+        image, words = name in map(full, layout.cameras.values()), name in map(full, layout.instruction)
+        features[name] = [made.picture(50)] * 2 if image else [b"go"] * 2 if words else [1.0] * 6
+        shape = {"dimensions": ["3"]}
+        leaf = {"image": {}} if image else {"text": {}} if words else {"tensor": {"shape": shape, "dtype": "float32"}}
+        tree[name.removeprefix("steps/")] = leaf
+    root = made.rlds(tmp_path, episodes=1)
+    step = {"featuresDict": {"features": tree}}
+    steps = {"featuresDict": {"features": {"steps": {"sequence": {"feature": step}}}}}
+    made.write_json(root / "features.json", steps)
+    made.shard(root).write_bytes(made.framed(made.example(features)))
+    (one,) = read(root)
+    assert one.origin["timestamps"] == f"regular at {layout.rate_hz:g} Hz, as the {layout.name} layout says"
+    assert one.actions is not None and one.actions.values.shape == (2, 3 * len(layout.actions))
+    assert set(one.instructions) == {"go"} and set(one.cameras) == set(layout.cameras)
 
 
 def test_rlds_episodes_are_read_as_written(tmp_path: Path) -> None:

@@ -264,6 +264,16 @@ def reordered(root: Path) -> None:
     pq.write_table(table.take([*range(5), 6, 5, *range(7, 3 * FRAMES)]), path)
 
 
+def rows_of(root: Path, episodes: list[int]) -> None:
+    """Only the rows of some episodes."""
+    kept = [pa.table(made.rows(episode, episode * FRAMES)) for episode in episodes]
+    pq.write_table(pa.concat_tables(kept), root / ROWS)
+
+
+def twice(root: Path) -> None:
+    (root / "data/chunk-000/file-001.parquet").write_bytes((root / ROWS).read_bytes())
+
+
 ROWS, VIDEO = "data/chunk-000/file-000.parquet", f"videos/{FRONT}/chunk-000/file-000.mp4"
 LEROBOT_30: dict[str, tuple[Damage, int, str, str]] = {
     "negative first row": (places(dataset_from_index=[0, -6, 12]), 2, "bad_frame_range", "-6"),
@@ -274,7 +284,9 @@ LEROBOT_30: dict[str, tuple[Damage, int, str, str]] = {
     "stretches overlap": (places(begin=[0.0, 0.1, 0.6]), 1, "bad_frame_range", "overlaps"),
     "stretch is too short": (places(end=[0.3, 0.4, 0.9]), 2, "bad_frame_range", "hold no 6 frames"),
     "column of places is missing": (places(dataset_from_index=None), 0, "bad_frame_range", "dataset_from_index"),
-    "file is not there": (places(file=[0, 3, 0]), 2, "missing", "file-003"),
+    "an episode in two files": (twice, 0, "duplicate", "2 files"),
+    "rows are missing": (lambda root: rows_of(root, [0, 2]), 2, "missing", "0 files"),
+    "no rows at all": (gone(ROWS), 0, "missing", "0 files"),
     "an episode twice": (places(episode_index=[0, 2, 2]), 1, "duplicate", "listed 2 times"),
     "rows do not count on": (
         places(dataset_from_index=[0, 6, 18], dataset_to_index=[6, 12, 24]),
@@ -628,3 +640,22 @@ def test_ranges_outside_an_episode_are_refused(tmp_path: Path, start: int, stop:
     assert isinstance(one, Recording)
     with pytest.raises(Unreadable, match="bad_frame_range"):
         one.cameras["image_0"].frames(start, stop)
+
+
+@pytest.mark.parametrize(
+    ("kind", "write"), [("lerobot", made.lerobot_30), ("rlds", made.rlds), ("hdf5", made.robomimic)]
+)
+def test_random_damage_is_never_more_than_a_rejection(tmp_path: Path, kind: Kind, write: Callable[..., Path]) -> None:
+    """Bytes of one file (no video) are changed, left out or cut off; ``audit`` lets nothing but rejections pass."""
+    rng = np.random.default_rng(0)
+    root = write(tmp_path, episodes=2)
+    files = sorted(path for path in root.rglob("*") if path.is_file() and path.suffix != ".mp4")
+    for _ in range(25):
+        path = files[rng.integers(len(files))]
+        whole = path.read_bytes()
+        data, at = bytearray(whole), int(rng.integers(len(whole)))
+        data[at : at + int(rng.choice([1, 8, len(whole)]))] = rng.bytes(int(rng.choice([0, 1, 8])))
+        path.write_bytes(data)
+        audit(kind, root)
+        path.write_bytes(whole)
+    assert len(audit(kind, root)[0]) == 2

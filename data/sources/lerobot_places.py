@@ -11,7 +11,7 @@ from typing import Any
 
 from data.sources.declared import read_json_lines
 from data.sources.lerobot_info import Info, file_of
-from data.sources.parquet import read_rows
+from data.sources.parquet import episodes_in, read_rows
 from data.sources.recording import MAX_FRAMES, Rejected
 from data.video import Unreadable
 
@@ -39,7 +39,11 @@ def places(root: Path, info: Info) -> Iterator[Place | Rejected]:
     if not listed:
         raise Unreadable("empty", f"{root}: meta/ lists no episode")
     counts = Counter(row["episode_index"] for row in listed if isinstance(row, dict))
-    found: list[tuple[Place, dict[str, Any]]] = []
+    homes: dict[int, list[Path]] = {}
+    if info.concatenated:
+        homes, broken = _homes(root)
+        yield from broken
+    found: list[Place] = []
     for row in listed:
         if isinstance(row, Rejected):
             yield row
@@ -50,17 +54,17 @@ def places(root: Path, info: Info) -> Iterator[Place | Rejected]:
             yield Rejected(item, "duplicate", f"episode_index {index} is listed {counts[index]} times under meta/")
             continue
         try:
-            place = _place_concatenated(root, info, row) if info.concatenated else _place(root, info, row)
+            place = _place_concatenated(root, info, row, homes) if info.concatenated else _place(root, info, row)
             for path in (place.data, *(path for path, _ in place.videos.values())):
                 if not path.is_file():
                     raise Unreadable("missing", f"{path} does not exist. {REMEDY}")
-            found.append((place, row))
+            found.append(place)
         except Unreadable as error:
             yield Rejected(item, error.reason, error.detail)
     if info.concatenated:
         found, shared = _apart(found, info)
         yield from (Rejected(f"{root}: episode {place.index}", "bad_frame_range", why) for place, why in shared)
-    yield from sorted((place for place, _ in found), key=lambda place: place.index)
+    yield from sorted(found, key=lambda place: place.index)
     unlisted = info.episodes - len(counts)
     if unlisted > 0:
         detail = f"info.json promises {info.episodes} episodes, {len(counts)} are listed. {REMEDY}"
@@ -122,14 +126,28 @@ def _place(root: Path, info: Info, row: dict[str, Any]) -> Place:
     return Place(index, row["length"], _tasks(row), data, None, videos)
 
 
-def _place_concatenated(root: Path, info: Info, row: dict[str, Any]) -> Place:
-    data = file_of(
-        root,
-        "data_path",
-        info.data_path,
-        chunk_index=_count(row, "data/chunk_index"),
-        file_index=_count(row, "data/file_index"),
-    )
+def _homes(root: Path) -> tuple[dict[int, list[Path]], list[Rejected]]:
+    """The data files in which each episode has rows, and the files that cannot be read.
+
+    What meta/episodes says of this is not used: lerobot's converter from v2.1 tells the wrong file for every episode
+    that begins a new one (github.com/huggingface/lerobot/issues/2401, in 0.4.4 still). Its reader never looks there.
+    """
+    homes: dict[int, list[Path]] = {}
+    broken = []
+    for path in sorted((root / "data").glob("*/*.parquet")):
+        try:
+            for episode in episodes_in(path):
+                homes.setdefault(episode, []).append(path)
+        except Unreadable as error:
+            broken.append(Rejected(str(path), error.reason, error.detail))
+    return homes, broken
+
+
+def _place_concatenated(root: Path, info: Info, row: dict[str, Any], homes: dict[int, list[Path]]) -> Place:
+    data = homes.get(row["episode_index"], [])
+    if len(data) != 1:
+        found = f"{len(data)} files below {root / 'data'} hold rows of episode {row['episode_index']}"
+        raise Unreadable("duplicate" if data else "missing", f"{found}. {REMEDY}")
     first, last = _count(row, "dataset_from_index"), _count(row, "dataset_to_index")
     if last - first != row["length"]:
         detail = f"dataset_from_index..dataset_to_index is {first}..{last} for a length of {row['length']}"
@@ -145,7 +163,7 @@ def _place_concatenated(root: Path, info: Info, row: dict[str, Any]) -> Place:
             detail = f"{begin:g}..{end:g} s at {info.fps:g} fps hold no {row['length']} frames"
             raise Unreadable("bad_frame_range", f"episode {row['episode_index']}: videos/{name}: {detail}")
         videos[name] = (path, begin)
-    return Place(row["episode_index"], row["length"], _tasks(row), data, first, videos)
+    return Place(row["episode_index"], row["length"], _tasks(row), data[0], first, videos)
 
 
 def _count(row: dict[str, Any], name: str) -> int:
@@ -162,12 +180,10 @@ def _seconds(row: dict[str, Any], name: str) -> float:
     return float(value)
 
 
-def _apart(
-    found: list[tuple[Place, dict[str, Any]]], info: Info
-) -> tuple[list[tuple[Place, dict[str, Any]]], list[tuple[Place, str]]]:
+def _apart(found: list[Place], info: Info) -> tuple[list[Place], list[tuple[Place, str]]]:
     """Episodes whose rows or stretches of video overlap with those of another are taken out, both of them."""
     spans: dict[tuple[str, Path], list[tuple[float, float, Place]]] = {}
-    for place, _ in found:
+    for place in found:
         first = place.first_index or 0
         spans.setdefault(("rows", Path()), []).append((first, first + place.length, place))
         for name, (path, begin) in place.videos.items():
@@ -180,4 +196,4 @@ def _apart(
             if other[0] < place[1] - 0.5:
                 for one, two in ((place, other), (other, place)):
                     shared.setdefault(one[2].index, (one[2], f"{name}: overlaps with episode {two[2].index}"))
-    return [pair for pair in found if pair[0].index not in shared], list(shared.values())
+    return [place for place in found if place.index not in shared], list(shared.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,13 +17,21 @@ from data.video import Unreadable
 
 MAX_BYTES = 1 << 30  # of what is read at once, uncompressed
 BUFFER_BYTES = 1 << 20  # columns are read in pieces of this size, whatever the size of a row group
-BATCH = 16  # rows of a stream
+_CAREFUL = {"pre_buffer": False, "arrow_extensions_enabled": False, "page_checksum_verification": True}
+ROWS, STREAMED = 1024, 16  # rows that are read together, of numbers and of pictures
 
 
 def read_rows(path: Path, wanted: Callable[[str], bool]) -> list[dict[str, Any]]:
     """A small table as rows of the wanted columns. Raises Unreadable (missing, unreadable, too_large)."""
-    file = _open(path)
-    return _read(path, file, [name for name in file.schema_arrow.names if wanted(name)]).to_pylist()
+    with _guarded(path):
+        file = _open(path)
+        return _read(path, file, [name for name in file.schema_arrow.names if wanted(name)]).to_pylist()
+
+
+def episodes_in(path: Path) -> list[int]:
+    """The episodes of which a file holds rows. Raises Unreadable."""
+    with _guarded(path):
+        return np.unique(_numbers(path, _open(path), "episode_index", 1)).tolist()
 
 
 @dataclass(frozen=True)
@@ -34,85 +43,91 @@ class EpisodeRows:
     episode: int | None = None
 
     def names(self) -> list[str]:
-        """Columns of the file."""
-        return _open(self.path).schema_arrow.names
+        """Columns of the file. Raises Unreadable."""
+        with _guarded(self.path):
+            return _open(self.path).schema_arrow.names
 
     def numbers(self, column: str, width: int) -> np.ndarray:
-        """A column as [T,width] of its own number type. Raises Unreadable (missing, bad_shape, bad_dtype)."""
-        file = _open(self.path)
-        self._demand(file, column)
-        found = _read(self.path, file, [column]).column(column).slice(self._first, self.length)
-        return _matrix(found.combine_chunks(), width, f"{self.path}: {column}")
+        """A column as [T,width] of its own number type. Raises Unreadable (missing, bad_shape, bad_dtype, ...)."""
+        first = self._first
+        with _guarded(self.path):
+            return _numbers(self.path, _open(self.path), column, width)[first : first + self.length]
 
     def stream(self, column: str, start: int, stop: int) -> Iterator[Any]:
-        """Values of a column one by one, without holding it."""
-        file = _open(self.path)
-        self._demand(file, column)
-        groups, skip = [], self._first + start
-        for number in range(file.num_row_groups):
-            rows = file.metadata.row_group(number).num_rows
-            if groups or skip < rows:
-                groups.append(number)
-            else:
-                skip -= rows
-        left = stop - start
-        try:
-            for batch in file.iter_batches(BATCH, row_groups=groups, columns=[column]):
+        """Values of a column one by one, without holding it. Raises Unreadable."""
+        skip, left = self._first + start, stop - start
+        with _guarded(self.path):
+            file = _open(self.path)
+            _demand(self.path, file, column)
+            groups = []
+            for number in range(file.num_row_groups):
+                rows = file.metadata.row_group(number).num_rows
+                if groups or skip < rows:
+                    groups.append(number)
+                else:
+                    skip -= rows
+            for batch in file.iter_batches(STREAMED, row_groups=groups, columns=[column], use_threads=False):
                 values = batch.column(column).slice(skip, left)
                 skip, left = max(0, skip - batch.num_rows), left - len(values)
                 yield from (value.as_py() for value in values)
                 if not left:
                     return
-        except (pa.ArrowException, OSError) as error:
-            raise Unreadable("truncated", f"{self.path}: {column} cannot be read ({error})") from None
 
     @cached_property
     def _first(self) -> int:
         """Row of the file at which the episode begins. Its rows must be together and as many as promised."""
-        file = _open(self.path)
-        if self.episode is None:
+        with _guarded(self.path):
+            file = _open(self.path)
             rows, first = file.metadata.num_rows, 0
-        else:
-            self._demand(file, "episode_index")
-            column = _read(self.path, file, ["episode_index"]).column("episode_index").combine_chunks()
-            at = np.flatnonzero(_matrix(column, 1, f"{self.path}: episode_index")[:, 0] == self.episode)
-            rows, first = len(at), int(at[0]) if len(at) else 0
-            if rows and at[-1] - at[0] != rows - 1:
-                raise Unreadable("bad_frame_range", f"{self.path}: the rows of episode {self.episode} are scattered")
+            if self.episode is not None:
+                at = np.flatnonzero(_numbers(self.path, file, "episode_index", 1)[:, 0] == self.episode)
+                rows, first = len(at), int(at[0]) if len(at) else 0
+                if rows and at[-1] - at[0] != rows - 1:
+                    detail = f"the rows of episode {self.episode} are scattered"
+                    raise Unreadable("bad_frame_range", f"{self.path}: {detail}")
         if rows != self.length:
             found = f"{rows} rows, meta/ promises {self.length}"
             raise Unreadable("bad_shape", f"{self.path}: episode {self.episode}: {found}")
         return first
 
-    def _demand(self, file: pq.ParquetFile, column: str) -> None:
-        if column not in file.schema_arrow.names:
-            there = ", ".join(file.schema_arrow.names)
-            raise Unreadable("missing", f"{self.path}: there is no column '{column}'; there are {there}")
+
+def _demand(path: Path, file: pq.ParquetFile, column: str) -> None:
+    if column not in file.schema_arrow.names:
+        there = ", ".join(file.schema_arrow.names)
+        raise Unreadable("missing", f"{path}: there is no column '{column}'; there are {there}")
 
 
-def _open(path: Path) -> pq.ParquetFile:
+@contextmanager
+def _guarded(path: Path) -> Iterator[None]:
+    """Whatever pyarrow stumbles over. It decodes names and sizes late, so that this may be anywhere."""
     try:
-        return pq.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False, arrow_extensions_enabled=False)
+        yield
     except FileNotFoundError:
         raise Unreadable("missing", f"{path} does not exist. Copy it from where the data set came from.") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError) as error:
         raise Unreadable("unreadable", f"{path}: not readable as parquet ({error})") from None
 
 
+def _open(path: Path) -> pq.ParquetFile:
+    return pq.ParquetFile(path, buffer_size=BUFFER_BYTES, **_CAREFUL)
+
+
 def _read(path: Path, file: pq.ParquetFile, columns: list[str]) -> pa.Table:
-    metadata = file.metadata
-    size = 0
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        for chunk in (group.column(place) for place in range(group.num_columns)):
-            if any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in columns):
-                size += chunk.total_uncompressed_size
-    if size > MAX_BYTES:
-        raise Unreadable("too_large", f"{path}: {', '.join(columns)}: {size} bytes, at most {MAX_BYTES} are read")
-    try:
-        return file.read(columns=columns, use_threads=False)
-    except (pa.ArrowException, OSError) as error:
-        raise Unreadable("truncated", f"{path}: {', '.join(columns)} cannot be read ({error})") from None
+    """Whole columns, in pieces that are counted. What metadata says of their sizes is left alone: asking pyarrow for it
+    ends the process where that metadata is damaged."""
+    batches, size = [], 0
+    for batch in file.iter_batches(ROWS, columns=columns, use_threads=False):
+        size += batch.nbytes
+        if size > MAX_BYTES:
+            raise Unreadable("too_large", f"{path}: {', '.join(columns)}: more than {MAX_BYTES} bytes")
+        batches.append(batch)
+    schema = pa.schema([file.schema_arrow.field(name) for name in columns])
+    return pa.Table.from_batches([batch.select(columns) for batch in batches], schema)
+
+
+def _numbers(path: Path, file: pq.ParquetFile, column: str, width: int) -> np.ndarray:
+    _demand(path, file, column)
+    return _matrix(_read(path, file, [column]).column(column).combine_chunks(), width, f"{path}: {column}")
 
 
 def _matrix(column: Any, width: int, where: str) -> np.ndarray:
