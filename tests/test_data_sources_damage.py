@@ -419,6 +419,18 @@ RLDS: dict[str, tuple[Damage, int, str, str]] = {
     "template leads out": (split(filepathTemplate="../{DATASET}"), 0, "unsafe_path", "filepathTemplate"),
     "name leads out": (told(name="../x"), 0, "unsafe_path", "name"),
     "another format of files": (told(fileFormat="array_record"), 0, "unsupported_format", "array_record"),
+    "a split twice": (
+        told(splits=[{"name": name, "shardLengths": ["3"]} for name in ("a", "A")]),
+        0,
+        "duplicate",
+        "alike",
+    ),
+    "shape is a list": (
+        written("features.json", '{"featuresDict": {"features": {"x": {"tensor": {"shape": [1]}}}}}'),
+        0,
+        "bad_info",
+        "x: shape",
+    ),
     "no splits": (told(splits=None), 0, "bad_info", "splits"),
     "lengths are words": (split(shardLengths=["many"]), 0, "bad_info", "shardLengths"),
     "no layout fits": (unstepped, 0, "no_layout", "episode_metadata/episode_id"),

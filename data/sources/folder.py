@@ -24,14 +24,17 @@ class DataSet:
 
 
 def data_sets(folder: Path) -> list[DataSet]:
-    """All data sets in a folder and below. HDF5 files that are not part of another data set count as one."""
-    found = [DataSet("lerobot", path.parent.parent) for path in sorted(folder.rglob("meta/info.json"))]
-    found += [DataSet("rlds", path.parent) for path in sorted(folder.rglob("dataset_info.json"))]
-    owned = [one.root for one in found]
-    files = (path for suffix in ("*.hdf5", "*.h5") for path in folder.rglob(suffix))
-    if any(not any(path.is_relative_to(root) for root in owned) for path in files):
+    """All data sets in a folder and below, hidden folders left out; all HDF5 files together are one."""
+    found = [DataSet("lerobot", path.parent.parent) for path in _shown(folder, "meta/info.json")]
+    found += [DataSet("rlds", path.parent) for path in _shown(folder, "dataset_info.json")]
+    if _shown(folder, "*.hdf5") or _shown(folder, "*.h5"):
         found.append(DataSet("hdf5", folder))
     return found
+
+
+def _shown(folder: Path, pattern: str) -> list[Path]:
+    parts = ((path, path.relative_to(folder).parts) for path in sorted(folder.rglob(pattern)))
+    return [path for path, names in parts if not any(name.startswith(".") for name in names)]
 
 
 def recordings(one: DataSet, layout: Path | None = None) -> Iterator[Recording | Rejected]:

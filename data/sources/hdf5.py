@@ -55,9 +55,9 @@ def recordings(root: Path, layout: GroupsLayout | None = None) -> Iterator[Recor
             continue
         stem = path.stem if root.is_file() else str(path.relative_to(root).with_suffix(""))
         for group in groups:
-            name = _unused(safe_name(f"{stem}-{group.rsplit('/', 1)[-1]}"), taken)
             said = (license_, told_in) if license_ or not shape.license else (shape.license, f"{shape.name} layout")
             try:
+                name = _unused(safe_name(f"{stem}-{group.rsplit('/', 1)[-1]}"), taken)
                 yield _Episode(path, group, shape).recording(name, *said)
             except Unreadable as error:
                 yield Rejected(f"{path}: {group}", error.reason, error.detail)

@@ -85,12 +85,12 @@ class File:
             raise Unreadable(
                 "bad_dtype", f"{where}: holds {found.dtype}, expected plain numbers; objects are never read"
             )
-        if found.is_virtual or found.external:
-            raise Unreadable("link_refused", f"{where}: its data are in other files; copy them into this one")
         self._bounded(found, where)
         return found
 
     def _bounded(self, dataset: h5py.Dataset, where: str) -> None:
+        if dataset.is_virtual or dataset.external:
+            raise Unreadable("link_refused", f"{where}: its data are in other files; copy them into this one")
         chunk = int(np.prod(dataset.chunks or (1,), dtype=np.float64)) * dataset.dtype.itemsize
         if chunk > MAX_CHUNK_BYTES:
             raise Unreadable("too_large", f"{where}: chunks of {chunk} bytes, at most {MAX_CHUNK_BYTES} are unpacked")
@@ -129,8 +129,9 @@ class File:
         where = f"{self.path}: {dataset.name}"
         if h5py.check_string_dtype(dataset.dtype) is None:
             raise Unreadable("bad_dtype", f"{where}: holds {dataset.dtype}, expected text")
-        if (dataset.size or 0) > MAX_FRAMES or dataset.is_virtual or dataset.external:
-            raise Unreadable("too_large", f"{where}: {dataset.size} texts, or in other files")
+        self._bounded(dataset, where)
+        if dataset.nbytes > MAX_BYTES:
+            raise Unreadable("too_large", f"{where}: {dataset.nbytes} bytes of text, at most {MAX_BYTES}")
         return [str(_plain(value)) for value in np.atleast_1d(dataset[()]).ravel()]
 
     def listing(self, group: h5py.Group, limit: int = 60) -> list[str]:

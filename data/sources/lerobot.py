@@ -131,7 +131,7 @@ class _Episode:
         """By feature. A depth feature goes with the colour camera whose name it extends, or stands alone."""
         features = [feature for feature in self.info.features.values() if feature.camera]
         colours = [feature for feature in features if not feature.depth]
-        alone = [feature for feature in features if feature.depth and feature.size]
+        alone = [feature for feature in features if feature.depth]
         found: dict[str, Camera] = {}
         for colour in colours:
             depth = next((f for f in alone if f.name in _depth_names(colour.name) and f.size == colour.size), None)

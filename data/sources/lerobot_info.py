@@ -118,7 +118,8 @@ def _feature(path: Path, name: str, declared: Any) -> Feature:
     dtype = declared.get("dtype") if isinstance(declared, dict) else None
     if not isinstance(dtype, str) or not isinstance(shape, list) or not all(type(size) is int for size in shape):
         raise Unreadable("bad_info", f"{path}: features: {name}: needs dtype and shape, found {declared!r:.100}")
-    info = {**(declared.get("video_info") or {}), **(declared.get("info") or {})}
+    told = (declared.get(key) for key in ("video_info", "info"))
+    info = {key: value for one in told if isinstance(one, dict) for key, value in one.items()}
     return Feature(name, dtype, tuple(shape), tuple(_flat(declared.get("names"))), info)
 
 

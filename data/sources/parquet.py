@@ -51,21 +51,17 @@ class EpisodeRows:
         """A column as [T,width] of its own number type. Raises Unreadable (missing, bad_shape, bad_dtype, ...)."""
         first = self._first
         with _guarded(self.path):
-            return _numbers(self.path, _open(self.path), column, width)[first : first + self.length]
+            file = _open(self.path)
+            groups, skip = _groups(file, first, first + self.length)
+            return _numbers(self.path, file, column, width, groups)[skip : skip + self.length]
 
     def stream(self, column: str, start: int, stop: int) -> Iterator[Any]:
         """Values of a column one by one, without holding it. Raises Unreadable."""
-        skip, left = self._first + start, stop - start
+        first, left = self._first + start, stop - start
         with _guarded(self.path):
             file = _open(self.path)
             _demand(self.path, file, column)
-            groups = []
-            for number in range(file.num_row_groups):
-                rows = file.metadata.row_group(number).num_rows
-                if groups or skip < rows:
-                    groups.append(number)
-                else:
-                    skip -= rows
+            groups, skip = _groups(file, first, first + left)
             for batch in file.iter_batches(STREAMED, row_groups=groups, columns=[column], use_threads=False):
                 values = batch.column(column).slice(skip, left)
                 skip, left = max(0, skip - batch.num_rows), left - len(values)
@@ -112,11 +108,23 @@ def _open(path: Path) -> pq.ParquetFile:
     return pq.ParquetFile(path, buffer_size=BUFFER_BYTES, **_CAREFUL)
 
 
-def _read(path: Path, file: pq.ParquetFile, columns: list[str]) -> pa.Table:
+def _groups(file: pq.ParquetFile, first: int, stop: int) -> tuple[list[int], int]:
+    """The row groups that hold rows first..stop, and how many rows come before them there."""
+    groups, at, skip = [], 0, 0
+    for number in range(file.num_row_groups):
+        rows = file.metadata.row_group(number).num_rows
+        if at < stop and at + rows > first:
+            skip = skip if groups else first - at
+            groups.append(number)
+        at += rows
+    return groups, skip
+
+
+def _read(path: Path, file: pq.ParquetFile, columns: list[str], groups: list[int] | None = None) -> pa.Table:
     """Whole columns, in pieces that are counted. What metadata says of their sizes is left alone: asking pyarrow for it
     ends the process where that metadata is damaged."""
     batches, size = [], 0
-    for batch in file.iter_batches(ROWS, columns=columns, use_threads=False):
+    for batch in file.iter_batches(ROWS, row_groups=groups, columns=columns, use_threads=False):
         size += batch.nbytes
         if size > MAX_BYTES:
             raise Unreadable("too_large", f"{path}: {', '.join(columns)}: more than {MAX_BYTES} bytes")
@@ -125,9 +133,9 @@ def _read(path: Path, file: pq.ParquetFile, columns: list[str]) -> pa.Table:
     return pa.Table.from_batches([batch.select(columns) for batch in batches], schema)
 
 
-def _numbers(path: Path, file: pq.ParquetFile, column: str, width: int) -> np.ndarray:
+def _numbers(path: Path, file: pq.ParquetFile, column: str, width: int, groups: list[int] | None = None) -> np.ndarray:
     _demand(path, file, column)
-    return _matrix(_read(path, file, [column]).column(column).combine_chunks(), width, f"{path}: {column}")
+    return _matrix(_read(path, file, [column], groups).column(column).combine_chunks(), width, f"{path}: {column}")
 
 
 def _matrix(column: Any, width: int, where: str) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data.sources.declared import inside, read_json
+from data.sources.recording import safe_name
 from data.video import Unreadable
 
 TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
@@ -58,6 +59,9 @@ def read_description(root: Path) -> Described:
     if not isinstance(splits, list) or not splits:
         raise Unreadable("bad_info", f"{path}: splits: expected a list of splits, found {splits!r:.100}")
     shards = [shard for split in splits for shard in _shards(root, path, name, split)]
+    labels = [safe_name(split["name"]) for split in splits]
+    if len(set(labels)) != len(labels):
+        raise Unreadable("duplicate", f"{path}: splits: two are named alike: {labels}")
     found: dict[str, Stored] = {}
     _flatten(root / "features.json", read_json(root / "features.json"), "", found)
     told = raw.get("redistributionInfo")
@@ -67,7 +71,7 @@ def read_description(root: Path) -> Described:
 def _shards(root: Path, path: Path, name: str, split: Any) -> list[Shard]:
     try:
         label, lengths = split["name"], [int(length) for length in split["shardLengths"]]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise Unreadable("bad_info", f"{path}: splits: needs name and shardLengths, found {split!r:.100}") from None
     if not isinstance(label, str) or not _NAME.fullmatch(label):
         raise Unreadable("unsafe_path", f"{path}: splits: name {label!r} becomes part of file names")
@@ -86,12 +90,13 @@ def _flatten(path: Path, node: Any, name: str, found: dict[str, Stored], depth: 
     """The tree of features.json as paths. TFDS stores the steps of an episode in features of the same names."""
     if not isinstance(node, dict) or depth > 20:
         raise Unreadable("bad_info", f"{path}: {name or 'content'}: expected a feature, found {node!r:.100}")
-    inner = node.get("featuresDict", {}).get("features")
+    fold, sequence = node.get("featuresDict"), node.get("sequence")
+    inner = fold.get("features") if isinstance(fold, dict) else None
     if isinstance(inner, dict):
         for key, child in inner.items():
             _flatten(path, child, f"{name}/{key}" if name else key, found, depth + 1)
-    elif "sequence" in node:
-        _flatten(path, node["sequence"].get("feature"), name, found, depth + 1)
+    elif isinstance(sequence, dict):
+        _flatten(path, sequence.get("feature"), name, found, depth + 1)
     else:
         found[name] = _leaf(path, node, name)
 
@@ -104,7 +109,7 @@ def _leaf(path: Path, node: dict[str, Any], name: str) -> Stored:
         if isinstance(inner := node.get(key), dict):
             try:
                 sizes = tuple(int(size) for size in (inner.get("shape") or {}).get("dimensions", ()))
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError, AttributeError):
                 raise Unreadable("bad_info", f"{path}: {name}: shape {inner.get('shape')!r:.100}") from None
             dtype = str(inner.get("dtype", ""))
             encoding = str(inner.get("encodingFormat" if kind == "image" else "encoding", "")) or "none"
