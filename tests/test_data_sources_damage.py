@@ -646,6 +646,17 @@ def test_damaged_egodex(tmp_path: Path, name: str) -> None:
     check("hdf5", tmp_path, 0, reason, says)
 
 
+def test_columns_that_are_not_there(tmp_path: Path) -> None:
+    """A layout that asks for more than a feature has: every episode is rejected, and the layout is named as the remedy."""
+    layout = tmp_path / "mine.yaml"
+    actions = "actions: [{path: action, columns: [5, 9]}]"
+    layout.write_text(f"{{format: rlds, name: mine, rate_hz: 5, cameras: {{a: observation/image_0}}, {actions}}}")
+    (one, *_) = recordings(DataSet("rlds", made.rlds(tmp_path / "set")), layout)
+    assert isinstance(one, Recording)
+    with pytest.raises(Unreadable, match="no columns 5..9 .* correct the layout"):
+        assert one.actions
+
+
 @pytest.mark.parametrize(("start", "stop"), [(-1, 3), (4, 2), (0, FRAMES + 1)])
 def test_ranges_outside_an_episode_are_refused(tmp_path: Path, start: int, stop: int) -> None:
     (one,) = recordings(DataSet("rlds", made.rlds(tmp_path, episodes=1)))

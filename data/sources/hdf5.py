@@ -12,25 +12,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from data.geometry import invert_rigid
 from data.sources.declared import declared_license, naming
 from data.sources.hdf5_file import File, open_file
-from data.sources.mapping import GroupsCamera, GroupsLayout, HandsLayout, Part, Told, shipped
+from data.sources.hdf5_hands import read_hands
+from data.sources.mapping import GroupsCamera, GroupsLayout, Told, shipped
+from data.sources.parts import joined
 from data.sources.pictures import MAX_PIXELS, metres
-from data.sources.recording import (
-    Camera,
-    Hands,
-    Measured,
-    Pictures,
-    Recording,
-    Rejected,
-    Series,
-    Side,
-    f32,
-    names_for,
-    safe_name,
-    sound_poses,
-)
+from data.sources.recording import Camera, Measured, Pictures, Recording, Rejected, safe_name
 from data.video import Unreadable, frames, probe
 
 SUFFIXES = (".hdf5", ".h5")
@@ -264,63 +252,17 @@ class _Episode:
             return Measured(
                 timestamps=times,
                 instructions=tuple(words * length if len(words) == 1 else words),
-                actions=self._series(file, group, layout.actions, length, "action"),
-                proprio=self._series(file, group, layout.proprio, length, "state"),
-                hands=layout.hands and self._hands(file, group, layout.hands, length),
+                actions=joined(layout.actions, lambda place: self._numbers(file, group, place, length), "action"),
+                proprio=joined(layout.proprio, lambda place: self._numbers(file, group, place, length), "state"),
+                hands=layout.hands and read_hands(file, group, layout.hands, length),
             )
 
-    def _series(self, file: File, group: h5py.Group, parts: Sequence[Part], length: int, prefix: str) -> Series | None:
-        if not parts:
-            return None
-        columns, names = [], []
-        for part in parts:
-            found = file.array(group, part.path)
-            if found.ndim not in (1, 2) or len(found) != length:
-                detail = f"{list(found.shape)}, expected {length} rows of numbers"
-                raise Unreadable("bad_shape", f"{self.path}: {self.group}/{part.path}: {detail}")
-            found = found.reshape(length, -1)
-            first, last = part.columns or (0, found.shape[1])
-            if not 0 <= first < last <= found.shape[1]:
-                detail = f"no columns {first}..{last} in {list(found.shape)}"
-                raise Unreadable("bad_shape", f"{self.path}: {self.group}/{part.path}: {detail}")
-            columns.append(found[:, first:last])
-            label = prefix if len(parts) == 1 else part.path.rsplit("/", 1)[-1]
-            names += names_for(last - first, part.names, label)
-        return Series(f32(np.concatenate(columns, axis=1)), tuple(names))
-
-    def _hands(self, file: File, group: h5py.Group, layout: HandsLayout, length: int) -> Hands:
-        to_camera = np.eye(4)
-        if layout.world_from_camera is not None:
-            place = layout.world_from_camera
-            poses = self._poses_in(file, group, place, length)
-            to_camera = invert_rigid(sound_poses(poses, length, f"{self.path}: {place}"))
-        joints: dict[Side, np.ndarray] = {}
-        confidence: dict[Side, np.ndarray] = {}
-        sides: tuple[tuple[Side, str], ...] = (("left", layout.left), ("right", layout.right))
-        for side, word in sides:
-            placed = np.empty((length, len(layout.names), 3), np.float32)
-            trusted = np.empty((length, len(layout.names)), np.float32)
-            told = layout.confidence is not None
-            for number, joint in enumerate(layout.names):
-                poses = self._poses_in(file, group, _filled(layout.joints, word, joint), length)
-                placed[:, number] = (to_camera @ poses)[:, :3, 3] * layout.unit_m
-                place = _filled(layout.confidence or "", word, joint)
-                if told and (told := file.find(group, place) is not None):
-                    trusted[:, number] = file.array(group, place).reshape(length)
-            joints[side] = placed
-            if told:
-                confidence[side] = trusted
-        return Hands(joints, layout.names, confidence)
-
-    def _poses_in(self, file: File, group: h5py.Group, place: str, length: int) -> np.ndarray:
-        found = file.array(group, place).astype(np.float64)
-        if found.shape != (length, 4, 4):
-            raise Unreadable("bad_shape", f"{self.path}: {place}: {list(found.shape)}, expected [{length}, 4, 4]")
-        return found
-
-
-def _filled(template: str, side: str, joint: str) -> str:
-    return template.replace("{side}", side).replace("{joint}", joint)
+    def _numbers(self, file: File, group: h5py.Group, place: str, length: int) -> np.ndarray:
+        found = file.array(group, place)
+        if found.ndim not in (1, 2) or len(found) != length:
+            detail = f"{list(found.shape)}, expected {length} rows of numbers"
+            raise Unreadable("bad_shape", f"{self.path}: {self.group}/{place}: {detail}")
+        return found.reshape(length, -1)
 
 
 def _rows(dataset: h5py.Dataset) -> int:

@@ -96,7 +96,7 @@ class HandsLayout(Settings):
     left: str = "left"
     right: str = "right"
     names: tuple[str, ...] = Field(min_length=1)
-    unit_m: Number = 1.0
+    unit_m: Number = Field(default=1.0, description="Metres per unit of the poses, those of the camera among them.")
     world_from_camera: Place | None = Field(
         default=None, description="Joints are in the world and this brings them to the camera; null: they are there."
     )

@@ -7,7 +7,7 @@ T encoded pictures. Formats: https://www.tensorflow.org/datasets/external_tfreco
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,20 +15,10 @@ import numpy as np
 
 from data.sources.declared import declared_license, naming
 from data.sources.example import Values, features
-from data.sources.mapping import Part, StepsLayout, full, shipped
+from data.sources.mapping import StepsLayout, full, shipped
+from data.sources.parts import joined
 from data.sources.pictures import decode_picture, picture_size
-from data.sources.recording import (
-    MAX_FRAMES,
-    Camera,
-    Measured,
-    Pictures,
-    Recording,
-    Rejected,
-    Series,
-    f32,
-    names_for,
-    safe_name,
-)
+from data.sources.recording import MAX_FRAMES, Camera, Measured, Pictures, Recording, Rejected, safe_name
 from data.sources.tfds import Described, Shard, read_description
 from data.sources.tfrecord import Record, records
 from data.video import Unreadable
@@ -43,12 +33,12 @@ def recordings(root: Path, layout: StepsLayout | None = None) -> Iterator[Record
     described = read_description(root)
     layout = _fitting(root, described, layout)
     license_, told_in = declared_license(root)
-    if not license_:
-        declared = (
-            (described.license, "dataset_info.json: redistributionInfo"),
-            (layout.license, f"{layout.name} layout"),
-        )
-        license_, told_in = next((pair for pair in declared if pair[0]), ("", told_in))
+    for text, place in (
+        (described.license, "dataset_info.json: redistributionInfo"),
+        (layout.license, f"{layout.name} layout"),
+    ):
+        if text and not license_:
+            license_, told_in = text, place
     for shard in described.shards:
         if not shard.path.is_file():
             remedy = "Copy it from where the data set came from."
@@ -147,9 +137,9 @@ class _Episode:
     def _camera(self, values: dict[str, Values], label: str, path: str, length: int) -> Camera:
         first = self._of(values, path)
         width, height = picture_size(first.text(0), f"{self.where}: {path}: step 0")
-        told = self.described.features[path].shape[:2]
+        told = self.described.features[path].shape
         if any(size > 0 and size != found for size, found in zip(told, (height, width), strict=False)):
-            detail = f"{path}: pictures are {width}x{height}, features.json says {told[1]}x{told[0]}"
+            detail = f"{path}: pictures are {height}x{width}, features.json says {'x'.join(map(str, told))}"
             raise Unreadable("mixed_sizes", f"{self.where}: {detail}")
         return Camera(label, width, height, self.layout.rate_hz, length, self._pictures(path))
 
@@ -166,23 +156,9 @@ class _Episode:
         return Measured(
             timestamps=np.arange(length) / self.layout.rate_hz,
             instructions=self._instructions(values, length),
-            actions=self._series(values, self.layout.actions, length, "action"),
-            proprio=self._series(values, self.layout.proprio, length, "state"),
+            actions=joined(self.layout.actions, lambda place: self._numbers(values, full(place), length), "action"),
+            proprio=joined(self.layout.proprio, lambda place: self._numbers(values, full(place), length), "state"),
         )
-
-    def _series(self, values: dict[str, Values], parts: Sequence[Part], length: int, prefix: str) -> Series | None:
-        if not parts:
-            return None
-        columns, names = [], []
-        for part in parts:
-            found = self._numbers(values, full(part.path), length)
-            first, last = part.columns or (0, found.shape[1])
-            if not 0 <= first < last <= found.shape[1]:
-                raise Unreadable("bad_shape", f"{self.where}: {part.path}: no columns {first}..{last} in {found.shape}")
-            columns.append(found[:, first:last])
-            label = prefix if len(parts) == 1 else part.path.rsplit("/", 1)[-1]
-            names += names_for(last - first, part.names, label)
-        return Series(f32(np.concatenate(columns, axis=1)), tuple(names))
 
     def _numbers(self, values: dict[str, Values], path: str, length: int) -> np.ndarray:
         """[length, numbers per step] of a feature that is stored as plain numbers."""
