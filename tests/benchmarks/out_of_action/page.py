@@ -123,7 +123,7 @@ episodes would give it one. Fourth column: labelled episodes per labelled task; 
 labelled task; the same per video-only task. Path error: distance of the predicted to the true path at the last horizon,
 whenever it is there, on robot episodes that nothing was learnt from. A row marked stale was measured with other code or
 settings than the present ones. In plate-slide and plate-slide-back Meta-World puts the plate at one place and varies
-its goal alone, so that most or none of a training's episodes succeed."""
+its goal alone, so that their episodes are much alike and tend to succeed or fail together."""
 
 
 def _tasks(f: dict[str, Any]) -> str:
