@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,7 +85,7 @@ def test_a_row_learns_from_the_episodes_that_its_numbers_say() -> None:
     assert len(names(ROWS["oracle"].clips, CPU)[LABELLED]) == 3 * 17
     assert sum(name.startswith("push-v3-") for name in names(ROWS["videos_5"].clips, CPU)[VIDEOS]) == 5
     pool = names(stock(ROWS["robot_only"], SMOKE), SMOKE)
-    assert sum(name.startswith("drawer-open-v3-robot-") for name in pool[VIDEOS]) == SMOKE.robot
+    assert sum(name.startswith("button-press-topdown-v3-robot-") for name in pool[VIDEOS]) == SMOKE.robot
 
 
 def test_rows_with_the_same_labels_are_extracted_together_and_others_apart() -> None:
@@ -217,6 +219,20 @@ def test_an_interrupted_row_goes_on_where_it_was_and_rows_share_what_is_done(
     done.clear()
     runner.run(plan(ROWS["p_controller"], "truth", 0, SMOKE))
     assert done == ["rollout"]
+
+
+def test_rows_side_by_side_wait_for_what_they_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done, runner = fake_doers(monkeypatch), Runner(tmp_path, say=lambda line: None)
+
+    def slow(runner: Runner, step: Any, folder: Path) -> None:
+        done.append(step.name)
+        time.sleep(0.2)
+
+    monkeypatch.setitem(DOERS, "simulate", slow)
+    plans = [plan(ROWS[name], "truth", 0, SMOKE) for name in (MAIN, "labelled_videos")]
+    with ThreadPoolExecutor(2) as pool:
+        assert len(list(pool.map(runner.run, plans))) == 2
+    assert done.count("simulate") == done.count("extract") == 1
 
 
 @pytest.mark.parametrize("labelled", [False, True])

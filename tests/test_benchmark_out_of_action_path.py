@@ -105,6 +105,6 @@ def test_a_stage_that_fails_is_named_with_its_log(folder: Path, planned: Plan) -
 
 @pytest.mark.skipif(impossible(ROWS[MAIN], "truth", SMOKE) is not None, reason="no head of inverse dynamics")
 def test_videos_of_the_tasks_help(tmp_path: Path) -> None:
-    """The smoke budget: about two minutes on two cores."""
+    """The smoke budget: under two minutes on two cores that have nothing else to do."""
     words = ["--budget", "smoke", "--work", str(tmp_path / "work"), "--json", str(tmp_path / "figures.json")]
     assert main([*words, "--results", str(tmp_path / "results")]) == 0

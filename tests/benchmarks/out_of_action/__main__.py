@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.out_of_action --budget smoke|cpu|gpu --work DIR --json F [--rows NAME ...]
         [--chains truth rgbd rgb] [--seeds 0 1 2] [--episodes N] [--results docs/results/out_of_action]
-        [--page docs/results/out_of_action.md] [--again]
+        [--page docs/results/out_of_action.md] [--jobs N] [--again]
 
 DIR keeps every step (data, extraction, training, ...) by what it was made from: a benchmark that was killed goes on,
 rows share what they have alike, and what was made with other code or settings is made again. RESULTS keeps one JSON per
@@ -14,8 +14,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ from tests.benchmarks.out_of_action.suite import BUDGETS, CHAINS, Budget
 
 RESULTS = Path("docs/results/out_of_action")
 WITHOUT = "labelled_videos"  # what the margin is over
+_KEEPING = threading.Lock()  # a row's file holds all its chains and seeds
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -79,6 +82,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder that keeps one JSON per row")
     parser.add_argument("--page", type=Path, help="write the page, such as docs/results/out_of_action.md")
     parser.add_argument("--workers", type=int, default=0, help="processes of a stage; 0 = number of cores")
+    parser.add_argument("--jobs", type=int, help="rows that are measured side by side; default: that of the budget")
     parser.add_argument("--again", action="store_true", help="measure nothing: write figures and page from the results")
     return parser.parse_args(words)
 
@@ -96,19 +100,23 @@ def measure(arguments: argparse.Namespace, budget: Budget) -> list[str]:
     for (name, chain), why in unknown.items():
         print(f"{name} ({chain}) is left out: {why}")
     runner, root = Runner(arguments.work, arguments.workers), snapshot(arguments.work)
-    failed, began = [], time.monotonic()
-    for seed in arguments.seeds or budget.seeds:
-        for row, chain in pairs:
-            if (row.name, chain) in unknown:
-                continue
-            try:
-                contents = known_contents(arguments.results, budget.name)
-                told = run_row(runner, plan(row, chain, seed, budget, root, contents), arguments.results)
-            except KinecloudError as error:
-                told = "failed"
-                failed.append(f"{row.name} ({chain}, seed {seed}): {error}")
-            print(f"{row.name} ({chain}, seed {seed}): {told}; {time.monotonic() - began:.0f} s", flush=True)
-    return failed
+    began = time.monotonic()
+
+    def one(what: tuple[int, Row, Sensors]) -> str | None:
+        """What went wrong, if anything."""
+        (seed, row, chain), wrong = what, None
+        try:
+            contents = known_contents(arguments.results, budget.name)
+            told = run_row(runner, plan(row, chain, seed, budget, root, contents), arguments.results)
+        except KinecloudError as error:
+            told, wrong = "failed", f"{row.name} ({chain}, seed {seed}): {error}"
+        print(f"{row.name} ({chain}, seed {seed}): {told}; {time.monotonic() - began:.0f} s", flush=True)
+        return wrong
+
+    seeds = arguments.seeds or budget.seeds
+    todo = [(seed, row, chain) for seed in seeds for row, chain in pairs if (row.name, chain) not in unknown]
+    with ThreadPoolExecutor(arguments.jobs or budget.jobs) as pool:
+        return [wrong for wrong in pool.map(one, todo) if wrong]
 
 
 def chains_of(row: Row, budget: Budget, asked: Sequence[Sensors] | None, named: Sequence[str] | None) -> list[Sensors]:
@@ -126,10 +134,13 @@ def run_row(runner: Runner, planned: Plan, results: Path) -> str:
     if is_fresh(results, planned):
         return "there already"
     runner.run(planned, clips_only=True)
-    if confirm(results, planned):
-        return "there already, from the very same clips"
+    with _KEEPING:
+        if confirm(results, planned):
+            return "there already, from the very same clips"
     seconds = runner.run(planned)
-    keep(results, planned, collect(runner, planned, seconds, results))
+    entry = collect(runner, planned, seconds, results)
+    with _KEEPING:
+        keep(results, planned, entry)
     return "done"
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -32,10 +33,11 @@ CONTENT = {"episodes": ("episodes/*/*",), "extract": ("extract/unit-*.tar", "ext
 
 
 class Runner:
-    """Does steps in ``work``, each once. workers: processes of a stage, 0 = number of cores."""
+    """Does steps in ``work``, each once, also for threads. workers: processes of a stage, 0 = number of cores."""
 
     def __init__(self, work: Path, workers: int = 0, say: Callable[[str], None] = print):
         self.work, self.workers, self.say = work.resolve(), workers, say
+        self._busy: dict[str, threading.Lock] = {}  # by the step's digest
 
     def folder(self, step: Step) -> Path:
         return step.folder(self.work)
@@ -50,12 +52,13 @@ class Runner:
         for name, step in plan.steps.items():
             if clips_only and step.name not in MAKES_CLIPS:
                 continue
-            mark = read_done(self.folder(step))
-            if mark is None:
-                self.say(f"{plan.row.name} ({plan.chain}, seed {plan.seed}): {name}")
-                self._do(step)
+            with self._busy.setdefault(step.digest, threading.Lock()):
                 mark = read_done(self.folder(step))
-                assert mark is not None
+                if mark is None:
+                    self.say(f"{plan.row.name} ({plan.chain}, seed {plan.seed}): {name}")
+                    self._do(step)
+                    mark = read_done(self.folder(step))
+                    assert mark is not None
             seconds[name] = mark["seconds"]
             if "content" in mark:
                 step.contents[step.digest] = mark["content"]

@@ -59,8 +59,9 @@ class Budget:
     episodes: of each task and training seed in closed loop. judged: robot episodes per task that nothing is learnt
     from; predictors are judged on them. labelled, robot, hand: rows get no more than so many episodes per task.
     resolution: side of the simulated pictures, pixels. scenes: over SCENES. pretrain, align, rollout: of these
-    sections, for every row. rows: those to run; null = all. margin: by how much main's mean success on video-only tasks
-    must exceed that without their videos, or else the command fails; null = it never does.
+    sections, for every row. rows: those to run; null = all. jobs: how many of them side by side. margin: by how much
+    main's mean success on video-only tasks must exceed that without their videos, or else the command fails; null = it
+    never does.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Budget:
     align: Mapping[str, Any] = field(default_factory=dict)
     rollout: Mapping[str, Any] = field(default_factory=dict)
     rows: tuple[str, ...] | None = None
+    jobs: int = 1
     margin: float | None = None
 
     @property
@@ -90,7 +92,7 @@ class Budget:
 SMOKE = Budget(
     "smoke",
     labelled_tasks=("drawer-close-v3", "faucet-close-v3"),
-    video_only_tasks=("drawer-open-v3", "button-press-topdown-v3"),
+    video_only_tasks=("button-press-topdown-v3",),
     chains=("truth",),
     seeds=(0,),
     episodes=4,
@@ -104,7 +106,8 @@ SMOKE = Budget(
     align={"steps": 100, "device": "cpu"},
     rollout={"max_seconds": 2.0},
     rows=("main", "labelled_videos"),
-    margin=0.25,
+    jobs=2,
+    margin=0.5,
 )  # fmt: skip
 CPU = Budget(
     "cpu",
