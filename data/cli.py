@@ -1,4 +1,4 @@
-"""``python -m data index|simulate|pack|verify|upgrade|stats|peek|samples|format``."""
+"""``python -m data index|simulate|pack|verify|upgrade|convert|stats|peek|samples|format``."""
 
 from __future__ import annotations
 
@@ -31,6 +31,14 @@ def main() -> int:
     upgrade = add("upgrade", "shards of an older format version, written anew in this one's", _upgrade)
     _shards(upgrade)
     upgrade.add_argument("--out", type=Path, required=True, help="folder for the new shards")
+    convert = add("convert", "clips to LeRobot data sets (v3.0), or what it made of them back to clips", _convert)
+    _shards(convert)
+    direction = convert.add_mutually_exclusive_group(required=True)
+    direction.add_argument("--to", choices=["lerobot"], help="write one data set for each kind of clip")
+    direction.add_argument("--from", choices=["lerobot"], dest="source", help="the argument is a folder of data sets")
+    convert.add_argument("--out", type=Path, required=True, help="folder to write")
+    convert.add_argument("--file-mb", type=int, default=100, help="size of data files, with --to (default: 100)")
+    convert.add_argument("--allow-rejected", type=int, default=0, metavar="N", help="clips that may be left out")
     _shards(add("stats", "what the shards hold", _stats))
     peek = add("peek", "one clip as a picture and a video: its frames with the points on them", _peek)
     peek.add_argument("shard", type=Path)
@@ -128,6 +136,17 @@ def _upgrade(arguments: argparse.Namespace) -> None:
 
     for path in _paths(arguments):
         print(f"{path}: {upgrade(path, arguments.out)} clips -> {arguments.out / path.name}")
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    from data.convert.command import convert_from, convert_to
+
+    if arguments.to:
+        convert_to(_paths(arguments), arguments.out, arguments.file_mb, arguments.allow_rejected)
+        return
+    if len(arguments.shards) != 1:
+        raise UserError(f"{len(arguments.shards)} arguments; --from takes one folder, of one or more data sets.")
+    convert_from(arguments.shards[0], arguments.out, arguments.allow_rejected)
 
 
 def _stats(arguments: argparse.Namespace) -> None:
