@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from data.clips import Clip
 from data.convert.features import (
@@ -84,6 +84,8 @@ def checked(clip: Clip, kind: Kind) -> dict[str, Pixels]:
                         wanted = f"{list(clip.meta.image_size)} and {spec.modes[0]}"
                         raise BadClip("bad_picture", f"{name}: {list(size)} and {mode}, expected {wanted}")
                     counted[spec.name].add(np.asarray(image))
+            except UnidentifiedImageError:
+                raise BadClip("bad_picture", f"{name}: {len(content)} bytes that are neither JPEG nor PNG") from None
             except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
                 raise BadClip("bad_picture", f"{name}: cannot be decoded ({error})") from None
     return counted

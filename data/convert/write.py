@@ -26,8 +26,9 @@ from pipeline.errors import UserError
 PLACE = "chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 _PARTS = ("data", "meta/episodes")
 LISTED_AT_ONCE = 64  # rows of meta/episodes in one row group
-_PARQUET: dict[str, Any] = {  # floats in a dictionary could be merged with their equals, and pictures are compressed
+_PARQUET: dict[str, Any] = {  # a dictionary serves numbers no better, and statistics would repeat whole pictures
     "compression": "snappy",
+    "write_statistics": ["episode_index", "index"],  # what lerobot filters by
     "use_dictionary": False,
     "write_page_checksum": True,
     "write_batch_size": 16,
