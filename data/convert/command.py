@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data.clips import Shard
-from data.convert.from_lerobot import from_lerobot
+from data.convert.from_lerobot import from_lerobot, refuse_inside
 from data.convert.stored import open_sets
 from data.convert.to_lerobot import Summary, to_lerobot
 from data.convert.write import Limits
@@ -30,6 +30,7 @@ def convert_to(shards: list[Path], out: Path, file_mb: int, allowed: int) -> Non
 def convert_from(folder: Path, out: Path, allowed: int) -> None:
     """LeRobot data sets to clips. Raises as ``convert_to``."""
     sets = open_sets(folder)
+    refuse_inside(sets, out)  # before there is a log in it
     clips = sum(len(stored.listed) for stored in sets)
     _run(out, clips, allowed, lambda advance: from_lerobot(sets, out, advance))
 

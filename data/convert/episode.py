@@ -92,9 +92,9 @@ def checked(clip: Clip, kind: Kind) -> dict[str, Pixels]:
 
 
 def size_of(clip: Clip, kind: Kind) -> int:
-    """Bytes, before any compression."""
+    """Bytes, before any compression. Raises BadClip as ``meta_text``."""
     pictures = sum(len(content) for spec in kind.pictures for content in clip.pictures(spec))
-    return pictures + sum(array.nbytes for array in clip.arrays.values()) + len(clip.meta.model_dump_json())
+    return pictures + sum(array.nbytes for array in clip.arrays.values()) + len(meta_text(clip))
 
 
 def counted_columns(frames: int, fps: int, place: Place) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,24 +25,38 @@ def from_lerobot(sets: list[StoredSet], out: Path, advance: Callable[[int], None
     sets: of one conversion, as ``stored.open_sets`` finds them. Goes on where an earlier call was interrupted. Raises
     UserError where a shard would violate the format; Refused where ``out`` was made from something else.
     """
-    for stored in sets:
-        if out.resolve().is_relative_to(stored.root.resolve()):
-            raise UserError(f"--out {out}: lies in {stored.root}, which is read. Name another folder.")
+    refuse_inside(sets, out)
     document = _made_from(sets)
     if is_done(out, document):
         return _told(out, done_before=True)
     begin(out, document)
     for name, clips in shards_of(sets):
         mark, path = out / PROGRESS / f"{name}.json", out / name
-        if mark.exists() and path.exists() == bool(json.loads(mark.read_text())["clips"]):
+        if mark.exists() and json.loads(mark.read_text())["size"] == _size(path):
             advance(len(clips))
             continue
-        write_json(mark, _shard(path, clips, advance))
+        row = _shard(path, clips, advance)
+        write_json(mark, {**row, "size": _size(path)})
     marks = [json.loads(path.read_text()) for path in sorted((out / PROGRESS).glob("*.json"))]
     totals = {name: sum(mark[name] for mark in marks) for name in ("clips", "frames", "bytes")}
     rejected = [Rejection(**row) for mark in marks for row in mark["rejected"]]
     end(out, document, rejected, shards=sum(bool(mark["clips"]) for mark in marks), **totals)
     return _told(out)
+
+
+def refuse_inside(sets: list[StoredSet], out: Path) -> None:
+    """Raises UserError where ``out`` lies in a data set that is read."""
+    for stored in sets:
+        if out.resolve().is_relative_to(stored.root.resolve()):
+            raise UserError(f"--out {out}: lies in {stored.root}, which is read. Name another folder.")
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.exists() else None
+
+
+class _Nothing(Exception):
+    """No clip of a shard is left: it is not published."""
 
 
 def _shard(path: Path, clips: list[tuple[StoredSet, int]], advance: Callable[[int], None]) -> dict[str, Any]:
@@ -64,10 +79,9 @@ def _shard(path: Path, clips: list[tuple[StoredSet, int]], advance: Callable[[in
             mark["bytes"] += sum(len(content) for content in sample.values())
             yield sample
 
-    with publishing(path) as temporary:
+    with contextlib.suppress(_Nothing), publishing(path) as temporary:
         if not write_samples(temporary, samples()):
-            path.unlink(missing_ok=True)
-            return mark
+            raise _Nothing
         if found := verify([temporary]):
             lines = "\n".join(found).replace(str(temporary), path.name)
             raise UserError(f"{path.name} would violate the format; it is not written:\n{lines}")

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.clips import Clip, Shard
-from data.convert.episode import BadClip, Place, Source, checked, listed, listed_schema, meta_text, rows, size_of
+from data.convert.episode import BadClip, Place, Source, checked, listed, listed_schema, rows, size_of
 from data.convert.features import Kind
 from data.convert.plan import Planned, Rejection
 from data.convert.statistics import Pixels, pixels_of
@@ -124,7 +124,7 @@ class Writer:
                 item = f"{planned.shard}: {key}"
                 try:
                     clip = shard.clip(key)
-                    meta_text(clip)
+                    size = size_of(clip, self.kind)
                     pixels = checked(clip, self.kind)
                 except BadClip as error:
                     rejected.append(Rejection(item, error.reason, str(error)))
@@ -132,7 +132,6 @@ class Writer:
                 except UserError as error:
                     rejected.append(Rejection(item, "unreadable", str(error)))
                     continue
-                size = size_of(clip, self.kind)
                 yield _Fit(clip, Source(planned.shard, position), pixels, size, rejected.copy())
                 rejected.clear()
 
