@@ -16,7 +16,8 @@ BARS, CURVES = "success.svg", "curves.svg"
 _CURVE_WORDS = {"labelled": "labelled episodes per labelled task", "videos": "videos per video-only task"}
 _CHAIN_WORDS = (
     "**truth**: masks, depth and grasp points are the simulator's. **rgbd**: the robot's gripper and hands are found "
-    "in colour and measured depth. **rgb**: colour alone."
+    "in colour and measured depth, and the predictor sees the scene without them. **rgb**: colour alone, pictures as "
+    "they are."
 )
 
 
