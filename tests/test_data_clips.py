@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.clips import Clip, Shard, decode_depth, encode_depth_mm, encode_image, sample_of, verify, write_shard
+from data.clips import Clip, Shard, decode_depth, encode_depth_mm, sample_of, verify, write_shard
 from data.format_page import format_page
 from data.schema import FIELDS
 from pipeline.errors import UserError
+from tests.convert_clips import with_scene
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,15 +33,6 @@ def test_round_trip_is_lossless(make_clip: Callable[..., Clip], tmp_path: Path) 
             np.testing.assert_array_equal(read.arrays[name], array)
             assert read.arrays[name].dtype == array.dtype
     assert verify([tmp_path / "a.tar"]) == []
-
-
-def with_scene(clip: Clip) -> Clip:
-    """The clip with a grasp point, unknown at first, and a flat grey scene that comes nearer."""
-    grasp = clip.arrays["points"].mean(1)
-    grasp[0] = np.nan
-    scene = encode_image(np.full((48, 64, 3), 90, np.uint8))
-    depths = [encode_depth_mm(np.full((48, 64), 1.5 - 0.01 * frame, np.float32)) for frame in range(clip.frames)]
-    return dataclasses.replace(clip, arrays=clip.arrays | {"grasp": grasp}, scenes=[scene] * clip.frames, depths=depths)
 
 
 def test_scenes_make_the_round_trip_and_are_verified(make_clip: Callable[..., Clip], tmp_path: Path) -> None:

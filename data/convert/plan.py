@@ -79,8 +79,9 @@ def make_plan(shards: dict[str, Path], folder: Path) -> None:
     with publishing(folder / PLAN) as temporary:
         with temporary.open("w") as lines:
             for name, path in shards.items():
-                planned = _planned(name, path, kinds)
-                keys.extend(map(_short, Shard(path).keys))
+                shard = Shard(path)
+                keys.extend(map(_short, shard.keys))
+                planned = _planned(name, path, shard, kinds)
                 row = {**vars(planned), "rejected": [vars(rejection) for rejection in planned.rejected]}
                 lines.write(json.dumps(row, sort_keys=True) + "\n")
         _refuse_twins(keys, shards)
@@ -100,8 +101,8 @@ def planned_in(folder: Path) -> Iterator[Planned]:
             yield Planned(row["shard"], row["kinds"], [Rejection(**rejected) for rejected in row["rejected"]])
 
 
-def _planned(name: str, path: Path, kinds: dict[bytes, int]) -> Planned:
-    shard, files = Shard(path), {}
+def _planned(name: str, path: Path, shard: Shard, kinds: dict[bytes, int]) -> Planned:
+    files: dict[str, list[str]] = {}
     for file in all_files(path)[0]:
         files.setdefault(file.key, []).append(file.field)
     numbers: list[int | None] = []

@@ -194,10 +194,8 @@ class _Lister:
     """Writes rows of meta/episodes, some at a time."""
 
     def __init__(self, path: Path, schema: pa.Schema):
-        self._writer, self._schema = (
-            pq.ParquetWriter(path, schema, compression="snappy", write_page_checksum=True),
-            schema,
-        )
+        self._writer = pq.ParquetWriter(path, schema, compression="snappy", write_page_checksum=True)
+        self._schema = schema
         self._rows: list[dict[str, Any]] = []
 
     def __enter__(self) -> _Lister:
