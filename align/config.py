@@ -11,6 +11,7 @@ from pipeline.config import Settings
 from pretrain.config import TrainingSettings
 
 STAGE_VERSION = 4
+ControlName = Literal["policy", "true_future", "p_controller"]
 ActionLoss = Literal["smooth_l1", "l1", "flow_matching", "binned"]
 
 
@@ -90,7 +91,7 @@ class RolloutConfig(Settings):
     )
     episodes: int = Field(5, ge=1, description="Episodes per task, on seeds that were not recorded.")
     execute: int = Field(2, ge=1, description="Actions of a chunk that are executed before the next is asked for.")
-    control: Literal["policy", "true_future", "p_controller"] = Field(
+    control: ControlName = Field(
         "policy",
         description="`policy`, as it is exported; or, to tell what prediction and head are worth: `true_future`, the "
         "head is given the motion of an expert instead of the predicted one; `p_controller`, the predicted grasp point "

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from metaworld.policies import ENV_POLICY_MAP
 
+from align.config import ControlName
 from align.eyes import View
 from data.simulation.environment import Observation, TaskEnvironment
 from data.simulation.metaworld import CONTROL_HZ, environment, reset, snapshot
 from pretrain.model.modeling_kinecloud import KinecloudPrediction
 from pretrain.model.policy_kinecloud import KinecloudPolicy
 
-Kind = Literal["policy", "true_future", "p_controller"]
 SEARCHED = 12  # steps of an expert's path among which the present one is looked for
 OPENING_COUNTS = 0.5  # of a metre of opening, against one of the path
 REACH_S = 0.1  # the proportional controller approaches where the effector is to be then
@@ -126,7 +125,7 @@ class Proportional(Control):
 
 
 def control_of(
-    kind: Kind, policy: KinecloudPolicy, world: TaskEnvironment, embodiment: str, seed: int, extra_m: float
+    kind: ControlName, policy: KinecloudPolicy, world: TaskEnvironment, embodiment: str, seed: int, extra_m: float
 ) -> Control:
     """What decides in the episode of ``seed``; to be made before it is reset."""
     if kind == "true_future":

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from align.conduct import Conduct, Outcome
 from align.confusion import confused
-from align.control import Kind, control_of
+from align.control import control_of
 from align.eyes import Eyes, View
-from align.followers import Following
 from data.clips import encode_image
 from data.simulation.environment import Observation, TaskEnvironment
 from data.simulation.scene import Look
@@ -20,34 +20,6 @@ from pretrain.model.policy_kinecloud import KinecloudPolicy
 
 FILM_SIDE = 256  # longer side of the film's pictures, pixels
 _NOW, _AHEAD = (255, 255, 255), (255, 140, 40)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one episode ended. seconds: simulated time until success or the end. film: (JPEG, seconds) per decision.
-    confused: it failed doing what the task's sibling asks for; None for a task without one."""
-
-    task: str
-    seed: int
-    success: bool
-    seconds: float
-    film: tuple[tuple[bytes, float], ...] = ()
-    lost: str | None = None
-    confused: bool | None = None
-
-
-@dataclass(frozen=True)
-class Conduct:
-    """How a policy is run. execute: actions per decision. max_seconds: simulated. image_side: of stored pictures.
-    embodiment: its name."""
-
-    control: Kind
-    execute: int
-    max_seconds: float
-    following: Following
-    image_side: int
-    embodiment: str
-    extra_object_range_m: float
 
 
 def run_policy(

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from align.conduct import Conduct, Outcome
 from align.config import RolloutConfig
-from align.episode import Conduct, Outcome
 from align.followers import following
 from align.origin import policy_folder
 from align.rollout_report import write_section

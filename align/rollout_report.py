@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from align.episode import Outcome
+from align.conduct import Outcome
 from data.simulation.tasks import INSTRUCTIONS
 from pipeline.section import Section
 
