@@ -106,6 +106,12 @@ class ObjectiveSettings(Settings):
         description="Robust distance of the next corners of the path and of its end, whenever they come; above 0 the "
         "predictor finds them in the picture and lets them lead its motion.",
     )
+    heatmap: float = Field(
+        0.0,
+        ge=0,
+        description="Divergence of where the predictor looks for a waypoint from a spot around it: it finds "
+        "small things. Needs waypoints.",
+    )
     trust_m: float | None = Field(
         None,
         gt=0,
@@ -117,6 +123,8 @@ class ObjectiveSettings(Settings):
     def _something_is_learned(self) -> ObjectiveSettings:
         if self.chamfer == self.tracked == self.tracks2d == self.flow_matching == 0:
             raise ValueError("every term that teaches the predicted cloud has weight 0")
+        if self.heatmap and not self.waypoints:
+            raise ValueError("heatmap says where waypoints are looked for; set waypoints above 0 or heatmap to 0")
         if self.trust_m is not None and self.tracks2d:
             raise ValueError("trust_m weighs directions in space, and tracks2d learns in the image: leave one out")
         return self

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pretrain.chamfer import chamfer
@@ -116,6 +117,31 @@ def waypoints_term(prediction: KinecloudPrediction, window: dict[str, Any]) -> T
     return _mean_where(place_BW, valid_BW) + _mean_where(apart_BW4[..., 3].abs(), known_BW)
 
 
+def heatmap_term(prediction: KinecloudPrediction, window: dict[str, Any]) -> Tensor:
+    """How far what the predictor looks at is from a spot around the waypoint (Kullback and Leibler 1951), for those in
+    the picture: the spot is normal, one cell wide. Distances alone teach slowly where small things are."""
+    assert prediction.heatmap is not None, "the predictor has no waypoints"
+    look_BWhw = prediction.heatmap.float()
+    rows, columns = look_BWhw.shape[2:]
+    share_BW2 = window["waypoints_at"]
+    across_BWw = share_BW2[..., :1] * columns - 0.5 - torch.arange(columns, device=share_BW2.device)
+    down_BWh = share_BW2[..., 1:] * rows - 0.5 - torch.arange(rows, device=share_BW2.device)
+    spot_BWhw = -0.5 * (down_BWh.square()[..., None] + across_BWw.square()[..., None, :])
+    spot_BWL = F.log_softmax(spot_BWhw.flatten(2), -1)
+    apart_BW = (spot_BWL.exp() * (spot_BWL - look_BWhw.flatten(2))).sum(-1)
+    shown_BW = window["waypoints_valid"] & ((share_BW2 > 0) & (share_BW2 < 1)).all(-1)
+    return _mean_where(apart_BW, shown_BW)
+
+
+def in_picture(points_BW3: Tensor, intrinsics_B33: Tensor, size: int) -> Tensor:
+    """Where an image of side ``size`` shows points, metres, as shares of its side from the top left, [B,W,2]; what is
+    behind the camera is shown nowhere: -1."""
+    depth_BW1 = points_BW3[..., 2:]
+    focal_B12, centre_B12 = torch.diagonal(intrinsics_B33, dim1=1, dim2=2)[:, None, :2], intrinsics_B33[:, None, :2, 2]
+    share_BW2 = (points_BW3[..., :2] / depth_BW1.clamp(min=1e-3) * focal_B12 + centre_B12) / size
+    return torch.where(depth_BW1 > 1e-3, share_BW2, -torch.ones_like(share_BW2))
+
+
 TERMS: dict[str, Callable[[KinecloudPrediction, dict[str, Any]], Tensor]] = {
     "chamfer": chamfer_term,
     "tracked": tracked_term,
@@ -125,6 +151,7 @@ TERMS: dict[str, Callable[[KinecloudPrediction, dict[str, Any]], Tensor]] = {
     "opening": opening_term,
     "grasp": grasp_term,
     "waypoints": waypoints_term,
+    "heatmap": heatmap_term,
 }
 
 
@@ -140,6 +167,9 @@ def loss_of(prediction: KinecloudPrediction, window: dict[str, Any], weights: Ob
     finite_B111 = finite_B[:, None, None, None]
     window = window | {"future": torch.where(finite_B111, future, 0.0)}
     prediction = replace(prediction, points=torch.where(finite_B111, prediction.points, 0.0))
+    if weights.heatmap:
+        places_BW3 = torch.nan_to_num(window["waypoints"][..., :3])
+        window["waypoints_at"] = in_picture(places_BW3, window["intrinsics"], window["image"].shape[-1])
     if weights.trust_m is not None:
         prediction, window = trusted(prediction, window, weights.trust_m)
     values = {name: term(prediction, window) for name, term in TERMS.items() if getattr(weights, name)}

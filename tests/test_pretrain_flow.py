@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 
 from pretrain.config import ObjectiveSettings
+from pretrain.model.configuration_kinecloud import KinecloudConfig
 from pretrain.model.flow import S, arrival, integrate, path, shrinkage, training_time
 from pretrain.model.modeling_kinecloud import KinecloudPredictor
+from pretrain.model.policy_kinecloud import KinecloudPolicy
 from pretrain.objectives import loss_of, noised
 from pretrain.randomness import WindowRandom
 from tests.test_pretrain_model import B, H, N, random_window, small_config, trained_like
@@ -61,6 +63,25 @@ def test_samples_depend_on_the_seed_of_their_window_alone():
     alone = {name: value[1:2] for name, value in window.items()}
     torch.testing.assert_close(model(**alone).points, points[1:2], rtol=0, atol=1e-5)
     assert not torch.allclose(points, model(**window | {"seed": window["seed"] + 1}).points, atol=1e-3)
+
+
+def test_a_sample_begins_with_the_noise_that_is_given():
+    model, window = trained_like(generative()), random_window()
+    draws = [torch.randn(H, N, 3, generator=torch.Generator().manual_seed(seed)) for seed in (3, 4, 3)]
+    expected = model(**window, seed=torch.tensor([3, 4, 3])).points
+    torch.testing.assert_close(model(**window, noise=torch.stack(draws)).points, expected, rtol=0, atol=0)
+
+
+def test_a_sampled_future_leads_a_head_that_inverts_motion():
+    config = generative().config.to_dict() | {
+        "action_chunk": 2, "action_names": ["x"], "proprio_names": ["q"], "head": "inverse_dynamics",
+    }  # fmt: skip
+    policy = trained_like(KinecloudPolicy(KinecloudConfig.from_dict(config)))
+    policy.get_buffer("head.linear").normal_(generator=torch.Generator().manual_seed(0))
+    policy.get_buffer("proprio_q99").fill_(1)
+    window = random_window()
+    first, second = (policy(**window, proprio=torch.zeros(B, 1), seed=torch.full((B,), seed)) for seed in (0, 1))
+    assert torch.isfinite(first.actions).all() and not torch.allclose(first.actions, second.actions)
 
 
 def test_a_fork_in_the_road_is_sampled_not_averaged():

@@ -148,6 +148,24 @@ def test_every_input_matters_and_what_is_absent_does_not(predictor):
     assert torch.isfinite(predictor(**window | {"past_opening": unknown}).points).all()
 
 
+def test_words_may_come_as_numbers(predictor):
+    window = random_window()
+    numbers = {"text": predictor.trunk.text.ids(window["text"]), "embodiment": torch.tensor([1, 2, 0])}
+    torch.testing.assert_close(predictor(**window | numbers).points, predictor(**window).points)
+    other = numbers | {"embodiment": torch.tensor([1, 1, 0])}
+    changed = (predictor(**window | other).points != predictor(**window).points).flatten(1).any(1)
+    assert changed.tolist() == [False, True, False]
+
+
+def test_a_grasp_point_that_is_not_told_is_the_middle_of_what_is_seen_now(predictor):
+    window = random_window()
+    window["past_visible"][:, -1, ::3] = False
+    seen = window["past_visible"][:, -1]
+    middle = torch.stack([cloud[:, keep].mean(1) for cloud, keep in zip(window["past"], seen, strict=True)])
+    told = predictor(**window, past_grasp=middle)
+    torch.testing.assert_close(told.points, predictor(**window).points, rtol=0, atol=1e-6)
+
+
 def test_reduced_precision_changes_the_motion_by_a_few_percent_at_most(predictor):
     window = random_window()
     expected = predictor(**window)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from pretrain.config import ObjectiveSettings, PretrainConfig
 from pretrain.model.configuration_kinecloud import KinecloudConfig
 from pretrain.model.geometry import flattened
 from pretrain.model.modeling_kinecloud import KinecloudPrediction, KinecloudPredictor
-from pretrain.objectives import at_present_depth, grasp_term, loss_of, waypoints_term
+from pretrain.objectives import at_present_depth, grasp_term, heatmap_term, in_picture, loss_of, waypoints_term
 from tests.test_pretrain_model import policy_of, small_config, trained_like
 
 S, B, W = 32, 24, 3
@@ -54,6 +55,12 @@ def dots(seed: int, batch: int = B) -> dict[str, Any]:
     }
 
 
+def pixels_of(window: dict[str, Any]) -> torch.Tensor:
+    """Where the dots are, [B,2]."""
+    place_BW3 = window["waypoints"][..., :3]
+    return (place_BW3[..., :2] / place_BW3[..., 2:] * F + S / 2)[:, 0]
+
+
 def config(**changes: Any) -> KinecloudConfig:
     return small_config(past_times=(0.0,), horizons=HORIZONS, waypoints=W, depth=True, **changes)
 
@@ -62,7 +69,8 @@ def config(**changes: Any) -> KinecloudConfig:
 def taught() -> KinecloudPredictor:
     torch.manual_seed(0)
     model = KinecloudPredictor(config())
-    weights = ObjectiveSettings.model_validate({"chamfer": 0, "tracked": 1, "grasp": 1, "waypoints": 1})
+    terms = {"chamfer": 0, "tracked": 1, "grasp": 1, "waypoints": 1, "heatmap": 0.2}
+    weights = ObjectiveSettings.model_validate(terms)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for step in range(200):
         window = dots(step)
@@ -89,6 +97,17 @@ def test_what_the_picture_shows_is_found_and_leads_the_motion(taught: KinecloudP
     elsewhere, astray = found(taught, shuffled)
     assert place < 0.03 and ahead < 0.02
     assert elsewhere > 0.1 and astray > 2 * ahead  # it is the picture that tells
+
+
+def test_the_heatmap_is_warmest_where_the_waypoints_are(taught: KinecloudPredictor) -> None:
+    window = dots(10_000, 64)
+    with torch.no_grad():
+        heatmap = taught(**window).heatmap
+    assert heatmap is not None
+    torch.testing.assert_close(heatmap.exp().sum((2, 3)), torch.ones(64, W))
+    cells = torch.stack(torch.unravel_index(heatmap.flatten(2).argmax(-1), heatmap.shape[2:]), -1).flip(-1)
+    at = in_picture(window["waypoints"][..., :3], window["intrinsics"], S) * heatmap.shape[-1] - 0.5
+    assert (cells - at).norm(dim=-1).median() < 1.0
 
 
 def test_places_are_where_depth_says_and_without_it_where_the_network_thinks() -> None:
@@ -150,6 +169,35 @@ def test_terms_are_distances_in_tenths_of_a_metre_of_what_is_known() -> None:
     assert waypoints_term(told(window, 0.0), unknown).max() < 1e-6
 
 
+def test_a_heatmap_is_held_against_a_spot_around_what_the_picture_shows() -> None:
+    window = dots(7, 4)
+    at = in_picture(window["waypoints"][..., :3], window["intrinsics"], S)
+    torch.testing.assert_close(at[:, 0] * S, pixels_of(window), rtol=0, atol=1e-3)
+
+    def cost(heatmap: torch.Tensor, **changes: torch.Tensor) -> torch.Tensor:
+        return heatmap_term(KinecloudPrediction(heatmap=heatmap), window | {"waypoints_at": at} | changes)
+
+    cells = torch.arange(8) + 0.5
+    away = (at[..., :1] * 8 - cells).square()[:, :, None] + (at[..., 1:] * 8 - cells).square()[..., None]
+    spot = torch.log_softmax(-away.flatten(2) / 2, -1).unflatten(-1, (8, 8))
+    even = torch.full_like(spot, -math.log(64))
+    assert cost(spot).abs().max() < 1e-5
+    assert (cost(even) > 1).all() and (cost(spot.roll(3, -1)) > cost(spot.roll(1, -1))).all()
+    behind = window["waypoints"][..., :3] * torch.tensor([1, 1, -1])
+    for elsewhere in (at + 1, in_picture(behind, window["intrinsics"], S)):
+        assert cost(even, waypoints_at=elsewhere).tolist() == [0.0] * 4
+    assert cost(even, waypoints_valid=torch.zeros(4, W, dtype=torch.bool)).tolist() == [0.0] * 4
+
+
+def test_who_sees_no_picture_learns_nothing_from_where_it_looks() -> None:
+    model, window = trained_like(KinecloudPredictor(config())), dots(8, 4)
+    weights = ObjectiveSettings.model_validate({"waypoints": 1, "heatmap": 1})
+    loss = loss_of(model(**window, image_present=torch.zeros(4, dtype=torch.bool)), window, weights)
+    loss.total.backward()
+    gradient = model.get_parameter("pointing.key.weight").grad
+    assert loss.terms["heatmap"] > 1 and gradient is not None and gradient.abs().max() == 0
+
+
 def test_in_two_dimensions_what_lies_ahead_lies_at_the_present_depth_where_the_image_shows_it() -> None:
     window = dots(6, 4)
     flat = at_present_depth(window)
@@ -163,7 +211,8 @@ def test_in_two_dimensions_what_lies_ahead_lies_at_the_present_depth_where_the_i
 @pytest.mark.parametrize(
     ("objective", "message"),
     [({"latent_action": 1, "waypoints": 1}, "set objective.waypoints to 0"),
-     ({"flow_matching": 1, "grasp": 1}, "set objective.grasp to 0")],
+     ({"flow_matching": 1, "grasp": 1}, "set objective.grasp to 0"),
+     ({"heatmap": 1}, "set waypoints above 0 or heatmap to 0")],
 )  # fmt: skip
 def test_objectives_that_do_not_go_together_are_refused(objective: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):

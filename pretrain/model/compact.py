@@ -15,7 +15,7 @@ from .configuration_kinecloud import KinecloudConfig
 from .encoders import ByteText, PretrainedText, PretrainedVision, SmallVision
 from .geometry import CloudGeometry
 from .layers import Block
-from .trunk import Context, Trunk
+from .trunk import Context, Text, Trunk
 
 
 class CompactTrunk(Trunk):
@@ -30,7 +30,7 @@ class CompactTrunk(Trunk):
         self.width, self.channels = config.width, self.vision.channels
         self.points = config.waypoints > 0
 
-    def read(self, image_B3SS: Tensor, present_B: Tensor, geometry: CloudGeometry, text: Sequence[str]) -> Context:
+    def read(self, image_B3SS: Tensor, present_B: Tensor, geometry: CloudGeometry, text: Text) -> Context:
         text_BLD = self.text(text)
         gist_BD = text_BLD.mean(1) if self.points else None
         tokens_BTD, features = self.vision(image_B3SS, present_B, geometry, gist_BD)

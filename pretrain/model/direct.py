@@ -101,7 +101,8 @@ class FlowHead(DirectHead):
         noised_BKA: Tensor | None = None,
         tau_B: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """actions: normalised, [B,K,A]; the estimate for noised ones, or a sample, always from the same noise."""
+        """actions: normalised, [B,K,A]; the estimate for noised ones of that time, or a sample that begins with them;
+        without them always with the same noise."""
         straight_BKA, action_BKD, kept_B11 = self.read(prediction, observed, state_BQ, thought_BTD)
 
         def estimate(noised_BKA: Tensor, tau_B: Tensor) -> Tensor:
@@ -111,12 +112,14 @@ class FlowHead(DirectHead):
 
         if noised_BKA is not None and tau_B is not None:
             return {"actions": estimate(noised_BKA, tau_B)}
+        if noised_BKA is None:
+            noise_KA = torch.randn(self.shape, generator=torch.Generator().manual_seed(0)).to(straight_BKA)
+            noised_BKA = noise_KA.expand_as(straight_BKA)
 
         def velocity(noised_BKA: Tensor, tau_B: Tensor) -> Tensor:
             return (estimate(noised_BKA, tau_B) - noised_BKA) / (1 - beside(tau_B, noised_BKA))
 
-        noise_KA = torch.randn(self.shape, generator=torch.Generator().manual_seed(0)).to(straight_BKA)
-        return {"actions": integrate(velocity, noise_KA.expand_as(straight_BKA), self.steps)}
+        return {"actions": integrate(velocity, noised_BKA, self.steps)}
 
 
 class BinnedHead(DirectHead):

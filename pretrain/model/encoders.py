@@ -22,7 +22,8 @@ _TEXT_START, _TEXT_PAD = 256, 257
 
 
 class SmallVision(nn.Module):
-    """A few convolutions: (S/16)^2 tokens that know where they look, in rays and relative to the effector.
+    """A few convolutions: (S/16)^2 tokens that know where they look, in rays and relative to the effector. They see the
+    picture and how it differs from its surroundings: small things need not stand out from what is far away.
 
     A predictor that points into the picture gets a finer map of features, in which coarse ones are brought back up, and
     looks at the picture with the instruction in mind (feature-wise modulation, Perez et al. 2018).
@@ -36,10 +37,11 @@ class SmallVision(nn.Module):
         a, b, c = self.stages
         self.points, self.relief = config.waypoints > 0, config.depth
         self.channels = self.fine if self.points else c
-        self.to_2 = nn.Conv2d(3 + 3 * config.depth, a, 3, 2, 1)
+        self.to_2 = nn.Conv2d(6 + 3 * config.depth, a, 3, 2, 1)
         self.to_4 = nn.Conv2d(a, b, 3, 2, 1)
         self.to_8 = nn.Conv2d(b, c, 3, 2, 1)
         self.norm_8 = nn.GroupNorm(8, c)
+        self.more_4, self.more_8 = Residual(b), Residual(c)
         self.to_16 = nn.Conv2d(c, config.width, 3, 2, 1)
         self.place = nn.Linear(place_size(config), config.width)
         self.missing = nn.Parameter(torch.empty(config.width))
@@ -54,17 +56,18 @@ class SmallVision(nn.Module):
         """Tokens [B,T,D] and the feature map, [B,C,S/4,S/4] to point into, else [B,C,S/8,S/8]; both ignore an absent
         image. gist_BD: of the instruction."""
         x = (image_B3SS.to(self.place.weight.dtype) / 255 - 0.5) / 0.25
+        x = torch.cat([x, contrast(x)], 1)
         if self.relief:
             assert geometry.depth_BSS is not None
             x = torch.cat([x, relief(geometry.depth_BSS).to(x)], 1)
         x = x.contiguous(memory_format=torch.channels_last)
-        quarter = F.gelu(self.to_4(F.gelu(self.to_2(x))))
+        quarter = self.more_4(F.gelu(self.to_4(F.gelu(self.to_2(x)))))
         present_B111 = present_B[:, None, None, None]
         eighth = self.norm_8(self.to_8(quarter))
         if self.points and gist_BD is not None:
             gain_BC, bias_BC = self.told(gist_BD).chunk(2, -1)
             eighth = eighth * (1 + gain_BC[..., None, None]) + bias_BC[..., None, None]
-        eighth = F.gelu(eighth) * present_B111
+        eighth = self.more_8(F.gelu(eighth)) * present_B111
         sixteenth = self.to_16(eighth)
         tokens_BTD = torch.where(present_B[:, None, None], sixteenth.flatten(2).transpose(1, 2), self.missing)
         rows, columns = sixteenth.shape[2:]
@@ -77,6 +80,27 @@ class SmallVision(nn.Module):
         for number, x in enumerate(coarse, start=1):
             quarter = quarter + F.interpolate(x, scale_factor=2.0**number)
         return F.gelu(self.norm_fine(self.mix(F.gelu(quarter))))
+
+
+class Residual(nn.Module):
+    """Two convolutions on top of what is there (He et al. 2016)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(channels, channels, 3, 1, 1) for _ in range(2))
+        self.norm_first, self.norm_second = (nn.GroupNorm(8, channels) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(x + self.norm_second(self.second(F.gelu(self.norm_first(self.first(x))))))
+
+
+def contrast(x_B3SS: Tensor) -> Tensor:
+    """How a picture differs from its surroundings (a sixteenth of its side), whatever the light; about 1."""
+    side = max(1, x_B3SS.shape[-1] // 16)
+    mean, square = F.avg_pool2d(x_B3SS, side), F.avg_pool2d(x_B3SS.square(), side)
+    spread = (square - mean.square()).clamp(min=0).mean(1, keepdim=True).add(0.02**2).sqrt()
+    around = F.interpolate(torch.cat([mean, spread], 1), x_B3SS.shape[2:], mode="bilinear")
+    return ((x_B3SS - around[:, :3]) / around[:, 3:]).clamp(-3, 3)
 
 
 def relief(depth_BSS: Tensor) -> Tensor:
@@ -153,20 +177,28 @@ class ByteText(nn.Module):
         self.queries = nn.Parameter(torch.empty(config.text_tokens, width))
         self.pool = Attention(width, config.heads)
 
-    def forward(self, text: Sequence[str]) -> Tensor:
-        """[B,L,D]"""
-        device = self.queries.device
+    def forward(self, text: Sequence[str] | Tensor) -> Tensor:
+        """[B,L,D]. text: lines, or what ``ids`` makes of them."""
+        if isinstance(text, Tensor):
+            return self.read(text)
         lines, places_B = _distinct(text)
+        device = self.queries.device
+        return self.read(self.ids(lines).to(device))[places_B.to(device)]
+
+    def ids(self, lines: Sequence[str]) -> Tensor:
+        """i64 [B,L], padded."""
         codes = [[_TEXT_START, *line.strip().lower().encode()[: self.max_bytes]] for line in lines]
         length = max(map(len, codes))
-        ids_BL = torch.tensor([c + [_TEXT_PAD] * (length - len(c)) for c in codes], device=device)
+        return torch.tensor([c + [_TEXT_PAD] * (length - len(c)) for c in codes])
+
+    def read(self, ids_BL: Tensor) -> Tensor:
+        """[B,L,D]"""
         real_BL = ids_BL != _TEXT_PAD
-        x_BLD = self.bytes(ids_BL) + self.positions.weight[:length]
+        x_BLD = self.bytes(ids_BL) + self.positions.weight[: ids_BL.shape[1]]
         for layer in (self.near, self.wide):
             x_BDL = layer((x_BLD * real_BL[..., None]).transpose(1, 2))
             x_BLD = x_BLD + F.gelu(x_BDL.transpose(1, 2))
-        pooled = self.pool(self.queries.expand(len(codes), -1, -1), x_BLD, mask_BL=real_BL)
-        return pooled[places_B.to(device)]
+        return self.pool(self.queries.expand(len(ids_BL), -1, -1), x_BLD, mask_BL=real_BL)
 
 
 class PretrainedText(nn.Module):
@@ -182,18 +214,22 @@ class PretrainedText(nn.Module):
         self.pool = Attention(config.width, config.heads)
         self.tokenizer: Any = None  # given by the model that holds this encoder
 
-    def forward(self, text: Sequence[str]) -> Tensor:
-        """[B,L,D]"""
-        device = self.queries.device
+    def forward(self, text: Sequence[str] | Tensor) -> Tensor:
+        """[B,L,D]. text: lines, or their ids, i64 [B,L], none of them padding."""
+        if isinstance(text, Tensor):
+            return self.read(text, torch.ones_like(text))
         lines, places_B = _distinct(text)
+        device = self.queries.device
         coded = self.tokenizer(
             lines, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt",
             return_attention_mask=True,
         ).to(device)  # fmt: skip
-        states = self.model(input_ids=coded["input_ids"], attention_mask=coded["attention_mask"]).last_hidden_state
-        real_BL = coded["attention_mask"].bool()
-        pooled = self.pool(self.queries.expand(len(lines), -1, -1), self.project(states), mask_BL=real_BL)
-        return pooled[places_B.to(device)]
+        return self.read(coded["input_ids"], coded["attention_mask"])[places_B.to(device)]
+
+    def read(self, ids_BL: Tensor, real_BL: Tensor) -> Tensor:
+        """[B,L,D]"""
+        states = self.model(input_ids=ids_BL, attention_mask=real_BL).last_hidden_state
+        return self.pool(self.queries.expand(len(ids_BL), -1, -1), self.project(states), mask_BL=real_BL.bool())
 
 
 def _distinct(text: Sequence[str]) -> tuple[list[str], Tensor]:

@@ -19,8 +19,7 @@ from .layers import waves
 
 @dataclass
 class CloudGeometry:
-    """Lengths in the network's unit, but for centre, now and depth. The centre is the grasp point; where that is not
-    given, the centroid of the points seen now."""
+    """Lengths in the network's unit, but for centre, now and depth. The centre is the grasp point."""
 
     centre_B3: Tensor  # metres
     now_BN3: Tensor  # the present cloud, metres
@@ -76,6 +75,13 @@ class CloudGeometry:
         )
         return self.depth_BSS[:, down][:, :, along].flatten(1)[..., None]
 
+    def sights(self, rows: int, columns: int, size: int) -> Tensor:
+        """What is known of the depth of a grid over the image without seeing it: the viewing rays and how far away the
+        effector is, and waves of these, [B, rows * columns, 27]."""
+        ray_BT2 = self._rays(rows, columns, size)
+        away_BT1 = self.centre_B3[:, None, 2:].clamp(min=1e-3).log().expand(-1, ray_BT2.shape[1], -1)
+        return torch.cat([ray_BT2, away_BT1], -1)
+
     def places(self, rows: int, columns: int, size: int, deeper_BT1: Tensor | None = None) -> Tensor:
         """What a grid over the image looks at, as offsets from the centre in units, [B, rows * columns, 3].
 
@@ -119,20 +125,17 @@ def geometry_of(
     visible: Tensor,
     valid: Tensor,
     opening: Tensor,
-    grasp: Tensor | None = None,
+    grasp: Tensor,
     depth: Tensor | None = None,
 ) -> CloudGeometry:
     """From the inputs of ``KinecloudPredictor.forward``; in two dimensions from what an image shows of them."""
     unit = config.length_unit_m
     if config.dimensions == 2:
-        past, opening, depth = flattened(past), torch.full_like(opening, float("nan")), None
-        grasp = None if grasp is None else flattened(grasp)
-    seen_BN1 = visible[:, -1, :, None].to(past.dtype)
-    seen_BN1 = torch.where(seen_BN1.sum(1, keepdim=True) > 0, seen_BN1, torch.ones_like(seen_BN1))
-    centres_BP3 = (past * seen_BN1[:, None]).sum(2) / seen_BN1.sum(1)[:, None] if grasp is None else grasp
-    centre_B3 = centres_BP3[:, -1]
+        past, grasp, opening, depth = flattened(past), flattened(grasp), torch.full_like(opening, float("nan")), None
+    seen_BN1 = _seen_now(visible).to(past.dtype)
+    centre_B3 = grasp[:, -1]
     past = torch.where(valid[..., None, None], past, past[:, -1:])  # what is not valid stands still
-    path_BP3 = torch.where(valid[..., None], centres_BP3 - centre_B3[:, None], torch.zeros_like(centres_BP3)) / unit
+    path_BP3 = torch.where(valid[..., None], grasp - centre_B3[:, None], torch.zeros_like(grasp)) / unit
     offsets_BPN3 = (past - centre_B3[:, None, None]) / unit
     weight_BP1 = valid[..., None].to(past.dtype)
     time_P1 = torch.tensor(config.past_times, device=past.device, dtype=past.dtype)[:, None]
@@ -148,6 +151,25 @@ def geometry_of(
         torch.where(known_BP, opening, torch.zeros_like(opening)) / unit, known_BP,
         torch.stack([torch.diagonal(intrinsics, dim1=1, dim2=2)[:, :2], intrinsics[:, :2, 2]], 1), depth, unit,
     )  # fmt: skip
+
+
+def _seen_now(visible_BPN: Tensor) -> Tensor:
+    """The points that are seen now, bool [B,N,1]; all where none is."""
+    seen_BN1 = visible_BPN[:, -1, :, None]
+    return seen_BN1 | ~seen_BN1.any(1, keepdim=True)
+
+
+def middles(config: KinecloudConfig, past_BPN3: Tensor, visible_BPN: Tensor) -> Tensor:
+    """Of the points that are seen now, or of all where none is, at all past times, [B,P,3] metres; in two dimensions of
+    what an image shows of them, at their mean depth."""
+    seen_BN1 = _seen_now(visible_BPN).to(past_BPN3.dtype)
+
+    def mean(points_BPN3: Tensor) -> Tensor:
+        return (points_BPN3 * seen_BN1[:, None]).sum(2) / seen_BN1.sum(1)[:, None]
+
+    if config.dimensions == 2:
+        return mean(flattened(past_BPN3)) * mean(past_BPN3)[..., 2:]
+    return mean(past_BPN3)
 
 
 def flattened(points: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from .configuration_kinecloud import KinecloudConfig
 from .encoders import prepared
 from .geometry import CloudGeometry, place_size
 from .layers import KeysValues, zero
-from .trunk import Context, Trunk
+from .trunk import Context, Text, Trunk
 
 
 @dataclass
@@ -53,7 +53,7 @@ class MixtureTrunk(Trunk):
         for layer in [*self.pi0.dit.layers, *self.pi0.vlm.language_model.layers]:
             layer._can_checkpoint_with_cache = True  # reading twice is harmless, and so is writing: see _Written
 
-    def read(self, image_B3SS: Tensor, present_B: Tensor, geometry: CloudGeometry, text: Sequence[str]) -> Context:
+    def read(self, image_B3SS: Tensor, present_B: Tensor, geometry: CloudGeometry, text: Text) -> Context:
         vlm = self.pi0.vlm
         patches_BTC = vlm.vision_tower(prepared(image_B3SS, self.side, self.pixels)).last_hidden_state
         places = geometry.patch_places(self.rows, self.rows, image_B3SS.shape[-1])
@@ -98,8 +98,11 @@ class MixtureTrunk(Trunk):
         ).last_hidden_state
         return list(x_BTD.split(lengths, 1))
 
-    def _tokens(self, text: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Ids and which are real, each [B,L]; a prompt is as PaliGemma and pi0 were taught: bos, text, newline."""
+    def _tokens(self, text: Text, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Ids and which are real, each [B,L]; a prompt is as PaliGemma and pi0 were taught: bos, text, newline. Of ids
+        that are given none is padding."""
+        if isinstance(text, Tensor):
+            return text, torch.ones_like(text, dtype=torch.bool)
         end = self.tokenizer.encode("\n", add_special_tokens=False)
         room = self.max_tokens - 1 - len(end)
         lines = [" ".join(line.replace("_", " ").split()) for line in text]

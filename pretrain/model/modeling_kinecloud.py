@@ -21,13 +21,13 @@ from transformers.utils.generic import ModelOutput
 from .compact import CompactTrunk
 from .configuration_kinecloud import KinecloudConfig
 from .flow import arrival, beside, integrate, shrinkage
-from .geometry import CloudGeometry, flattened, geometry_of, rigid_motion, rotation_matrix, transformed
+from .geometry import CloudGeometry, flattened, geometry_of, middles, rigid_motion, rotation_matrix, transformed
 from .latent import LatentAction
 from .layers import Attention, init_weights, mlp, waves, zero
 from .mixture import MixtureTrunk
 from .pointing import Pointing
 from .tokenizer import Tokenizing
-from .trunk import Context
+from .trunk import Context, Text
 
 _WAVY = 1 + 8  # a number and its waves
 _MOMENTS = 3 + 9  # of a field of displacements: mean, and mean product with the points' offsets
@@ -37,7 +37,8 @@ _MOMENTS = 3 + 9  # of a field of displacements: mean, and mean product with the
 class KinecloudPrediction(ModelOutput):
     """points: f32 [B,H,N,3] metres. opening: f32 [B,H] metres. grasp: f32 [B,H,3] metres, the grasp point.
     waypoints: f32 [B,W,4], where the grasp point will be next and in the end, and the opening there, metres;
-    models with waypoints only. actions: f32 [B,K,A], normalised; policies only.
+    models with waypoints only. heatmap: f32 [B,W,h,w], logarithm of where in the picture they are looked for, sums to 1
+    once raised; models with waypoints only. actions: f32 [B,K,A], normalised; policies only.
     velocity: f32 [B,H,N,3], of the noised displacements that were given; generative models in training only.
     latent: f32 [B], cost of the latent action; models with one, in training only.
     """
@@ -46,6 +47,7 @@ class KinecloudPrediction(ModelOutput):
     opening: Tensor = None  # pyright: ignore[reportAssignmentType]
     grasp: Tensor = None  # pyright: ignore[reportAssignmentType]
     waypoints: Tensor | None = None
+    heatmap: Tensor | None = None
     actions: Tensor = None  # pyright: ignore[reportAssignmentType]
     velocity: Tensor = None  # pyright: ignore[reportAssignmentType]
     latent: Tensor | None = None
@@ -125,12 +127,13 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
         past_visible: Tensor,
         past_valid: Tensor,
         past_opening: Tensor,
-        text: Sequence[str],
-        embodiment: Sequence[str],
+        text: Text,
+        embodiment: Sequence[str] | Tensor,
         image_present: Tensor | None = None,
         past_grasp: Tensor | None = None,
         depth: Tensor | None = None,
         seed: Tensor | None = None,
+        noise: Tensor | None = None,
         noised: Tensor | None = None,
         tau: Tensor | None = None,
         image_later: Tensor | None = None,
@@ -138,13 +141,15 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
     ) -> KinecloudPrediction:
         """image: u8 [B,3,S,S] RGB. intrinsics: f32 [B,3,3], pixels of that image. past: f32 [B,P,N,3] metres.
         past_visible: bool [B,P,N]. past_valid: bool [B,P]. past_opening: f32 [B,P] metres, NaN = unknown.
-        text, embodiment: B strings; empty text and unknown names are allowed. image_present: bool [B], default all.
+        text, embodiment: B strings; empty text and unknown names are allowed. Where there are no strings: ids i64 [B,L]
+        as the text encoder takes them; i64 [B], from 1 in the order of ``config.embodiments``, 0 = unknown.
+        image_present: bool [B], default all.
         past_grasp: f32 [B,P,3] metres, default the centroid of the points that are seen now. depth: f32 [B,S,S] metres,
         0 = unknown, of what the image shows; needed by models with ``config.depth``, ignored by others.
 
-        Generative models: seed i64 [B] decides the sample (default 0); in training, noised f32 [B,H,N,3] and tau f32
-        [B] are a point on the path of ``deltas`` and the result holds its velocity. Models with latent actions: in
-        training, image_later u8 [B,3,S,S] is what the camera sees later. Other fields are ignored.
+        Generative models: seed i64 [B] (default 0), or noise f32 [B,H,N,3], decides the sample; in training, noised f32
+        [B,H,N,3] and tau f32 [B] are a point on the path of ``deltas`` and the result holds its velocity. Models with
+        latent actions: in training, image_later u8 [B,3,S,S] is what the camera sees later. Other fields are ignored.
         """
         observed = self.observe(
             image, intrinsics, past, past_visible, past_valid, past_opening, text, embodiment, image_present,
@@ -153,7 +158,7 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
         if image_later is not None:
             observed.images = (image, image_later)
         if self.config.generative and noised is None:
-            return self.sample(observed, seed)
+            return self.sample(observed, seed, noise)
         return self.estimate(observed, noised, tau)[0]
 
     def observe(
@@ -164,8 +169,8 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
         past_visible: Tensor,
         past_valid: Tensor,
         past_opening: Tensor,
-        text: Sequence[str],
-        embodiment: Sequence[str],
+        text: Text,
+        embodiment: Sequence[str] | Tensor,
         image_present: Tensor | None = None,
         past_grasp: Tensor | None = None,
         depth: Tensor | None = None,
@@ -177,6 +182,7 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
         image_present = image_present & (not self.config.blind)
         # depth is of what the image shows: who does not see the one knows nothing of the other
         depth = depth * image_present[:, None, None] if self.config.depth and depth is not None else None
+        past_grasp = middles(self.config, past, past_visible) if past_grasp is None else past_grasp
         geometry = geometry_of(self.config, intrinsics, past, past_visible, past_valid, past_opening, past_grasp, depth)
         context = self.trunk.read(image, image_present, geometry, text)
         features = context.features_BCHW.float()
@@ -187,18 +193,20 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
             align_corners=False,
         )[..., 0].transpose(1, 2)
         points_BND = self.point(torch.cat([geometry.point_features(), here_BNC], -1))
-        names = {name: slot for slot, name in enumerate(self.config.embodiments, start=1)}
-        slots_B = torch.tensor([names.get(name, 0) for name in embodiment], device=past.device)
+        if isinstance(embodiment, Tensor):
+            slots_B = embodiment
+        else:
+            names = {name: slot for slot, name in enumerate(self.config.embodiments, start=1)}
+            slots_B = torch.tensor([names.get(name, 0) for name in embodiment], device=past.device)
         situation_BF = geometry.situation(size)
         situation_BD = self.situation(situation_BF) + self.embodiment(slots_B)
         slots_BLD = self.slots.expand(batch, -1, -1)
         slots_BLD = slots_BLD + self.gather(slots_BLD, points_BND)
         present_BTD = torch.cat([situation_BD[:, None], slots_BLD], 1)
-        now_BN3 = past[:, -1]
-        grasp_B3 = now_BN3.mean(1) if past_grasp is None else past_grasp[:, -1]
         return Observed(
-            geometry, context, points_BND, present_BTD, now_BN3[..., 2:], grasp_B3, situation_BF, image_present, size
-        )
+            geometry, context, points_BND, present_BTD, past[:, -1, :, 2:], past_grasp[:, -1], situation_BF,
+            image_present, size,
+        )  # fmt: skip
 
     def estimate(
         self,
@@ -210,13 +218,15 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
         """The future as the network sees it, and what became of ``later``. Regression takes neither noised nor tau."""
         waypoints = self.config.waypoints
         future_BHD, thought = self.think(observed, noised, tau, later)
-        ahead_BW4, cost_B = None, None
+        ahead_BW4, heatmap_BWhw, cost_B = None, None, None
         if waypoints:
-            ahead_BW4, future_BHD = self._led(observed, future_BHD[:, :waypoints], future_BHD[:, waypoints:])
+            ahead_BW4, heatmap_BWhw, future_BHD = self._led(
+                observed, future_BHD[:, :waypoints], future_BHD[:, waypoints:]
+            )
         if self.config.latent_action:
             future_BHD, cost_B = self.latent(future_BHD, observed.situation_BF, observed.images)
         prediction = self._decode(observed, future_BHD, noised, tau)
-        prediction.latent, prediction.waypoints = cost_B, ahead_BW4
+        prediction.latent, prediction.waypoints, prediction.heatmap = cost_B, ahead_BW4, heatmap_BWhw
         return prediction, thought
 
     def think(
@@ -236,11 +246,11 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
         _, future_BHD, *thought = self.trunk.think(observed.context, [observed.present_BTD, future_BHD, *later])
         return future_BHD, thought
 
-    def _led(self, observed: Observed, ahead_BWD: Tensor, future_BHD: Tensor) -> tuple[Tensor, Tensor]:
-        """Waypoints [B,W,4] in metres, and the tokens of the future that know of them."""
+    def _led(self, observed: Observed, ahead_BWD: Tensor, future_BHD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Waypoints [B,W,4] in metres, their heatmaps [B,W,h,w], and the tokens of the future that know of them."""
         g = observed.geometry
         tokens_BQD = torch.cat([ahead_BWD, future_BHD], 1)
-        found_BQ3, seen_BQD = self.pointing(
+        found_BQ3, seen_BQD, look_BQhw = self.pointing(
             tokens_BQD, observed.context.features_BCHW.float(), observed.image_present_B, g, observed.image_size
         )
         ahead_BW4 = self.waypoint(torch.cat([ahead_BWD, seen_BQD[:, : ahead_BWD.shape[1]]], -1)).to(found_BQ3)
@@ -258,15 +268,19 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
         place_BW3, opening_BW1 = unit * ahead_BW4[..., :3] + g.centre_B3[:, None], unit * ahead_BW4[..., 3:]
         if self.config.dimensions == 2:
             place_BW3 = flattened(place_BW3) * observed.grasp_B3[:, None, 2:]
-        return torch.cat([place_BW3, opening_BW1], -1), future_BHD
+        return torch.cat([place_BW3, opening_BW1], -1), look_BQhw[:, : ahead_BW4.shape[1]], future_BHD
 
     @torch.no_grad()
-    def sample(self, observed: Observed, seed: Tensor | None = None) -> KinecloudPrediction:
-        """One future out of all that are likely; the context is read once. seed: i64 [B], one per window."""
-        batch, points = observed.points_BND.shape[:2]
-        seeds = [0] * batch if seed is None else seed.tolist()
-        shape = (len(self.config.horizons), points, 3)
-        noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
+    def sample(
+        self, observed: Observed, seed: Tensor | None = None, noise: Tensor | None = None
+    ) -> KinecloudPrediction:
+        """One future out of all that are likely; the context is read once. seed: i64 [B], one per window; noise: f32
+        [B,H,N,3], standard normal, by default drawn from it."""
+        if noise is None:
+            batch, points = observed.points_BND.shape[:2]
+            seeds = [0] * batch if seed is None else seed.tolist()
+            shape = (len(self.config.horizons), points, 3)
+            noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
         remembered = replace(observed, context=self.trunk.remember(observed.context))
         last: list[KinecloudPrediction] = []
 
@@ -338,7 +352,8 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
         scale = self._scale(deltas_BHN3)
         velocity = deltas_BHN3 / scale + shrinkage(noised, tau)
         points_BHN3 = self._placed(observed, scale * arrival(noised, velocity, tau))
-        return KinecloudPrediction(points=points_BHN3, opening=opening_BH, velocity=velocity)
+        grasp_BH3 = self._carried(observed, points_BHN3)
+        return KinecloudPrediction(points=points_BHN3, opening=opening_BH, grasp=grasp_BH3, velocity=velocity)
 
 
 def _moments(offsets_BN3: Tensor, noised_BHN3: Tensor, tau_B: Tensor) -> Tensor:

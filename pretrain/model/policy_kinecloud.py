@@ -101,6 +101,7 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
         past: Tensor,
         proprio: Tensor,
         seed: Tensor | None = None,
+        noise: Tensor | None = None,
         noised: Tensor | None = None,
         tau: Tensor | None = None,
         follow: KinecloudPrediction | None = None,
@@ -112,14 +113,14 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
 
         follow: points, opening and grasp that the head is to follow instead of the predicted ones. noised_actions:
         f32 [B,K,A], normalised, and action_tau f32 [B], for a head that learns by flow matching; its actions are then
-        those it believes to be behind the noise.
+        those it believes to be behind the noise. Without action_tau it samples, from there on.
         With a generative predictor the actions read one sampled future, as if it stood at the end of the path.
         """
         predictor = self.predictor
         seen = {"past": past, **{name: window[name] for name in _OBSERVED if name in window}}
         observed = predictor.observe(**seen)
         if predictor.config.generative and noised is None:
-            noised = predictor.deltas(past[:, -1], predictor.sample(observed, seed).points)
+            noised = predictor.deltas(past[:, -1], predictor.sample(observed, seed, noise).points)
             tau = torch.ones_like(past[:, 0, 0, 0])
         state_BQ = self.normalize(proprio, "proprio")
         thinks_of = observed if self.own is None else self.own.observe(**seen)

@@ -18,6 +18,8 @@ from transformers import PreTrainedModel
 
 from .geometry import CloudGeometry
 
+Text = Sequence[str] | Tensor
+
 
 @dataclass
 class Context:
@@ -49,8 +51,9 @@ class Trunk(nn.Module, ABC):
         return self
 
     @abstractmethod
-    def read(self, image_B3SS: Tensor, present_B: Tensor, geometry: CloudGeometry, text: Sequence[str]) -> Context:
-        """Encodes image (u8, RGB) and instruction; where ``present`` is false the image must not matter."""
+    def read(self, image_B3SS: Tensor, present_B: Tensor, geometry: CloudGeometry, text: Text) -> Context:
+        """Encodes image (u8, RGB) and instruction (lines, or ids as its encoder takes them); where ``present`` is false
+        the image must not matter."""
 
     @abstractmethod
     def remember(self, context: Context) -> Context:
