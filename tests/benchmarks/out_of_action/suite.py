@@ -33,11 +33,15 @@ EXTRACT: dict[str, dict[str, Any]] = {
 }
 # What a predictor of each chain is given to see: with depth, the scene without the actor; in colour alone the picture
 # as it is, because without depth the arm is not told from what is behind it. Hands in colour alone are decimetres off
-# along the viewing ray, and their clips say so.
+# along the viewing ray, and their clips say so; they are seen less often than robots.
 PRETRAIN: dict[str, dict[str, Any]] = {
     "truth": {"window": {"scene": "depth"}},
     "rgbd": {"window": {"scene": "depth"}},
-    "rgb": {"window": {"scene": "none"}, "objective": {"trust_m": 0.03}},
+    "rgb": {
+        "window": {"scene": "none"},
+        "objective": {"trust_m": 0.03},
+        "mixture": {"by": "embodiment", "weights": {"human-hand": 0.25, "*": 0.75}},
+    },
 }
 # How every row learns, whatever the budget.
 LEARNING: dict[str, Any] = {
@@ -45,7 +49,7 @@ LEARNING: dict[str, Any] = {
     "validation_windows": 256, "evaluation_candidates": 0,
     "window": {"horizons_s": [0.05, 0.1, 0.15, 0.2, 0.3], "points": 32},
     "model": {"width": 96, "layers": 2, "heads": 4},
-    "objective": {"chamfer": 1.0, "tracked": 1.0, "opening": 0.5, "grasp": 1.0, "waypoints": 1.0},
+    "objective": {"chamfer": 1.0, "tracked": 1.0, "opening": 0.5, "grasp": 1.0, "waypoints": 1.0, "heatmap": 0.2},
     "augment": {"roll_deg": 8.0, "zoom": 0.12, "shift": 0.06, "color": 0.2, "past_offset_m": 0.012, "past_slow": 0.5,
                 "drop_image": 0.0, "drop_text": 0.0, "drop_embodiment": 0.0, "drop_history": 0.0, "drop_opening": 0.0},
 }  # fmt: skip
