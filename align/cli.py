@@ -1,12 +1,13 @@
 """``python -m align`` makes the policy, ``align rollout`` tries it in the simulator, ``align export`` publishes it.
 
-``align serve`` has options of its own (align/serve/cli.py).
+``align serve`` and ``align graph`` have options of their own (``APART``).
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from importlib import import_module
 
 from align.config import AlignConfig, ExportConfig, RolloutConfig
 from align.origin import align_made_from, export_made_from, rollout_made_from
@@ -19,19 +20,19 @@ from pretrain.shards import is_trained
 
 ROLLOUT_FOLLOWS = frozenset({"policy_sha256"})
 EXPORT_FOLLOWS = frozenset({"policy_sha256", "modelling_sha256", "eval", "rollout", "settings"})
+APART = {"serve": "align.serve.cli", "graph": "align.graph.cli"}  # options of their own, no configuration
 NOTHING_TO_DO = "already done with this configuration; nothing to do"
 
 
 def main() -> int:
     """Parses the command line and runs it; returns the exit code."""
-    if sys.argv[1:2] == ["serve"]:
-        from align.serve.cli import main as serve
-
-        return serve(sys.argv[2:])
+    if set(sys.argv[1:2]) & set(APART):
+        return import_module(APART[sys.argv[1]]).main(sys.argv[2:])
     parser = argparse.ArgumentParser(
         prog="python -m align",
         description="Policies from the predictor of motion.",
-        epilog="python -m align serve --help: a policy behind openpi's client protocol",
+        epilog="python -m align serve --help: a policy behind openpi's client protocol; "
+        "python -m align graph --help: a policy as an ONNX file or a torch.export program",
     )
     parser.add_argument("action", nargs="?", choices=("train", "rollout", "export"), default="train")
     add_config_options(parser)
