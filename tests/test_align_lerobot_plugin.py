@@ -1,4 +1,4 @@
-"""The plugin of LeRobot: its history, features, errors and data sets here; lerobot's own commands where it is installed."""
+"""The plugin of LeRobot: its history, features, errors, data sets; its own commands where lerobot is installed."""
 
 from __future__ import annotations
 
@@ -145,7 +145,9 @@ def test_moments_beyond_the_beginning_of_an_episode_do_not_count() -> None:
     over_time = {name: torch.stack([value] * 3, 1) for name, value in batch.items() if name != "task"}
     padded = {POINTS + PAD: torch.tensor([[True, True, False], [False, False, False]])}
     first, second = rows_of({**over_time, **padded, "task": batch["task"]}, tiny_policy().config, CAMERA, 0.05, 0.0)
-    assert first.moments.times_T.tolist() == [0.0] and second.moments.times_T.tolist() == pytest.approx([-0.1, -0.05, 0])
+    assert first.moments.times_T.tolist() == [0.0] and second.moments.times_T.tolist() == pytest.approx(
+        [-0.1, -0.05, 0]
+    )
 
 
 def test_a_window_gives_the_actions_of_act() -> None:
@@ -224,7 +226,7 @@ def test_a_converted_data_set_gets_the_names_of_the_policy(make_clip: Make, tmp_
     np.testing.assert_allclose(times_T, np.tile(np.arange(12) / 20, (2, 1)), atol=1e-6)
     with pytest.raises(UserError, match="exists already"):
         rename(source, root)
-    with pytest.raises(UserError, match="found no feature points.*expected a labelled data set"):
+    with pytest.raises(UserError, match=r"found no feature points.*expected a labelled data set"):
         rename(root, tmp_path / "again")
 
 
@@ -242,7 +244,7 @@ def test_the_distribution_carries_all_it_imports_under_its_own_name(tmp_path: Pa
 
 
 def test_lerobot_runs_and_trains_a_policy_through_the_plugin(make_clip: Make, tmp_path: Path) -> None:
-    """KINECLOUD_LEROBOT names a Python that lerobot, its extras dataset and training, and transformers are there for."""
+    """KINECLOUD_LEROBOT names a Python with lerobot, its extras dataset and training, and transformers."""
     python = os.environ.get(LEROBOT)
     if not python:
         pytest.skip(f"{LEROBOT} names no Python that lerobot is installed for")
