@@ -142,6 +142,7 @@ def observed(environments, frame):
         "observation.images.camera": torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255,
         "observation.state": torch.from_numpy(states).float(),
         OWN + "points": torch.from_numpy(clouds),
+        OWN + "grasp": torch.from_numpy(clouds[:, 0]),
         OWN + "opening": torch.from_numpy(openings)[:, None],
         OWN + "intrinsics": torch.from_numpy(np.stack([K] * len(environments))),
         "task": [f"do the thing {number}" for number in range(len(environments))],
@@ -152,11 +153,10 @@ def wanted(policy, environment, number, frame):
     """What KinecloudPolicy.act says to the same; at 20 frames per second the past clouds are the last four frames."""
     pictures, clouds, openings, states = environment
     back = [max(frame - step, 0) for step in (3, 2, 1, 0)]
-    mean = np.tile(np.eye(3, dtype=np.float32) / POINTS, (POINTS, 1))
     return policy.act(
         pictures[frame], f"do the thing {number}", clouds[back], np.array([frame >= step for step in (3, 2, 1, 0)]),
         K, states[frame].astype(np.float32), "sawyer-gripper", past_opening_P=openings[back],
-        past_grasp_P3=clouds[back].reshape(4, -1) @ mean,
+        past_grasp_P3=clouds[back, 0],
     )  # fmt: skip
 
 

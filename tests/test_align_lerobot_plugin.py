@@ -117,7 +117,7 @@ def test_a_history_tells_what_all_frames_at_once_tell(make_clip: Make) -> None:
         for now in range(clip.frames):
             found = history.add(moments_of(clip, now, now + 1))
             for name, array in past_of(moments_of(clip, 0, now + 1), PAST_S).items():
-                np.testing.assert_array_equal(found[name], array, err_msg=f"{now} {name}")
+                np.testing.assert_allclose(found[name], array, atol=1e-6, err_msg=f"{now} {name}")
 
 
 def test_a_history_refuses_what_cannot_follow(make_clip: Make) -> None:
@@ -161,7 +161,7 @@ def test_a_window_gives_the_actions_of_act() -> None:
             image_u8_HW3=row.image_u8_HW3, instruction=row.instruction, intrinsics_33=row.intrinsics_33,
             proprio=row.proprio, embodiment="sawyer-gripper", **past_of(row.moments, policy.config.past_times),
         )  # fmt: skip
-        np.testing.assert_allclose(together_BKA[number], alone_KA, atol=1e-5)
+        np.testing.assert_allclose(together_BKA[number], alone_KA, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

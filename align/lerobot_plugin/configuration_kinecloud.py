@@ -92,7 +92,7 @@ class LeRobotKinecloudConfig(PreTrainedConfig):
                 "policy.pretrained_kinecloud: found nothing; expected the folder of an exported policy. "
                 "Set policy.pretrained_kinecloud, or policy.path to a policy that lerobot saved."
             )
-        return KinecloudConfig.from_dict(self.kinecloud)
+        return KinecloudConfig.from_dict(dict(self.kinecloud))
 
     @property
     def picture(self) -> str:

@@ -70,7 +70,8 @@ def rows_of(batch: Mapping[str, Any], config: KinecloudConfig, camera: str, step
     def told(name: str, shape: tuple[int, ...], otherwise: float | bool) -> np.ndarray:
         """[B,T,...] of a feature that may be left out."""
         if name not in batch:
-            return np.full((size_B, moments, *shape), otherwise)
+            dtype = bool if isinstance(otherwise, bool) else np.float32
+            return np.full((size_B, moments, *shape), otherwise, dtype)
         return _shaped(name, _numbers(batch[name]), (size_B, moments, *shape))
 
     times_BT = now_s + step_s * np.tile(np.arange(1 - moments, 1, dtype=np.float64), (size_B, 1))
