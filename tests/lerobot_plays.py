@@ -161,7 +161,11 @@ def wanted(policy, environment, number, frame):
 
 
 def acts_alike(loaded, policy):
-    """loaded: of lerobot; policy: KinecloudPolicy of the same weights. Batches of 2 and of 1, after reset, chunks."""
+    """loaded: of lerobot; policy: KinecloudPolicy of the export. Batches of 2 and of 1, after reset, chunks.
+
+    To the bit where the weights lie in the same memory; matrix products round by where they lie.
+    """
+    itself = loaded.kinecloud
     preprocessor, postprocessor = make_pre_post_processors(loaded.config)
     different = []
     for environments in ([moments_of(1), moments_of(2)], [moments_of(3)]):
@@ -170,7 +174,9 @@ def acts_alike(loaded, policy):
             batch = preprocessor(observed(environments, frame))
             found = postprocessor(loaded.select_action(batch)).numpy()
             for number, environment in enumerate(environments):
-                actions = wanted(policy, environment, number, frame)[0]
+                actions = wanted(itself, environment, number, frame)[0]
+                exported = wanted(policy, environment, number, frame)[0]
+                np.testing.assert_allclose(actions, exported, rtol=1e-4, atol=1e-5)
                 np.testing.assert_array_equal(found[number], actions, err_msg=f"frame {frame}, row {number}")
                 different.append(actions)
     assert len({action.tobytes() for action in different}) == len(different), "the policy says the same to everything"
@@ -179,12 +185,12 @@ def acts_alike(loaded, policy):
     environment = moments_of(4)
     found = [loaded.select_action(observed([environment], frame)).numpy()[0] for frame in range(4)]
     for frame in (0, 2):
-        chunk = wanted(policy, environment, 0, frame)
+        chunk = wanted(itself, environment, 0, frame)
         np.testing.assert_array_equal(found[frame : frame + 2], chunk[:2])
     loaded.config.n_action_steps = 1
     loaded.reset()
     chunk_BKA = loaded.predict_action_chunk(observed([environment], 0))
-    np.testing.assert_array_equal(chunk_BKA[0].numpy(), wanted(policy, environment, 0, 0))
+    np.testing.assert_array_equal(chunk_BKA[0].numpy(), wanted(itself, environment, 0, 0))
     print(f"{len(different)} actions are those of KinecloudPolicy.act")
 
 
