@@ -36,7 +36,8 @@ def rename(source: Path, out: Path) -> int:
         for path in (files := sorted((source / "data").rglob("*.parquet"))):
             _data(path, _under(temporary, path, source))
         for path in sorted((source / "meta").rglob("*.parquet")):
-            _episodes(path, _under(temporary, path, source))
+            write = _episodes if path.is_relative_to(source / "meta/episodes") else shutil.copyfile
+            write(path, _under(temporary, path, source))
         features = {CONVERTED.get(name, name): feature for name, feature in info["features"].items()}
         features[TIME] = {**features[TIME], "dtype": "float32"}
         write_json(_under(temporary, source / "meta/info.json", source), info | {"features": features})
@@ -91,11 +92,12 @@ def _data(path: Path, target: Path) -> None:
 
 
 def _episodes(path: Path, target: Path) -> None:
-    """A file below meta/: columns of statistics are named after the feature."""
+    """A file below meta/episodes: columns of statistics are named after the feature."""
     table = pq.read_table(path)
     gone = [name for name in table.column_names if name.startswith(f"{_STATISTICS}{_CLOCK}/")]
     table = table.drop_columns(gone)
-    pq.write_table(table.rename_columns([_renamed(name) for name in table.column_names]), target)
+    named = table.rename_columns([_renamed(name) for name in table.column_names])
+    pq.write_table(named.replace_schema_metadata(table.schema.metadata), target)
 
 
 def _renamed(column: str) -> str:

@@ -135,6 +135,8 @@ def _pictures(name: str, values: Tensor) -> np.ndarray:
 
 def _instructions(words: Any, size: int) -> list[str]:
     found = [words] if isinstance(words, str) else list(words)
+    if not all(isinstance(text, str) for text in found):
+        raise ValueError(problem(TASK, f"{type(words).__name__} of no texts", "texts", "Send instructions in words."))
     if len(found) != size:
         raise ValueError(problem(TASK, f"{len(found)} texts", f"{size}, one per row", "Send one instruction per row."))
     return found
