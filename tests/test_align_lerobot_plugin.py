@@ -49,8 +49,8 @@ def moments_of(clip: Clip, first: int, end: int) -> Moments:
     arrays = {name: array[first:end] for name, array in clip.arrays.items()}
     grasp_T3 = np.full((end - first, 3), np.nan, np.float32)
     grasp_T3 = arrays.get("grasp", grasp_T3)
-    names = ("timestamps", "points", "visible", "opening")
-    return Moments(*(arrays[name] for name in names), grasp_T3, arrays["world_from_camera"])
+    times_T, points_TN3, visible_TN, opening_T = (arrays[n] for n in ("timestamps", "points", "visible", "opening"))
+    return Moments(times_T, points_TN3, visible_TN, opening_T, grasp_T3, arrays["world_from_camera"])
 
 
 def moving(clip: Clip) -> Clip:
@@ -104,7 +104,7 @@ def renamed_set(make_clip: Make, folder: Path) -> Path:
 def test_the_past_is_that_of_a_training_window(make_clip: Make, change: Callable[[Clip], Clip]) -> None:
     clip = change(make_clip(3, frames=12))
     for now in (1, 7):
-        window = motion(clip.arrays, now, np.arange(24), WindowConfig(past_s=list(PAST_S)))
+        window = motion(clip.arrays, now, np.arange(24), WindowConfig(past_s=tuple(PAST_S)))
         found = past_of(moments_of(clip, max(0, now - 4), now + 1), PAST_S)
         for argument, name in ARGUMENTS.items():
             np.testing.assert_allclose(found[argument], window[name], atol=1e-6, err_msg=f"{now} {name}")

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from align.lerobot_plugin.names import ACTION, CONVERTED, TIME
@@ -77,7 +76,11 @@ def _data(path: Path, target: Path) -> None:
         times_T = table[_CLOCK].to_numpy()
         place = table.schema.get_field_index(_CLOCK)
         since_T = pa.array((times_T - times_T[0]).astype(np.float32))
-        assert pc.count_distinct(table["episode_index"]).as_py() == 1, path
+        if (episodes := len(table["episode_index"].unique())) != 1:
+            raise UserError(
+                f"{path}: row group {number}: found {episodes} episodes; expected one, as data convert writes "
+                "them. Convert the clips again."
+            )
         table = table.set_column(place, pa.field(_CLOCK, pa.float32()), since_T)
         note = json.loads(file.schema_arrow.metadata[b"huggingface"])
         described = {CONVERTED.get(name, name): kind for name, kind in note["info"]["features"].items()}

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lerobot.policies.pretrained import PreTrainedPolicy  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from align.config import ActionLoss
 from align.lerobot_plugin.configuration_kinecloud import LeRobotKinecloudConfig
 from align.lerobot_plugin.fits import data_set_problems
 from align.lerobot_plugin.moments import History
@@ -28,6 +29,7 @@ from pretrain.model.policy_kinecloud import KinecloudPolicy
 from pretrain.randomness import WindowRandom
 
 _SEEDS = 2**31 - 1
+NO_DYNAMICS = ObjectiveSettings.model_validate({})  # of weight 0 in the loss
 
 
 class LeRobotKinecloudPolicy(PreTrainedPolicy):
@@ -101,9 +103,10 @@ class LeRobotKinecloudPolicy(PreTrainedPolicy):
             noised = noised_actions(true_BKA, WindowRandom(seed_B))
             window |= {name: value.to(device) for name, value in noised.items()}
         prediction = self.kinecloud(seed=seed_B, **window)
-        kind = {FlowHead: "flow_matching", BinnedHead: "binned"}.get(type(head), self.config.action_loss)
+        kinds: dict[type[DirectHead], ActionLoss] = {FlowHead: "flow_matching", BinnedHead: "binned"}
+        kind = kinds.get(type(head), cast(ActionLoss, self.config.action_loss))
         valid = {"actions_valid": ~padded_BK}
-        loss = alignment_loss(prediction, true_BKA, valid, kind, dynamics=0.0, objective=ObjectiveSettings())
+        loss = alignment_loss(prediction, true_BKA, valid, kind, dynamics=0.0, objective=NO_DYNAMICS)
         return loss.total, {"action_error": float(loss.terms["action"])}
 
     def get_optim_params(self) -> list[dict[str, Any]]:
