@@ -3,7 +3,8 @@
 #   bash tests/run.sh [pytest arguments]
 # KINECLOUD_FOOTAGE names a folder of real footage; without it those tests are skipped by name. So is, without
 # KINECLOUD_OPENPI, a Python that openpi-client is installed for, the test with that client (docs/serving.md), and without
-# KINECLOUD_LEROBOT, a Python that lerobot is installed for, the test with lerobot (docs/lerobot.md).
+# KINECLOUD_LEROBOT, a Python that lerobot is installed for, those with lerobot (docs/lerobot.md,
+# docs/lerobot_policy.md).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash pipeline/install.sh --dev

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from align.graph.module import OUTPUTS
 from align.graph.runtime import GraphPolicy
 from pretrain.model.configuration_kinecloud import UNKNOWN_EMBODIMENT
 from pretrain.model.policy_kinecloud import KinecloudPolicy, PolicyPrediction
@@ -92,8 +93,7 @@ def answer_of(policy: KinecloudPolicy, observation: dict[str, Any]) -> dict[str,
     """What the policy itself says, by the names of a graph's outputs, actions normalised."""
     prediction = policy.predict(**observation)
     assert isinstance(prediction, PolicyPrediction)
-    names = ("actions", "points", "opening", "grasp", "waypoints")
-    return {name: prediction[name][0].numpy() for name in names if prediction.get(name) is not None}
+    return {name: prediction[name][0].numpy() for name in OUTPUTS if prediction.get(name) is not None}
 
 
 def normalised(policy: KinecloudPolicy, answer: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

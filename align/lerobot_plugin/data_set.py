@@ -71,6 +71,11 @@ def _under(out: Path, path: Path, source: Path) -> Path:
 def _data(path: Path, target: Path) -> None:
     """A file of data, row group by row group: one is an episode."""
     file, writer = pq.ParquetFile(path), None
+    note = json.loads(file.schema_arrow.metadata[b"huggingface"])
+    described = {CONVERTED.get(name, name): kind for name, kind in note["info"]["features"].items()}
+    described[TIME] = {**described[TIME], "dtype": "float32"}
+    note["info"]["features"] = described
+    metadata = {b"huggingface": json.dumps(note, sort_keys=True).encode()}
     for number in range(file.num_row_groups):
         table = file.read_row_group(number)
         times_T = table[_CLOCK].to_numpy()
@@ -82,12 +87,8 @@ def _data(path: Path, target: Path) -> None:
                 "them. Convert the clips again."
             )
         table = table.set_column(place, pa.field(_CLOCK, pa.float32()), since_T)
-        note = json.loads(file.schema_arrow.metadata[b"huggingface"])
-        described = {CONVERTED.get(name, name): kind for name, kind in note["info"]["features"].items()}
-        described[TIME] = {**described[TIME], "dtype": "float32"}
-        note["info"]["features"] = described
         table = table.rename_columns([CONVERTED.get(name, name) for name in table.column_names])
-        table = table.replace_schema_metadata({b"huggingface": json.dumps(note, sort_keys=True).encode()})
+        table = table.replace_schema_metadata(metadata)
         writer = writer or pq.ParquetWriter(target, table.schema)
         writer.write_table(table, row_group_size=len(table))
     if writer is not None:
