@@ -116,7 +116,7 @@ SMOKE = Budget(
 )  # fmt: skip
 CPU = Budget(
     "cpu",
-    pretrain={"steps": 6000, "checkpoint_every": 6000, "device": "cpu"},
+    pretrain={"steps": 5000, "checkpoint_every": 5000, "device": "cpu"},
     align={"steps": 800, "checkpoint_every": 800, "device": "cpu"},
 )
 GPU = Budget(
