@@ -20,7 +20,7 @@ from align.card import SNIPPET, model_card
 from align.config import ExportConfig
 from align.origin import WEIGHTS, modelling_files, modelling_sha256, policy_folder
 from align.policy import load_policy
-from data.index import read_index
+from data.index import has_index, read_index
 from data.schema import SCHEMA_VERSION
 from pipeline.atomic import publishing_dir, write_json
 from pipeline.config import Config
@@ -118,7 +118,7 @@ def _data(config: Config) -> dict[str, Any]:
     """Packed clips by split, and the sources with their declared licences."""
     summary = _read(config.folder("pack") / "summary.json") or {}
     index = config.folder("index")
-    episodes = read_index(index) if (index / "episodes.jsonl").exists() else []
+    episodes = read_index(index) if has_index(index) else []
     licenses: dict[str, set[str]] = {}
     for episode in episodes:
         licenses.setdefault(episode.source, set()).add(episode.license or "not declared")

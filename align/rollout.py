@@ -17,7 +17,7 @@ from align.origin import policy_folder
 from align.rollout_report import write_section
 from align.wilson import wilson_interval
 from data.clips import Shard
-from data.index import read_index
+from data.index import has_index, read_index
 from data.pack import packed
 from data.simulation.config import SimulateConfig
 from data.simulation.tasks import INSTRUCTIONS
@@ -142,7 +142,7 @@ def fresh_seeds(run_seed: int, task: str, count: int, recorded: set[int | None])
 
 def _recorded_seeds(config: Config, task: str) -> set[int | None]:
     index = config.folder("index")
-    if not (index / "episodes.jsonl").exists():
+    if not has_index(index):
         return set()
     return {episode.sidecar.seed for episode in read_index(index) if episode.sidecar.task == task}
 

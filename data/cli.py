@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 from data.config import IndexConfig, PackConfig, WindowConfig
@@ -12,6 +13,8 @@ from pipeline.command import add_config_options, config_of, exit_code_of
 from pipeline.config import Settings
 from pipeline.errors import UserError
 from pipeline.logs import StageLog
+
+SHOWN = 50  # rejections that are told one by one
 
 
 def main() -> int:
@@ -86,17 +89,23 @@ def _simulate(arguments: argparse.Namespace) -> None:
 def _index(arguments: argparse.Namespace) -> None:
     if _checked(arguments, "index", IndexConfig):
         return
-    from data.index import build_index
+    from data.index import rejections_in
+    from data.scan.build import build_index
 
     config = config_of(arguments)
     log = StageLog(config.run.out, "index")
-    episodes, rejected = build_index(
-        config.section("index", IndexConfig), config.folder("index"), config.folder("simulate") / "episodes"
-    )
-    for rejection in rejected:
+    folder = config.folder("index")
+    found = build_index(config.section("index", IndexConfig), folder, config.folder("simulate") / "episodes")
+    for rejection in islice(rejections_in(folder), SHOWN):
         log.info(f"rejected {rejection.item}: {rejection.reason}: {rejection.detail}")
-    seconds = sum(episode.seconds for episode in episodes)
-    log.info(f"{len(episodes)} episodes, {seconds / 60:.1f} minutes of video, {len(rejected)} files rejected")
+    count = found.rejected.total()
+    if count > SHOWN:
+        log.info(f"... and {count - SHOWN} more: {folder / 'rejected.jsonl'}")
+    reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(found.rejected.items()))
+    log.info(
+        f"{found.episodes} episodes, {found.seconds / 60:.1f} minutes of video, {count} rejected"
+        f"{f' ({reasons})' if reasons else ''}"
+    )
 
 
 def _pack(arguments: argparse.Namespace) -> None:

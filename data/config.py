@@ -10,14 +10,25 @@ from pydantic import Field, model_validator
 
 from pipeline.config import Settings
 
+Row = tuple[float, float, float]
+
+
+class ActionMeaning(Settings):
+    """What a data set does not tell of its actions."""
+
+    unit: str = Field(description="Unit of the values, in words, for example `rad` or `m and rad`.")
+    frame: str = Field(description="Reference frame, for example `base`, `world`, `camera`, `joints`.")
+    mode: Literal["delta", "absolute"] = Field(description="Relative to the current pose, or a target.")
+
 
 class Source(Settings):
     """One place that videos come from."""
 
     name: str = Field(pattern=r"[a-z0-9-]+", description="Short name, recorded in every clip.")
-    kind: Literal["video", "simulation"] = Field(
+    kind: Literal["video", "data_set", "simulation"] = Field(
         default="video",
-        description="`video`: a folder of videos with optional sidecars; `simulation`: what the simulate stage made.",
+        description="`video`: a folder of videos with optional sidecars; `data_set`: LeRobot, RLDS and HDF5 data sets; "
+        "`simulation`: what the simulate stage made.",
     )
     path: Path | None = Field(
         default=None, description="Folder, searched with all its subfolders; not given for `simulation`."
@@ -30,11 +41,30 @@ class Source(Settings):
     embodiment: str = Field(default="human-hand", description="Used where a sidecar does not say.")
     instruction: str = Field(default="", description="Used where a sidecar does not say.")
     license: str = Field(default="", description="As declared by you; kept with the index.")
+    layout: Path | None = Field(
+        default=None,
+        description="For `data_set`: a YAML file that says what is where in RLDS or HDF5 (docs/sources.md).",
+    )
+    cameras: list[str] | None = Field(
+        default=None, min_length=1, description="For `data_set`: the cameras to use; null = all that show pictures."
+    )
+    intrinsics: tuple[Row, Row, Row] | None = Field(
+        default=None,
+        description="For `data_set`: 3x3 camera matrix in pixels, used where a camera does not tell its own.",
+    )
+    actions: ActionMeaning | None = Field(
+        default=None,
+        description="For `data_set`: what the actions mean. With it, episodes are labelled: their actions and "
+        "proprioception go into the clips. Without, neither does.",
+    )
 
     @model_validator(mode="after")
-    def _videos_have_a_path(self) -> Source:
-        if (self.kind == "video") != (self.path is not None):
-            raise ValueError(f"source '{self.name}': a video source needs a path, a simulation source has none")
+    def _fits_its_kind(self) -> Source:
+        if (self.kind == "simulation") != (self.path is None):
+            raise ValueError(f"source '{self.name}': {self.kind} needs a path, simulation has none")
+        given = [name for name in ("layout", "cameras", "intrinsics", "actions") if getattr(self, name) is not None]
+        if given and self.kind != "data_set":
+            raise ValueError(f"source '{self.name}': {', '.join(given)}: for kind data_set only")
         return self
 
 

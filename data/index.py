@@ -1,31 +1,50 @@
-"""The index: every file below the sources, either as episodes or as a rejection with a reason."""
+"""The index: the episodes of all sources, and what was rejected with a reason.
+
+Its files are ``episodes.parquet``, a row per episode, and ``rejected.jsonl``. Both appear whole or not at all, and are
+written row by row.
+"""
 
 from __future__ import annotations
 
 import json
-import math
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from data.config import IndexConfig, Source
-from data.sidecar import Sidecar, read_sidecars, sidecar_paths
-from data.video import Unreadable, VideoInfo, probe
-from pipeline.atomic import read_lines, write_json, write_lines
+from pydantic import ValidationError
+
+from data.sidecar import Sidecar
+from pipeline.atomic import publishing, read_lines
 from pipeline.config import Settings
 from pipeline.errors import UserError
-from pipeline.fingerprint import digest, file_sha256
 
-VIDEO_SUFFIXES = frozenset(
-    (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp", ".ogv")
-)
+EPISODES, REJECTED = "episodes.parquet", "rejected.jsonl"
+BEFORE = "episodes.jsonl"  # what EPISODES was in the first releases, which is still read
+ROWS = 1024  # that are written or read at a time
+NESTED = ("sidecar", "recording")  # columns that hold JSON
+
+
+class Place(Settings):
+    """Where an episode lies in a data set of others, whose folder is the episode's path.
+
+    address: as its format knows it (data/sources/recording.py). layout: the user's, or none.
+    """
+
+    kind: Literal["lerobot", "rlds", "hdf5"]
+    address: dict[str, Any]
+    camera: str
+    layout: Path | None = None
 
 
 class Episode(Settings):
-    """One stretch of one video. ``episode_id`` is made from the content of the video and of what is said about it."""
+    """One stretch of one video, or of one camera of a recording. ``episode_id`` is made from the content of the files
+    and of what is said about it.
+
+    path: the video, or the folder of the recording's data set. bytes, sha256: of the video; of the files that hold the
+    recording, which may hold others as well, and of where in them it is.
+    """
 
     episode_id: str
     source: str
@@ -43,6 +62,7 @@ class Episode(Settings):
     group: str
     license: str
     sidecar: Sidecar
+    recording: Place | None = None
 
     @property
     def span(self) -> tuple[int, int]:
@@ -74,168 +94,102 @@ class Rejection:
         return {"item": self.item, "reason": self.reason, "detail": self.detail, "picture": self.picture}
 
 
-def build_index(config: IndexConfig, out: Path, simulated: Path) -> tuple[list[Episode], list[Rejection]]:
-    """Scans all sources and writes ``episodes.jsonl`` and ``rejected.jsonl`` into ``out``.
+@contextmanager
+def writing(folder: Path) -> Iterator[Writer]:
+    """A new index in ``folder``, which replaces the one that is there at the end."""
+    with ExitStack() as both:
+        # the episodes are published last
+        paths = [both.enter_context(publishing(folder / name)) for name in (EPISODES, REJECTED)]
+        with Writer(*paths) as writer:
+            yield writer
 
-    simulated: the folder that sources of kind ``simulation`` read.
-    Content hashes are remembered by path, size and modification time, so that a second scan reads no video again.
-    Raises UserError when a source folder does not exist.
-    """
-    remembered = _Hashes(out / "hashes.json")
-    episodes: dict[str, Episode] = {}
-    rejected: list[Rejection] = []
-    for source in config.sources:
-        folder = source.path or simulated
-        if not folder.is_dir():
-            raise UserError(f"index.sources: '{source.name}': {folder} is not a folder. Name an existing folder.")
-        for found in _scan(folder, source, remembered, config.split_minutes):
-            if isinstance(found, Rejection):
-                rejected.append(found)
-                continue
-            content = found.episode_id.rsplit("-", 1)[1]
-            if content in episodes:
-                first = episodes[content].path
-                rejected.append(Rejection(str(found.path), "duplicate", f"same content and sidecar as {first}"))
-            else:
-                episodes[content] = found
-    out.mkdir(parents=True, exist_ok=True)
-    remembered.save()
-    rows = [json.loads(episode.model_dump_json()) for episode in episodes.values()]
-    write_lines(out / "episodes.jsonl", rows)
-    write_lines(out / "rejected.jsonl", [rejection.as_dict() for rejection in rejected])
-    return list(episodes.values()), rejected
+
+class Writer:
+    """Takes episodes and rejections one by one."""
+
+    def __init__(self, episodes: Path, rejected: Path):
+        import pyarrow.parquet
+
+        self._file = pyarrow.parquet.ParquetWriter(episodes, _schema(), compression="zstd")
+        self._lines = rejected.open("w")
+        self._rows: list[dict[str, Any]] = []
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+        self._file.close()
+        self._lines.close()
+
+    def episode(self, episode: Episode) -> None:
+        row = episode.model_dump(mode="json")
+        self._rows.append(row | {name: json.dumps(row[name], sort_keys=True) for name in NESTED})
+        if len(self._rows) == ROWS:
+            self._flush()
+
+    def rejection(self, rejection: Rejection) -> None:
+        self._lines.write(json.dumps(rejection.as_dict(), sort_keys=True) + "\n")
+
+    def _flush(self) -> None:
+        import pyarrow
+
+        if self._rows:
+            self._file.write_table(pyarrow.Table.from_pylist(self._rows, _schema()))
+            self._rows = []
+
+
+def _schema() -> Any:
+    import pyarrow
+
+    kinds = {int: pyarrow.int64(), float: pyarrow.float64(), float | None: pyarrow.float64()}
+    fields = Episode.model_fields.items()
+    return pyarrow.schema([(name, kinds.get(field.annotation, pyarrow.string())) for name, field in fields])
+
+
+def write_index(folder: Path, episodes: Iterable[Episode]) -> None:
+    """An index of these episodes, without rejections."""
+    with writing(folder) as writer:
+        for episode in episodes:
+            writer.episode(episode)
 
 
 def read_index(folder: Path) -> list[Episode]:
-    """The episodes of an index folder."""
-    path = folder / "episodes.jsonl"
-    if not path.exists():
+    """The episodes of an index folder. Raises UserError where there is none, or where it is damaged."""
+    return list(episodes_in(folder))
+
+
+def has_index(folder: Path) -> bool:
+    return any((folder / name).exists() for name in (EPISODES, BEFORE))
+
+
+def episodes_in(folder: Path) -> Iterator[Episode]:
+    """The episodes of an index folder one by one; see ``read_index``."""
+    path = folder / EPISODES
+    if not has_index(folder):
         raise UserError(f"{path}: there is no index. Run `python -m data index --config CONFIG` first.")
-    return [Episode.model_validate(row) for row in read_lines(path)]
+    try:
+        yield from map(Episode.model_validate, _rows(path) if path.exists() else read_lines(folder / BEFORE))
+    except (OSError, ValueError, ValidationError) as error:
+        raise UserError(f"{path}: not an index ({error}). Run `python -m data index --config CONFIG` again.") from None
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(ROWS, use_threads=False):
+            for row in batch.to_pylist():
+                yield row | {name: json.loads(row[name]) for name in NESTED}
 
 
 def read_rejected(folder: Path) -> list[Rejection]:
     """The rejections of an index folder."""
-    return [Rejection(**row) for row in read_lines(folder / "rejected.jsonl")]
+    return list(rejections_in(folder))
 
 
-def _scan(
-    folder: Path, source: Source, remembered: _Hashes, split_minutes: float | None
-) -> Iterator[Episode | Rejection]:
-    files = sorted(path for path in folder.rglob("*") if not path.is_dir() and not _hidden(path, folder))
-    videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
-    companions = {path for video in videos for path in (*sidecar_paths(video), video.with_suffix(".npz"))}
-    for path in files:
-        if path.suffix.lower() in VIDEO_SUFFIXES:
-            yield from _episodes(path, source, remembered, split_minutes)
-        elif path not in companions:
-            yield Rejection(
-                str(path), "not_a_video", f"suffix '{path.suffix}' is not that of a video, nor a sidecar of one"
-            )
-
-
-def _hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
-
-
-def _episodes(
-    path: Path, source: Source, remembered: _Hashes, split_minutes: float | None
-) -> Iterator[Episode | Rejection]:
-    try:
-        info = probe(path)
-        sha256 = remembered.sha256(path)
-    except Unreadable as error:
-        yield Rejection(str(path), error.reason, error.detail)
-        return
-    except OSError as error:
-        yield Rejection(str(path), "unreadable", str(error.strerror))
-        return
-    try:
-        stretches = read_sidecars(path)
-    except UserError as error:
-        yield Rejection(str(path), "bad_sidecar", str(error))
-        return
-    for written in stretches:
-        sidecar = written.model_copy(update={"effector": written.effector or source.effector})
-        wrong = _conflict(path, info, sidecar)
-        if wrong:
-            yield Rejection(str(path), "bad_sidecar", wrong)
-        else:
-            for part in _parts(sidecar, info, split_minutes):
-                yield _episode(path, source, info, sha256, part, remembered)
-
-
-def _parts(sidecar: Sidecar, info: VideoInfo, split_minutes: float | None) -> list[Sidecar]:
-    """The stretch itself, or equal parts of a long video. The last one is open: containers may promise too little."""
-    count = 1 if split_minutes is None else math.ceil(info.duration_s / (60 * split_minutes) - 0.1)
-    if count < 2 or sidecar.frame_range or sidecar.arrays or info.frames < 2 * count:
-        return [sidecar]
-    ends = [round(info.frames * number / count) for number in range(count)] + [round(1.05 * info.frames)]
-    return [sidecar.model_copy(update={"frame_range": span}) for span in pairwise(ends)]
-
-
-def _conflict(path: Path, info: VideoInfo, sidecar: Sidecar) -> str | None:
-    """What in a sidecar cannot be true of its video."""
-    if sidecar.frame_range and info.frames and sidecar.frame_range[1] > info.frames:
-        return f"frame_range: {list(sidecar.frame_range)} goes beyond the {info.frames} frames of {path.name}"
-    if sidecar.arrays and not path.with_name(sidecar.arrays).is_file():
-        return f"arrays: {path.with_name(sidecar.arrays)} does not exist"
-    if sidecar.effector == "mask" and not sidecar.arrays:
-        return "effector: 'mask' needs arrays with depth and mask"
-    if sidecar.effector == "mask" and not sidecar.intrinsics:
-        return "effector: 'mask' needs intrinsics"
-    if sidecar.labelled and not (sidecar.arrays and sidecar.action_spec):
-        return "labelled: true needs arrays with actions and an action_spec"
-    return None
-
-
-def _episode(
-    path: Path, source: Source, info: VideoInfo, sha256: str, sidecar: Sidecar, remembered: _Hashes
-) -> Episode:
-    arrays_sha = remembered.sha256(path.with_name(sidecar.arrays)) if sidecar.arrays else None
-    identity = {"video": sha256, "arrays": arrays_sha, "sidecar": sidecar.model_dump(), "source": source.name}
-    slug = re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-")[:40] or "video"
-    episode_id = f"{slug}-{digest(identity)[:12]}"
-    return Episode(
-        episode_id=episode_id,
-        source=source.name,
-        path=path,
-        bytes=info.bytes,
-        sha256=sha256,
-        width=info.width,
-        height=info.height,
-        fps=info.fps,
-        frames=info.frames,
-        duration_s=info.duration_s,
-        focal_35mm=info.focal_35mm,
-        embodiment=sidecar.embodiment or source.embodiment,
-        instruction=source.instruction if sidecar.instruction is None else sidecar.instruction,
-        group=sidecar.group or sha256[:16],
-        license=source.license if sidecar.license is None else sidecar.license,
-        sidecar=sidecar,
-    )
-
-
-class _Hashes:
-    """SHA-256 by path, size and modification time."""
-
-    def __init__(self, path: Path):
-        self._path = path
-        self._known: dict[str, Any] = {}
-        if path.exists():
-            try:
-                self._known = json.loads(path.read_text())
-            except ValueError:
-                self._known = {}  # only a cache: hash again
-
-    def sha256(self, path: Path) -> str:
-        state = path.stat()
-        stamp = [state.st_size, state.st_mtime_ns]
-        known = self._known.get(str(path))
-        if known is None or known[0] != stamp:
-            known = [stamp, file_sha256(path)]
-            self._known[str(path)] = known
-        return known[1]
-
-    def save(self) -> None:
-        write_json(self._path, self._known)
+def rejections_in(folder: Path) -> Iterator[Rejection]:
+    """The rejections of an index folder one by one."""
+    with (folder / REJECTED).open() as lines:
+        for line in lines:
+            yield Rejection(**json.loads(line))

@@ -9,11 +9,10 @@ from functools import cached_property
 import numpy as np
 
 from data.episode import Frame
+from data.footage import footage_of
 from data.index import Episode
 from data.undistort import Undistortion
-from data.video import Unreadable, frames
-
-ARRAYS = ("depth", "mask", "actor", "world_from_camera", "base_from_effector", "opening", "grasp", "actions", "proprio")
+from data.video import Unreadable
 
 
 class EpisodeReader:
@@ -21,31 +20,12 @@ class EpisodeReader:
 
     def __init__(self, episode: Episode):
         self.episode = episode
+        self._footage = footage_of(episode)
 
-    @cached_property
+    @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """The known arrays of the companion file, one entry per video frame; empty when there is none."""
-        path = self.episode.arrays_path
-        if path is None:
-            return {}
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                found = {name: stored[name] for name in ARRAYS if name in stored}
-        except (OSError, ValueError, EOFError, KeyError) as error:
-            raise Unreadable("bad_arrays", f"{path.name} cannot be read ({error})") from None
-        for name, array in found.items():
-            if self.episode.frames and len(array) != self.episode.frames:
-                detail = f"{path.name}: {name} has {len(array)} entries for {self.episode.frames} frames"
-                raise Unreadable("bad_arrays", detail)
-        for name, rest in (("actor", (self.episode.height, self.episode.width)), ("grasp", (3,))):
-            if name in found and found[name].shape[1:] != rest:
-                detail = f"{path.name}: {name} is {list(found[name].shape)}, expected {[len(found[name]), *rest]}"
-                raise Unreadable("bad_arrays", detail)
-        needed = ["depth", "mask"] if self.episode.sidecar.effector == "mask" else []
-        needed += ["actions", "proprio"] if self.episode.sidecar.labelled else []
-        if missing := [name for name in needed if name not in found]:
-            raise Unreadable("bad_arrays", f"{path.name} has no {', '.join(missing)}")
-        return found
+        """The known arrays, one entry per frame of the video or recording; empty when there are none."""
+        return self._footage.arrays
 
     @cached_property
     def undistortion(self) -> Undistortion | None:
@@ -79,15 +59,13 @@ class EpisodeReader:
         Frames, depth and masks come out without lens distortion when the sidecar describes it.
         """
         sidecar = self.episode.sidecar
-        names = ("depth", "mask", "actor", "base_from_effector")
-        depth, mask, actor, poses = (self.arrays.get(name) for name in names)
-        rate = None if sidecar.labelled else rate_hz
-        for index, time, image in frames(self.episode.path, rate, sidecar.frame_range):
+        mask, actor, poses = (self.arrays.get(name) for name in ("mask", "actor", "base_from_effector"))
+        for index, time, image, depth in self._footage.shown(None if sidecar.labelled else rate_hz):
             frame = Frame(
                 index=index,
                 time=time,
                 image=image,
-                depth=None if depth is None else depth[index].astype(np.float32) * np.float32(sidecar.depth_unit_m),
+                depth=depth,
                 mask=None if mask is None else mask[index].astype(bool),
                 actor=None if actor is None else actor[index].astype(bool),
                 base_from_effector=None if poses is None else poses[index].astype(np.float64),

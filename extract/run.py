@@ -10,6 +10,7 @@ from typing import Any
 
 from data.index import Episode, Rejection, read_index, read_rejected
 from data.schema import SCHEMA_VERSION
+from data.sources.recording import REASONS
 from extract.config import ExtractConfig
 from extract.effectors import build_extractor
 from extract.gripper.prepare import prepare_gripper
@@ -24,7 +25,7 @@ from pipeline.workers import run_tasks
 
 STAGE = "extract"
 STAGE_VERSION = 2
-UNREADABLE = frozenset({"empty_file", "unreadable", "truncated", "bad_timestamps", "bad_arrays", "timeout", "crashed"})
+UNREADABLE = REASONS - {"duplicate"} | {"empty_file", "unreadable", "bad_arrays", "timeout", "crashed"}
 NOT_IN_RESULT = {"timeout_s", "episodes_per_unit"}  # settings that do not change a clip
 
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from data.config import IndexConfig, Source
 from data.episode import Frame
-from data.index import Episode, build_index
+from data.index import Episode
 from data.simulation.write import write_episode
 from extract.effector import Camera
+from tests.indexed import indexed
 
 SIDE = 160
 CAMERA = Camera(np.array([[220.0, 0, 80], [0, 220.0, 80], [0, 0, 1]]), (SIDE, SIDE), "given")
@@ -90,7 +91,7 @@ def written(
                    "intrinsics": CAMERA.intrinsics_33.tolist(), "action_spec": spec if told else None}  # fmt: skip
         write_episode(source, f"episode-{number:03d}", made.images, RATE, arrays, sidecar)
     config = IndexConfig(sources=[Source(name="drawn", kind="video", path=source, effector="gripper")])
-    episodes, rejected = build_index(config, folder / "index", source)
+    episodes, rejected = indexed(config, folder / "index", source)
     assert not rejected, rejected
     return sorted(episodes, key=lambda episode: episode.path.name)
 

@@ -18,7 +18,7 @@ from align.followers import following
 from align.live import Past
 from data.clips import Clip, decode_depth, decode_image
 from data.config import IndexConfig
-from data.index import Episode, build_index
+from data.index import Episode
 from data.reader import EpisodeReader
 from data.simulation.config import SimulateConfig
 from data.simulation.environment import Observation, TaskEnvironment
@@ -33,6 +33,7 @@ from extract.passage import Passage
 from pipeline.errors import UserError
 from pretrain.model.configuration_kinecloud import KinecloudConfig
 from pretrain.model.modeling_kinecloud import KinecloudPrediction
+from tests.indexed import indexed
 
 TASK = "drawer-close-v3"
 EXTRACT = ExtractConfig.model_validate({"mask": {"points": 30}, "image_side": 64})
@@ -47,7 +48,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Episode, Clip]:
     for job in episode_jobs(SimulateConfig.model_validate(settings), seed=0):
         run_job(job, folder)
     config = IndexConfig.model_validate({"sources": [{"name": "simulated", "path": str(folder)}]})
-    (episode,), _ = build_index(config, folder.with_name("index"), folder)
+    (episode,), _ = indexed(config, folder.with_name("index"), folder)
     (clip,) = Passage(episode, MaskExtractor(EXTRACT.mask), EXTRACT, lambda: None).clips()
     return episode, clip
 

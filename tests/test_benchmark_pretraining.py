@@ -12,7 +12,6 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from data.config import IndexConfig, WindowConfig
-from data.index import build_index
 from data.loader import WindowDataset, collate
 from data.simulation.write import encode_depth, write_episode
 from pretrain.config import PretrainConfig
@@ -37,6 +36,7 @@ from tests.benchmarks.pretraining_intervals import Board, Row, difference, figur
 from tests.benchmarks.pretraining_page import page
 from tests.benchmarks.train_step import BLOCK, SETTLE, WARM_UP, Clock, Moment, lines_of, section_of
 from tests.benchmarks.train_step import figures_of as step_figures
+from tests.indexed import indexed
 from tests.pretrain_clips import moving_clip, write_clips
 
 
@@ -117,7 +117,7 @@ def test_grid_points_lie_all_over_the_picture_and_follow_what_is_there(tmp_path:
     sidecar = {"effector": "mask", "intrinsics": intrinsics, "instruction": "", "embodiment": "x", "simulated": True}
     write_episode(tmp_path / "videos", "scene", images, 20, arrays, sidecar)
     config = IndexConfig.model_validate({"sources": [{"name": "made-up", "path": tmp_path / "videos"}]})
-    (episode,), _ = build_index(config, tmp_path / "index", tmp_path)
+    (episode,), _ = indexed(config, tmp_path / "index", tmp_path)
     clip = grid_clip(moving_clip(0, frames=frames), episode)
     assert not clip.problems() and clip.arrays["points"].shape == (frames, GRID * GRID, 3)
     assert clip.meta.quality["grid_on_effector"] == GRID * GRID / 2

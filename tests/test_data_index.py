@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 
 from data.config import IndexConfig
-from data.index import Episode, Rejection, build_index, read_index
+from data.index import Episode, Rejection
 from data.simulation.write import encode_video
 from data.video import Unreadable, frames, probe, select
+from tests.indexed import indexed
 
 MakeVideo = Callable[..., Path]
 
 
 def index(folder: Path, out: Path) -> tuple[list[Episode], dict[str, Rejection]]:
     config = IndexConfig.model_validate({"sources": [{"name": "mine", "path": folder}]})
-    episodes, rejected = build_index(config, out, out / "no-simulation")
-    assert read_index(out) == episodes
+    episodes, rejected = indexed(config, out, out / "no-simulation")
     return episodes, {Path(rejection.item).name: rejection for rejection in rejected}
 
 
@@ -56,7 +56,7 @@ def test_long_videos_are_split_into_equal_episodes_of_one_group(tmp_path: Path, 
     make_video(tmp_path / "told.mp4", frames=1990, fps=20)
     (tmp_path / "told.json").write_text(json.dumps({"frame_range": [0, 1980]}))
     config = IndexConfig.model_validate({"sources": [{"name": "mine", "path": tmp_path}], "split_minutes": 0.5})
-    episodes, _ = build_index(config, tmp_path / "index", tmp_path)
+    episodes, _ = indexed(config, tmp_path / "index", tmp_path)
     parts = [episode for episode in episodes if episode.path.name == "long.mp4"]
     assert [part.span for part in parts] == [(0, 500), (500, 1000), (1000, 1500), (1500, 2000)]
     assert sum(part.seconds for part in parts) == pytest.approx(100, abs=0.1)

@@ -10,12 +10,12 @@ import pytest
 from pydantic import ValidationError
 
 from data.config import IndexConfig
-from data.index import build_index
 from data.simulation.config import SimulateConfig
 from data.simulation.jobs import episode_jobs
 from data.simulation.run import run_job, simulate
 from pipeline.errors import Refused
 from pipeline.logs import StageLog
+from tests.indexed import indexed
 
 CONFIG = SimulateConfig(
     labelled_tasks=("button-press-v3",),
@@ -66,7 +66,7 @@ def test_other_settings_are_refused_with_the_differing_key(made, tmp_path):
 
 def test_every_episode_is_an_ordinary_video_with_a_valid_sidecar(made, tmp_path):
     sources = IndexConfig.model_validate({"sources": [{"name": "simulation", "kind": "simulation"}]})
-    episodes, rejected = build_index(sources, tmp_path / "index", made / "episodes")
+    episodes, rejected = indexed(sources, tmp_path / "index", made / "episodes")
     assert rejected == [] and len(episodes) == 5
     by_name = {episode.path.stem: episode for episode in episodes}
     robot, twin = by_name["button-press-v3-robot-000"], by_name["button-press-v3-hand-000"]

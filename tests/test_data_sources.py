@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from data.sources.folder import DataSet, data_sets, recording, recordings
+from data.sources.folder import DataSet, data_sets, recordings, reopened
 from data.sources.lerobot_depth import Quantised
 from data.sources.mapping import GroupsLayout, StepsLayout, full, read_layout, shipped
 from data.sources.parquet import EpisodeRows
@@ -255,9 +256,16 @@ def test_a_layout_of_ones_own_reads_times_depth_and_words(tmp_path: Path) -> Non
     assert all(np.allclose(image, 1.5) for image in one.cameras["head"].depth())
 
 
-def test_a_recording_is_found_again_by_its_name(tmp_path: Path) -> None:
-    (one,) = data_sets(made.lerobot_30(tmp_path))
-    assert recording(one, "episode-000002").instructions[0] == "task 0"
+@pytest.mark.parametrize("write", [made.lerobot_21, made.lerobot_30, made.rlds, made.robomimic])
+def test_a_recording_is_found_again_by_its_address(tmp_path: Path, write) -> None:
+    (one,) = data_sets(write(tmp_path))
+    for found in recordings(one):
+        assert isinstance(found, Recording)
+        again = reopened(one, json.loads(json.dumps(found.address)))
+        assert (again.name, again.frames, again.instructions) == (found.name, found.frames, found.instructions)
+        assert again.actions is not None and found.actions is not None
+        np.testing.assert_array_equal(again.actions.values, found.actions.values)
+        assert all(piece.path.is_file() for camera in found.cameras.values() for piece in camera.pieces)
 
 
 def test_names_that_differ_in_signs_only_stay_apart(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from data.config import IndexConfig
-from data.index import build_index
 from data.reader import EpisodeReader
 from data.sidecar import Lens
 from data.undistort import Undistortion
+from tests.indexed import indexed
 
 SIZE = (320, 240)
 K = np.array([[210.0, 0, 163.0], [0, 205, 118], [0, 0, 1]])
@@ -93,7 +93,7 @@ def test_an_episode_is_read_straightened_unless_it_is_rectified(
         sidecar = {"intrinsics": K.tolist(), "distortion": BARREL, "rectified": rectified, "arrays": "a.npz"}
         (tmp_path / "a.json").write_text(json.dumps(sidecar))
         config = IndexConfig.model_validate({"sources": [{"name": "mine", "path": tmp_path}]})
-        episodes, _ = build_index(config, tmp_path / "index", tmp_path)
+        episodes, _ = indexed(config, tmp_path / "index", tmp_path)
         read[rectified] = list(EpisodeReader(episodes[0]).frames(None))
     as_stored = (depth[3] * np.float32(0.001)).astype(np.float32)
     assert np.array_equal(read[True][3].depth, as_stored) and np.array_equal(read[True][3].mask, depth[3] > 100)
@@ -121,7 +121,7 @@ def test_wrong_distortion_is_a_rejection_that_says_what_is_needed(
     make_video(tmp_path / "a.mp4")
     (tmp_path / name).write_text(content)
     config = IndexConfig.model_validate({"sources": [{"name": "mine", "path": tmp_path}]})
-    episodes, rejected = build_index(config, tmp_path / "index", tmp_path)
+    episodes, rejected = indexed(config, tmp_path / "index", tmp_path)
     assert not episodes
     assert [r.reason for r in rejected if r.item.endswith("a.mp4")] == ["bad_sidecar"]
     assert message in rejected[0].detail and name in rejected[0].detail
@@ -133,6 +133,6 @@ def test_distortion_in_csv_columns(tmp_path: Path, make_video: Callable[..., Pat
     make_video(tmp_path / "b.mp4", frames=15)
     (tmp_path / "b.csv").write_text("fx,fy,cx,cy,k1,k2,k3,k4,lens\n50,50,32,24,0.1,0.2,0.3,0.4,fisheye\n")
     config = IndexConfig.model_validate({"sources": [{"name": "mine", "path": tmp_path}]})
-    first, second = (e.sidecar for e in build_index(config, tmp_path / "index", tmp_path)[0])
+    first, second = (e.sidecar for e in indexed(config, tmp_path / "index", tmp_path)[0])
     assert (first.distortion, first.lens) == ((0.1, 0.2, 0, 0, 0.3), "pinhole")
     assert (second.distortion, second.lens) == ((0.1, 0.2, 0.3, 0.4), "fisheye")

@@ -12,7 +12,8 @@ import yaml
 
 from align.followers import following
 from data.config import IndexConfig
-from data.index import Episode, build_index, read_index
+from data.index import Episode, read_index
+from data.scan.build import build_index
 from extract.config import ExtractConfig
 from extract.effector import EffectorTrack, extract
 from extract.effectors import build_extractor

@@ -10,13 +10,14 @@ import pytest
 
 from data.clips import decode_depth, decode_image
 from data.config import IndexConfig
-from data.index import Episode, build_index
+from data.index import Episode
 from data.overlay import strip_image
 from data.video import Unreadable
 from extract.config import ExtractConfig
 from extract.mask.extractor import MaskExtractor
 from extract.passage import Passage
 from tests.disc_videos import wall_level, write_disc
+from tests.indexed import indexed
 
 
 def swing(seconds: float, rest: tuple[float, float] = (0, 0)) -> np.ndarray:
@@ -31,7 +32,7 @@ def episode_of(folder: Path, centre_F2: np.ndarray) -> Episode:
     folder.mkdir()
     write_disc(folder / "disc.mp4", centre_F2)
     config = IndexConfig.model_validate({"sources": [{"name": "mine", "path": str(folder)}]})
-    (episode,), _ = build_index(config, folder.with_name("index"), folder)
+    (episode,), _ = indexed(config, folder.with_name("index"), folder)
     return episode
 
 

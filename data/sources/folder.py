@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from data.sources.mapping import GroupsLayout, StepsLayout, read_layout
 from data.sources.recording import Recording, Rejected
@@ -42,30 +44,34 @@ def recordings(one: DataSet, layout: Path | None = None) -> Iterator[Recording |
 
     layout: a YAML file of the user, for RLDS and HDF5. Raises UserError where it cannot be used.
     """
-    shape = None if layout is None else read_layout(layout)
-    if shape is not None and shape.format != one.kind:
-        raise UserError(f"{layout}: format: {shape.format} does not fit {one.root}, which is {one.kind}. Name another.")
     try:
-        # imported here, so that who reads one format needs nothing of the others
-        if one.kind == "lerobot":
-            from data.sources import lerobot
-
-            yield from lerobot.recordings(one.root)
-        elif one.kind == "rlds":
-            from data.sources import rlds
-
-            yield from rlds.recordings(one.root, shape if isinstance(shape, StepsLayout) else None)
-        else:
-            from data.sources import hdf5
-
-            yield from hdf5.recordings(one.root, shape if isinstance(shape, GroupsLayout) else None)
+        yield from _format(one.kind).recordings(one.root, *_given(one, layout))
     except Unreadable as error:
         yield Rejected(str(one.root), error.reason, error.detail)
 
 
-def recording(one: DataSet, name: str, layout: Path | None = None) -> Recording:
-    """One episode by its name, as a worker process opens it again. Raises Unreadable (missing)."""
-    for found in recordings(one, layout):
-        if isinstance(found, Recording) and found.name == name:
-            return found
-    raise Unreadable("missing", f"{one.root}: there is no readable episode {name}")
+def reopened(one: DataSet, address: Mapping[str, Any], layout: Path | None = None) -> Recording:
+    """The episode whose address this is, as a worker process opens it again. Raises Unreadable where it is no longer
+    there, UserError where the layout cannot be used."""
+    return _about(one, layout).reopened(address)
+
+
+@lru_cache(8)
+def _about(one: DataSet, layout: Path | None) -> Any:
+    """What is told about all episodes of a data set, which a process reads once."""
+    return _format(one.kind).About.read(one.root, *_given(one, layout))
+
+
+def _format(kind: Kind) -> Any:
+    """The module that reads a format. Who reads one needs nothing of the others."""
+    return import_module(f"data.sources.{kind}")
+
+
+def _given(one: DataSet, layout: Path | None) -> tuple[StepsLayout | GroupsLayout, ...]:
+    """The user's layout, if there is one."""
+    if layout is None:
+        return ()
+    shape = read_layout(layout)
+    if shape.format != one.kind:
+        raise UserError(f"{layout}: format: {shape.format} does not fit {one.root}, which is {one.kind}. Name another.")
+    return (shape,)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from data.sources.hdf5_hands import read_hands
 from data.sources.mapping import GroupsCamera, GroupsLayout, Told, shipped
 from data.sources.parts import joined
 from data.sources.pictures import MAX_PIXELS, metres
-from data.sources.recording import Camera, Measured, Pictures, Recording, Rejected, safe_name
+from data.sources.recording import Camera, Measured, Pictures, Piece, Recording, Rejected, safe_name
 from data.video import Unreadable, frames, probe
 
 SUFFIXES = (".hdf5", ".h5")
@@ -31,7 +31,7 @@ def recordings(root: Path, layout: GroupsLayout | None = None) -> Iterator[Recor
     layout: of all files; None: for each file the shipped one that fits. Damage is a rejection of its file or episode.
     """
     files = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
-    license_, told_in = declared_license(root if root.is_dir() else root.parent)
+    about = About.read(root, layout)
     taken: set[str] = set()
     for path in files:
         try:
@@ -43,12 +43,31 @@ def recordings(root: Path, layout: GroupsLayout | None = None) -> Iterator[Recor
             continue
         stem = path.stem if root.is_file() else str(path.relative_to(root).with_suffix(""))
         for group in groups:
-            said = (license_, told_in) if license_ or not shape.license else (shape.license, f"{shape.name} layout")
             try:
                 name = _unused(safe_name(f"{stem}-{group.rsplit('/', 1)[-1]}"), taken)
-                yield _Episode(path, group, shape).recording(name, *said)
+                yield _Episode(root, path, group, shape).recording(name, *about.declared)
             except Unreadable as error:
                 yield Rejected(f"{path}: {group}", error.reason, error.detail)
+
+
+@dataclass(frozen=True)
+class About:
+    """What is told about all episodes of a data set. declared: its licence, and where it is told."""
+
+    root: Path
+    layout: GroupsLayout | None
+    declared: tuple[str, str]
+
+    @staticmethod
+    def read(root: Path, layout: GroupsLayout | None = None) -> About:
+        return About(root, layout, declared_license(root if root.is_dir() else root.parent))
+
+    def reopened(self, address: Mapping[str, Any]) -> Recording:
+        """The episode at an address that ``recordings`` gave. Raises Unreadable."""
+        path = self.root / address["path"]
+        with open_file(path) as file:
+            shape = _fitting(file, self.layout)
+        return _Episode(self.root, path, address["group"], shape).recording(address["name"], *self.declared)
 
 
 def _unused(name: str, taken: set[str]) -> str:
@@ -98,12 +117,15 @@ def _cameras(file: File, group: h5py.Group, layout: GroupsLayout) -> dict[str, G
 class _Episode:
     """One group of a file. The file is open only while something is read."""
 
+    root: Path
     path: Path
     group: str
     layout: GroupsLayout
 
     def recording(self, name: str, license_: str, told_in: str) -> Recording:
         layout = self.layout
+        if layout.license and not license_:
+            license_, told_in = layout.license, f"{layout.name} layout"
         with open_file(self.path) as file:
             group = self._group(file)
             length = _rows(file.demand(group, layout.length))
@@ -130,6 +152,8 @@ class _Episode:
                 "license": told_in,
             },
             read=lambda: self._measured(length, rate),
+            pieces=(Piece(self.path, self.group),),
+            address={"name": name, "path": str(self.path.relative_to(self.root)), "group": self.group},
         )
 
     def _group(self, file: File) -> h5py.Group:
@@ -181,6 +205,7 @@ class _Episode:
     ) -> Camera:
         if camera.path is not None:
             height, width = self._sized(file.demand(group, camera.path), length, colour=True)
+            pieces: tuple[Piece, ...] = ()
             images = self._blocks(camera.path, camera, colour=True)
         else:
             video = self.path.with_suffix(str(camera.video))
@@ -190,7 +215,7 @@ class _Episode:
                 )
             with naming(video):
                 info = probe(video)
-            height, width = info.height, info.width
+            height, width, pieces = info.height, info.width, (Piece(video),)
             images = _filmed(video)
         depths = None
         if camera.depth is not None and file.find(group, camera.depth) is not None:
@@ -204,7 +229,7 @@ class _Episode:
                 raise Unreadable("bad_shape", f"{self.path}: {camera.intrinsics}: no camera matrix [3,3]: {intrinsics}")
         place = camera.world_from_camera
         poses = None if place is None else lambda: self._poses(place, length)
-        return Camera(label, width, height, rate, length, images, depths, intrinsics, poses)
+        return Camera(label, width, height, rate, length, images, depths, intrinsics, poses, pieces)
 
     def _sized(self, dataset: h5py.Dataset, length: int, colour: bool) -> tuple[int, int]:
         """Height and width. Raises Unreadable where these are no pictures, or not one for each frame."""

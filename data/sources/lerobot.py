@@ -5,7 +5,7 @@ After the reader and writer of https://github.com/huggingface/lerobot; nothing o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,18 @@ from data.sources.lerobot_info import Feature, Info, read_info
 from data.sources.lerobot_places import Place, places
 from data.sources.parquet import EpisodeRows, read_rows
 from data.sources.pictures import decode_depth, decode_picture
-from data.sources.recording import Camera, Measured, Pictures, Recording, Rejected, Series, f32, names_for, safe_name
+from data.sources.recording import (
+    Camera,
+    Measured,
+    Pictures,
+    Piece,
+    Recording,
+    Rejected,
+    Series,
+    f32,
+    names_for,
+    safe_name,
+)
 from data.video import Unreadable, frames
 
 ACTIONS, PROPRIO = ("action", "actions"), ("observation.state", "state")
@@ -28,26 +39,51 @@ RATE_SLACK = 0.02  # of the declared rate: 29.97 goes for 30
 
 def recordings(root: Path) -> Iterator[Recording | Rejected]:
     """Every episode of the data set in ``root``. Raises Unreadable where the data set as a whole cannot be read."""
-    info = read_info(root)
-    tasks = _tasks(root, info)
-    license_, told_in = declared_license(root)
-    for place in places(root, info):
+    about = About.read(root)
+    for place in places(root, about.info):
         if isinstance(place, Rejected):
             yield place
             continue
         try:
-            episode = _Episode(root, info, place, tasks)
-            yield Recording(
-                name=safe_name(f"episode-{place.index:06d}"),
-                frames=place.length,
-                cameras=episode.cameras(),
-                robot=info.robot,
-                license=license_,
-                origin={**episode.origin(), "robot": "meta/info.json: robot_type", "license": told_in},
-                read=episode.measured,
-            )
+            yield _recording(about, place)
         except Unreadable as error:
             yield Rejected(f"{root}: episode {place.index}", error.reason, error.detail)
+
+
+@dataclass(frozen=True)
+class About:
+    """What is told about all episodes of a data set."""
+
+    root: Path
+    info: Info
+    tasks: dict[int, str]
+    license: str
+    told_in: str
+
+    @staticmethod
+    def read(root: Path) -> About:
+        info = read_info(root)
+        return About(root, info, _tasks(root, info), *declared_license(root))
+
+    def reopened(self, address: Mapping[str, Any]) -> Recording:
+        """The episode at an address that ``recordings`` gave. Raises Unreadable."""
+        return _recording(self, Place.from_address(self.root, address))
+
+
+def _recording(about: About, place: Place) -> Recording:
+    episode = _Episode(about.root, about.info, place, about.tasks)
+    rows = "" if place.first_index is None else f"episode {place.index}"
+    return Recording(
+        name=safe_name(f"episode-{place.index:06d}"),
+        frames=place.length,
+        cameras=episode.cameras(),
+        robot=about.info.robot,
+        license=about.license,
+        origin={**episode.origin(), "robot": "meta/info.json: robot_type", "license": about.told_in},
+        read=episode.measured,
+        pieces=(Piece(place.data, rows),),
+        address=place.address(about.root),
+    )
 
 
 def _tasks(root: Path, info: Info) -> dict[int, str]:
@@ -137,12 +173,18 @@ class _Episode:
             depth = next((f for f in alone if f.name in _depth_names(colour.name) and f.size == colour.size), None)
             if depth is not None:
                 alone.remove(depth)
-            found[colour.name] = self._camera(colour, self._pictures(colour), depth and self._depths(depth))
-        return found | {depth.name: self._camera(depth, None, self._depths(depth)) for depth in alone}
+            found[colour.name] = self._camera(colour, depth)
+        return found | {depth.name: self._camera(None, depth) for depth in alone}
 
-    def _camera(self, feature: Feature, images: Pictures | None, depths: Pictures | None) -> Camera:
-        width, height = feature.size
-        return Camera(feature.name, width, height, self.info.fps, self.place.length, images, depths)
+    def _camera(self, colour: Feature | None, depth: Feature | None) -> Camera:
+        shown = [feature for feature in (colour, depth) if feature]
+        width, height = shown[0].size
+        filmed = [self.place.videos[feature.name] for feature in shown if feature.dtype == "video"]
+        return Camera(
+            shown[0].name, width, height, self.info.fps, self.place.length,
+            colour and self._pictures(colour), depth and self._depths(depth),
+            pieces=tuple(Piece(path, f"from {begin:g} s" if begin else "") for path, begin in filmed),
+        )  # fmt: skip
 
     def _pictures(self, feature: Feature) -> Pictures:
         def filmed(start: int, stop: int) -> Iterator[np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,17 @@ class Place:
     data: Path
     first_index: int | None
     videos: dict[str, tuple[Path, float]]
+
+    def address(self, root: Path) -> dict[str, Any]:
+        """As JSON, with paths from ``root`` on."""
+        videos = {name: (str(path.relative_to(root)), begin) for name, (path, begin) in self.videos.items()}
+        return {**vars(self), "data": str(self.data.relative_to(root)), "videos": videos}
+
+    @staticmethod
+    def from_address(root: Path, address: Mapping[str, Any]) -> Place:
+        """What ``address`` told."""
+        videos = {name: (root / path, begin) for name, (path, begin) in address["videos"].items()}
+        return Place(**{**address, "tasks": tuple(address["tasks"]), "data": root / address["data"], "videos": videos})
 
 
 def places(root: Path, info: Info) -> Iterator[Place | Rejected]:

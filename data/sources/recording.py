@@ -10,12 +10,20 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
 from data.video import Unreadable
 
+# Why a data set, or an episode of it, cannot be read; beside the reasons of data/video.py.
+REASONS = frozenset({
+    "missing", "truncated", "bad_checksum", "ragged", "bad_shape", "bad_dtype", "not_finite", "bad_timestamps",
+    "mixed_fps", "mixed_sizes", "not_an_image", "too_large", "unsafe_path", "link_refused", "duplicate",
+    "bad_frame_range", "bad_json", "bad_info", "bad_example", "bad_text", "bad_pose", "empty", "unknown_version",
+    "unsupported_format", "no_layout", "no_camera", "no_actions",
+})  # fmt: skip
 MAX_FRAMES = 10_000_000  # four days at 30 Hz: a larger count is a damaged one
 Pictures = Callable[[int, int], Iterator[np.ndarray]]  # of the frames from the first to before the last, in order
 Side = Literal["left", "right"]
@@ -28,6 +36,14 @@ class Rejected:
     item: str
     reason: str
     detail: str
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A file that holds a recording, or some of it. part: which part of the file, in words; empty: all of it."""
+
+    path: Path
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,6 +84,7 @@ class Camera:
 
     images: reads u8 [H,W,3] RGB. depths: reads f32 [H,W] metres, 0 = not measured; None when there is no depth.
     intrinsics: f64 [3,3] pixels. poses: reads ``world_from_camera``. None where the source does not tell.
+    pieces: the files of its pictures, where these are not in the recording's own.
     """
 
     name: str
@@ -79,6 +96,7 @@ class Camera:
     depths: Pictures | None = None
     intrinsics: np.ndarray | None = None
     poses: Callable[[], np.ndarray] | None = None
+    pieces: tuple[Piece, ...] = ()
 
     @cached_property
     def world_from_camera(self) -> np.ndarray | None:
@@ -125,7 +143,8 @@ class Recording:
 
     name: unique within its data set, of [a-z0-9-]. robot: the embodiment as declared, or empty.
     license: as declared, or empty. origin: where each field comes from, in words.
-    read: reads all that is not pictures.
+    read: reads all that is not pictures. pieces: the files of that.
+    address: JSON by which its format finds it again without going through the data set.
     """
 
     name: str
@@ -135,6 +154,8 @@ class Recording:
     license: str
     origin: Mapping[str, str]
     read: Callable[[], Measured]
+    pieces: tuple[Piece, ...]
+    address: Mapping[str, Any]
 
     @cached_property
     def measured(self) -> Measured:

@@ -7,9 +7,10 @@ T encoded pictures. Formats: https://www.tensorflow.org/datasets/external_tfreco
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from data.sources.example import Values, features
 from data.sources.mapping import StepsLayout, full, shipped
 from data.sources.parts import joined
 from data.sources.pictures import decode_picture, picture_size
-from data.sources.recording import MAX_FRAMES, Camera, Measured, Pictures, Recording, Rejected, safe_name
+from data.sources.recording import MAX_FRAMES, Camera, Measured, Pictures, Piece, Recording, Rejected, safe_name
 from data.sources.tfds import Described, Shard, read_description
 from data.sources.tfrecord import Record, records
 from data.video import Unreadable
@@ -30,28 +31,46 @@ def recordings(root: Path, layout: StepsLayout | None = None) -> Iterator[Record
     layout: of the features; None: the shipped one that fits. Every byte is read once, to hold it to its checksum.
     Raises Unreadable where the data set as a whole cannot be read, or no layout fits.
     """
-    described = read_description(root)
-    layout = _fitting(root, described, layout)
-    license_, told_in = declared_license(root)
-    for text, place in (
-        (described.license, "dataset_info.json: redistributionInfo"),
-        (layout.license, f"{layout.name} layout"),
-    ):
-        if text and not license_:
-            license_, told_in = text, place
-    for shard in described.shards:
+    about = About.read(root, layout)
+    for shard in about.described.shards:
         if not shard.path.is_file():
             remedy = "Copy it from where the data set came from."
             yield Rejected(
                 str(shard.path), "missing", f"{shard.path} does not exist; {shard.length} episodes. {remedy}"
             )
             continue
-        yield from _of_shard(shard, described, layout, license_, told_in)
+        yield from _of_shard(shard, about)
 
 
-def _of_shard(
-    shard: Shard, described: Described, layout: StepsLayout, license_: str, told_in: str
-) -> Iterator[Recording | Rejected]:
+@dataclass(frozen=True)
+class About:
+    """What is told about all episodes of a data set."""
+
+    root: Path
+    described: Described
+    layout: StepsLayout
+    license: str
+    told_in: str
+
+    @staticmethod
+    def read(root: Path, layout: StepsLayout | None = None) -> About:
+        described = read_description(root)
+        layout = _fitting(root, described, layout)
+        declared = [
+            declared_license(root),
+            (described.license, "dataset_info.json: redistributionInfo"),
+            (layout.license, f"{layout.name} layout"),
+        ]
+        license_, told_in = next((pair for pair in declared if pair[0]), declared[0])
+        return About(root, described, layout, license_, told_in)
+
+    def reopened(self, address: Mapping[str, Any]) -> Recording:
+        """The episode at an address that ``recordings`` gave; its checksum is not read again. Raises Unreadable."""
+        record = Record(*(address[name] for name in ("number", "start", "stop")))
+        return _Episode(self.root / address["path"], record, self).recording(address["name"])
+
+
+def _of_shard(shard: Shard, about: About) -> Iterator[Recording | Rejected]:
     whole, broken = 0, 0
     for record in records(shard.path):
         if isinstance(record, Rejected):
@@ -60,8 +79,8 @@ def _of_shard(
             continue
         whole += 1
         try:
-            episode = _Episode(shard.path, record, described, layout)
-            yield episode.recording(f"{shard.split}-{shard.number:05d}-{record.number:06d}", license_, told_in)
+            name = f"{shard.split}-{shard.number:05d}-{record.number:06d}"
+            yield _Episode(shard.path, record, about).recording(name)
         except Unreadable as error:
             yield Rejected(f"{shard.path}: record {record.number}", error.reason, error.detail)
     if not broken and whole != shard.length:
@@ -88,13 +107,16 @@ class _Episode:
 
     path: Path
     record: Record
-    described: Described
-    layout: StepsLayout
+    about: About
 
-    def recording(self, name: str, license_: str, told_in: str) -> Recording:
+    @property
+    def layout(self) -> StepsLayout:
+        return self.about.layout
+
+    def recording(self, name: str) -> Recording:
         values = self._values()
         length = self._length(values)
-        layout = self.layout
+        about, layout, record = self.about, self.layout, self.record
         cameras = {label: self._camera(values, label, full(path), length) for label, path in layout.cameras.items()}
         actions = ", ".join(full(part.path) for part in layout.actions)
         return Recording(
@@ -102,16 +124,18 @@ class _Episode:
             frames=length,
             cameras=cameras,
             robot=layout.robot,
-            license=license_,
+            license=about.license,
             origin={
                 "timestamps": f"regular at {layout.rate_hz:g} Hz, as the {layout.name} layout says",
                 "instructions": ", ".join(full(place) for place in layout.instruction),
                 "actions": actions,
                 "proprio": ", ".join(full(part.path) for part in layout.proprio),
                 "robot": f"{layout.name} layout",
-                "license": told_in,
+                "license": about.told_in,
             },
             read=lambda: self._measured(length),
+            pieces=(Piece(self.path, f"bytes {record.start} to {record.stop}"),),
+            address={"name": name, "path": str(self.path.relative_to(about.root)), **vars(record)},
         )
 
     def _values(self) -> dict[str, Values]:
@@ -137,7 +161,7 @@ class _Episode:
     def _camera(self, values: dict[str, Values], label: str, path: str, length: int) -> Camera:
         first = self._of(values, path)
         width, height = picture_size(first.text(0), f"{self.where}: {path}: step 0")
-        told = self.described.features[path].shape
+        told = self.about.described.features[path].shape
         if any(size > 0 and size != found for size, found in zip(told, (height, width), strict=False)):
             detail = f"{path}: pictures are {height}x{width}, features.json says {'x'.join(map(str, told))}"
             raise Unreadable("mixed_sizes", f"{self.where}: {detail}")
@@ -162,7 +186,7 @@ class _Episode:
 
     def _numbers(self, values: dict[str, Values], path: str, length: int) -> np.ndarray:
         """[length, numbers per step] of a feature that is stored as plain numbers."""
-        stored = self.described.features[path]
+        stored = self.about.described.features[path]
         if stored.kind != "numbers" or stored.encoding != "none":
             raise Unreadable(
                 "unsupported_format", f"{self.where}: {path}: {stored.kind} with encoding {stored.encoding}"

@@ -29,7 +29,8 @@ import numpy as np
 import psutil
 
 from data.config import IndexConfig
-from data.index import Episode, build_index, read_index
+from data.index import Episode, read_index
+from data.scan.build import build_index
 from extract.run import run_extract
 from pipeline.atomic import write_json
 from pipeline.config import Config

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from data.config import IndexConfig, Source
-from data.index import Episode, build_index
+from data.index import Episode
 from data.reader import EpisodeReader
 from extract.config import ExtractConfig
 from extract.effector import EffectorTrack
@@ -31,6 +31,7 @@ from extract.gripper.followed import FollowedExtractor, GripperSight
 from extract.gripper.learned.build import prepare_network
 from extract.gripper.registered.build import prepare_model
 from extract.passage import camera_of
+from tests.indexed import indexed
 
 WAYS = ("registered", "learned")
 ASSUMED_FOV_DEG = 60.0
@@ -40,7 +41,7 @@ def episodes_of(folder: Path) -> list[Episode]:
     """All episodes of a folder, in the order of their names."""
     source = Source(name="benchmark", kind="video", path=folder, effector="gripper", embodiment="gripper")
     with tempfile.TemporaryDirectory() as out:
-        episodes, _ = build_index(IndexConfig(sources=[source]), Path(out), folder)
+        episodes, _ = indexed(IndexConfig(sources=[source]), Path(out), folder)
     return sorted(episodes, key=lambda episode: episode.path.name)
 
 

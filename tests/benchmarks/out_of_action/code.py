@@ -20,7 +20,7 @@ _OURS = "tests.benchmarks.out_of_action"
 ENTRIES: dict[str, tuple[str, ...]] = {
     "simulate": ("data.simulation.run",),
     "episodes": (f"{_OURS}.episodes",),
-    "extract": ("data.index", "extract.worker"),
+    "extract": ("data.scan.build", "extract.worker"),
     "pack": ("data.pack", f"{_OURS}.labels"),
     "grid": ("tests.benchmarks.pretraining_data",),
     "pretrain": ("pretrain.train",),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -14,9 +13,9 @@ from typing import Any
 
 import yaml
 
-from data.index import read_index
+from data.index import read_index, write_index
 from data.pack import packed
-from pipeline.atomic import write_bytes, write_lines
+from pipeline.atomic import write_bytes
 from pipeline.errors import KinecloudError
 from pipeline.fingerprint import digest, file_sha256, mark_done, read_done
 from tests.benchmarks.out_of_action.episodes import SOURCES, allowed_labels, chosen, gather
@@ -146,8 +145,7 @@ def _extract(runner: Runner, step: Step, folder: Path) -> None:
 def _pack(runner: Runner, step: Step, folder: Path) -> None:
     extracted = runner.folder(step.before["extract"])
     kept = chosen(read_index(extracted / "index"), step.work["clips"], step.work["budget"], step.facts["judged"])
-    rows = [json.loads(episode.model_dump_json()) for episode in kept]
-    write_lines(folder / "index" / "episodes.jsonl", rows)
+    write_index(folder / "index", kept)
     runner.stage(step, folder, ("data", "pack"), {"extract": extracted / "extract"})
 
 

@@ -1,0 +1,106 @@
+"""What an episode's frames and arrays are read from: a video with its companion file, or a recording of a data set."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import repeat
+
+import numpy as np
+
+from data.index import Episode, Place
+from data.sources.folder import DataSet, reopened
+from data.sources.recording import Camera, Recording
+from data.video import Unreadable, frames, select
+
+ARRAYS = ("depth", "mask", "actor", "world_from_camera", "base_from_effector", "opening", "grasp", "actions", "proprio")
+Shown = tuple[int, float, np.ndarray, np.ndarray | None]  # index, seconds, u8 [H,W,3], depth f32 [H,W] metres or None
+
+
+class Footage(ABC):
+    """arrays: by name, one of ARRAYS, an entry for each frame. Raises Unreadable, as ``shown`` does."""
+
+    arrays: dict[str, np.ndarray]
+
+    @abstractmethod
+    def shown(self, rate_hz: float | None) -> Iterator[Shown]:
+        """The episode's frames at a rate, all of them for None."""
+
+
+def footage_of(episode: Episode) -> Footage:
+    """That of an episode of the index."""
+    return Video(episode) if episode.recording is None else Recorded(episode, episode.recording)
+
+
+class Video(Footage):
+    """A video file, and the NPZ file that its sidecar names."""
+
+    def __init__(self, episode: Episode):
+        self.episode = episode
+
+    @cached_property
+    def arrays(self) -> dict[str, np.ndarray]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        path = self.episode.arrays_path
+        if path is None:
+            return {}
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                found = {name: stored[name] for name in ARRAYS if name in stored}
+        except (OSError, ValueError, EOFError, KeyError) as error:
+            raise Unreadable("bad_arrays", f"{path.name} cannot be read ({error})") from None
+        for name, array in found.items():
+            if self.episode.frames and len(array) != self.episode.frames:
+                detail = f"{path.name}: {name} has {len(array)} entries for {self.episode.frames} frames"
+                raise Unreadable("bad_arrays", detail)
+        for name, rest in (("actor", (self.episode.height, self.episode.width)), ("grasp", (3,))):
+            if name in found and found[name].shape[1:] != rest:
+                detail = f"{path.name}: {name} is {list(found[name].shape)}, expected {[len(found[name]), *rest]}"
+                raise Unreadable("bad_arrays", detail)
+        needed = ["depth", "mask"] if self.episode.sidecar.effector == "mask" else []
+        needed += ["actions", "proprio"] if self.episode.sidecar.labelled else []
+        if missing := [name for name in needed if name not in found]:
+            raise Unreadable("bad_arrays", f"{path.name} has no {', '.join(missing)}")
+        return found
+
+    def shown(self, rate_hz: float | None) -> Iterator[Shown]:
+        depth, unit_m = self.arrays.get("depth"), np.float32(self.episode.sidecar.depth_unit_m)
+        for index, time, image in frames(self.episode.path, rate_hz, self.episode.sidecar.frame_range):
+            yield index, time, image, None if depth is None else depth[index].astype(np.float32) * unit_m
+
+
+class Recorded(Footage):
+    """One camera of a recording in a data set. Its actions are read where the source says what they mean."""
+
+    def __init__(self, episode: Episode, place: Place):
+        self.episode, self.place = episode, place
+
+    @cached_property
+    def recording(self) -> Recording:
+        return reopened(DataSet(self.place.kind, self.episode.path), self.place.address, self.place.layout)
+
+    @property
+    def camera(self) -> Camera:
+        if self.place.camera not in self.recording.cameras:
+            there = ", ".join(self.recording.cameras)
+            raise Unreadable("no_camera", f"{self.episode.path}: there is no camera {self.place.camera}; found {there}")
+        return self.recording.cameras[self.place.camera]
+
+    @cached_property
+    def arrays(self) -> dict[str, np.ndarray]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        poses = self.camera.world_from_camera
+        found = {} if poses is None else {"world_from_camera": poses}
+        if self.episode.sidecar.labelled:
+            for name, series in (("actions", self.recording.actions), ("proprio", self.recording.proprio)):
+                if series is None:
+                    raise Unreadable("bad_arrays", f"{self.episode.path}: {self.recording.name} has no {name}")
+                found[name] = series.values
+        return found
+
+    def shown(self, rate_hz: float | None) -> Iterator[Shown]:
+        camera, times, (first, last) = self.camera, self.recording.timestamps, self.episode.span
+        wanted = set((first + select(times[first:last], rate_hz)).tolist())
+        depths = repeat(None) if camera.depths is None else camera.depth(first, last)
+        for index, image, depth in zip(range(first, last), camera.frames(first, last), depths, strict=False):
+            if index in wanted:
+                yield index, float(times[index]), image, depth

@@ -1,0 +1,56 @@
+"""Building the index: every file, and every recording of a data set, either as episodes or as a rejection."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data.config import IndexConfig, Source
+from data.index import Episode, Rejection, writing
+from data.scan import data_sets, videos
+from data.scan.hashes import Hashes
+from pipeline.errors import UserError
+
+
+@dataclass
+class Found:
+    """What an index holds. rejected: counts by reason."""
+
+    episodes: int = 0
+    seconds: float = 0.0
+    rejected: Counter[str] = field(default_factory=Counter)
+
+
+def build_index(config: IndexConfig, out: Path, simulated: Path) -> Found:
+    """Scans all sources and writes the index into ``out``.
+
+    simulated: the folder that sources of kind ``simulation`` read.
+    Content hashes are remembered: a second scan, or one after a crash, reads no video again.
+    Raises UserError when a source folder does not exist or holds no data set where it should.
+    """
+    found = Found()
+    first: dict[str, str] = {}  # where each content was seen first
+    with Hashes(out / "hashes.jsonl") as hashes, writing(out) as index:
+        for source in config.sources:
+            for one in _scan(source, source.path or simulated, hashes, config.split_minutes):
+                if isinstance(one, Episode):
+                    content = one.episode_id.rsplit("-", 1)[1]
+                    if content not in first:
+                        first[content] = str(one.path)
+                        found.episodes += 1
+                        found.seconds += one.seconds
+                        index.episode(one)
+                        continue
+                    one = Rejection(str(one.path), "duplicate", f"same content and sidecar as {first[content]}")
+                found.rejected[one.reason] += 1
+                index.rejection(one)
+    return found
+
+
+def _scan(source: Source, folder: Path, hashes: Hashes, split_minutes: float | None) -> Iterator[Episode | Rejection]:
+    if not folder.is_dir():
+        raise UserError(f"index.sources: '{source.name}': {folder} is not a folder. Name an existing folder.")
+    scan = data_sets.scan if source.kind == "data_set" else videos.scan
+    return scan(folder, source, hashes, split_minutes)

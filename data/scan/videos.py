@@ -1,0 +1,99 @@
+"""Folders of videos with optional sidecars."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from data.config import Source
+from data.index import Episode, Rejection
+from data.scan.episodes import episode_id, parts
+from data.scan.hashes import Hashes
+from data.sidecar import Sidecar, read_sidecars, sidecar_paths
+from data.video import Unreadable, VideoInfo, probe
+from pipeline.errors import UserError
+
+VIDEO_SUFFIXES = frozenset(
+    (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp", ".ogv")
+)
+
+
+def scan(folder: Path, source: Source, hashes: Hashes, split_minutes: float | None) -> Iterator[Episode | Rejection]:
+    """Every file below ``folder``, hidden ones left out, as episodes or as a rejection."""
+    files = sorted(path for path in folder.rglob("*") if not path.is_dir() and not _hidden(path, folder))
+    videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
+    companions = {path for video in videos for path in (*sidecar_paths(video), video.with_suffix(".npz"))}
+    for path in files:
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            yield from _episodes(path, source, hashes, split_minutes)
+        elif path not in companions:
+            yield Rejection(
+                str(path), "not_a_video", f"suffix '{path.suffix}' is not that of a video, nor a sidecar of one"
+            )
+
+
+def _hidden(path: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def _episodes(path: Path, source: Source, hashes: Hashes, split_minutes: float | None) -> Iterator[Episode | Rejection]:
+    try:
+        info = probe(path)
+        sha256 = hashes.sha256(path)
+    except Unreadable as error:
+        yield Rejection(str(path), error.reason, error.detail)
+        return
+    except OSError as error:
+        yield Rejection(str(path), "unreadable", str(error.strerror))
+        return
+    try:
+        stretches = read_sidecars(path)
+    except UserError as error:
+        yield Rejection(str(path), "bad_sidecar", str(error))
+        return
+    for written in stretches:
+        sidecar = written.model_copy(update={"effector": written.effector or source.effector})
+        wrong = _conflict(path, info, sidecar)
+        if wrong:
+            yield Rejection(str(path), "bad_sidecar", wrong)
+        else:
+            for part in parts(sidecar, info.frames, info.duration_s, split_minutes):
+                yield _episode(path, source, info, sha256, part, hashes)
+
+
+def _conflict(path: Path, info: VideoInfo, sidecar: Sidecar) -> str | None:
+    """What in a sidecar cannot be true of its video."""
+    if sidecar.frame_range and info.frames and sidecar.frame_range[1] > info.frames:
+        return f"frame_range: {list(sidecar.frame_range)} goes beyond the {info.frames} frames of {path.name}"
+    if sidecar.arrays and not path.with_name(sidecar.arrays).is_file():
+        return f"arrays: {path.with_name(sidecar.arrays)} does not exist"
+    if sidecar.effector == "mask" and not sidecar.arrays:
+        return "effector: 'mask' needs arrays with depth and mask"
+    if sidecar.effector == "mask" and not sidecar.intrinsics:
+        return "effector: 'mask' needs intrinsics"
+    if sidecar.labelled and not (sidecar.arrays and sidecar.action_spec):
+        return "labelled: true needs arrays with actions and an action_spec"
+    return None
+
+
+def _episode(path: Path, source: Source, info: VideoInfo, sha256: str, sidecar: Sidecar, hashes: Hashes) -> Episode:
+    arrays_sha = hashes.sha256(path.with_name(sidecar.arrays)) if sidecar.arrays else None
+    identity = {"video": sha256, "arrays": arrays_sha, "sidecar": sidecar.model_dump(), "source": source.name}
+    return Episode(
+        episode_id=episode_id(path.stem, identity),
+        source=source.name,
+        path=path,
+        bytes=info.bytes,
+        sha256=sha256,
+        width=info.width,
+        height=info.height,
+        fps=info.fps,
+        frames=info.frames,
+        duration_s=info.duration_s,
+        focal_35mm=info.focal_35mm,
+        embodiment=sidecar.embodiment or source.embodiment,
+        instruction=source.instruction if sidecar.instruction is None else sidecar.instruction,
+        group=sidecar.group or sha256[:16],
+        license=source.license if sidecar.license is None else sidecar.license,
+        sidecar=sidecar,
+    )
