@@ -35,7 +35,8 @@ _MOMENTS = 3 + 9  # of a field of displacements: mean, and mean product with the
 
 @dataclass
 class KinecloudPrediction(ModelOutput):
-    """points: f32 [B,H,N,3] metres. opening: f32 [B,H] metres. grasp: f32 [B,H,3] metres, the grasp point.
+    """points: f32 [B,H,N,3] metres. opening: f32 [B,H] metres. grasp: f32 [B,H,3] metres, the grasp point; not of
+    generative predictors in training.
     waypoints: f32 [B,W,4], where the grasp point will be next and in the end, and the opening there, metres;
     models with waypoints only. heatmap: f32 [B,W,h,w], logarithm of where in the picture they are looked for, sums to 1
     once raised; models with waypoints only. actions: f32 [B,K,A], normalised; policies only.
@@ -159,7 +160,7 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
             observed.images = (image, image_later)
         if self.config.generative and noised is None:
             return self.sample(observed, seed, noise)
-        return self.estimate(observed, noised, tau)[0]
+        return self.estimate(observed, noised, tau, carry=noised is None)[0]
 
     def observe(
         self,
@@ -214,8 +215,12 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
         noised: Tensor | None = None,
         tau: Tensor | None = None,
         later: Sequence[Tensor] = (),
+        carry: bool = True,
     ) -> tuple[KinecloudPrediction, list[Tensor]]:
-        """The future as the network sees it, and what became of ``later``. Regression takes neither noised nor tau."""
+        """The future as the network sees it, and what became of ``later``. Regression takes neither noised nor tau.
+
+        carry: False leaves the grasp point out where the points carry it along: sampled, or in two dimensions.
+        """
         waypoints = self.config.waypoints
         future_BHD, thought = self.think(observed, noised, tau, later)
         ahead_BW4, heatmap_BWhw, cost_B = None, None, None
@@ -227,6 +232,8 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
             future_BHD, cost_B = self.latent(future_BHD, observed.situation_BF, observed.images)
         prediction = self._decode(observed, future_BHD, noised, tau)
         prediction.latent, prediction.waypoints, prediction.heatmap = cost_B, ahead_BW4, heatmap_BWhw
+        if carry and prediction.grasp is None:
+            prediction.grasp = self._carried(observed, prediction.points)
         return prediction, thought
 
     def think(
@@ -285,7 +292,7 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
         last: list[KinecloudPrediction] = []
 
         def velocity(noised: Tensor, tau_B: Tensor) -> Tensor:
-            last[:] = [self.estimate(remembered, noised, tau_B)[0]]
+            last[:] = [self.estimate(remembered, noised, tau_B, carry=False)[0]]
             return last[0].velocity
 
         deltas = integrate(velocity, noise.to(observed.depth_BN1), self.config.flow_steps)
@@ -343,17 +350,15 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
         turned_BHN3 = transformed(rotation_matrix(rotation_BH3)[:, :, None], offsets_B1N3) - offsets_B1N3
         deltas_BHN3 = turned_BHN3 + translation_BH3[:, :, None] + own_BHN3
         opening_BH = self.config.length_unit_m * (geometry.opening_BP[:, -1:] + opening_BH1[..., 0])
-        if noised is None or tau is None:
-            points = self._placed(observed, deltas_BHN3)
-            grasp_BH3 = geometry.centre_B3[:, None] + self.config.length_unit_m * translation_BH3
-            if self.config.dimensions == 2:
-                grasp_BH3 = self._carried(observed, points)
-            return KinecloudPrediction(points=points, opening=opening_BH, grasp=grasp_BH3)
-        scale = self._scale(deltas_BHN3)
-        velocity = deltas_BHN3 / scale + shrinkage(noised, tau)
-        points_BHN3 = self._placed(observed, scale * arrival(noised, velocity, tau))
-        grasp_BH3 = self._carried(observed, points_BHN3)
-        return KinecloudPrediction(points=points_BHN3, opening=opening_BH, grasp=grasp_BH3, velocity=velocity)
+        if noised is not None and tau is not None:
+            scale = self._scale(deltas_BHN3)
+            velocity = deltas_BHN3 / scale + shrinkage(noised, tau)
+            points_BHN3 = self._placed(observed, scale * arrival(noised, velocity, tau))
+            return KinecloudPrediction(points=points_BHN3, opening=opening_BH, velocity=velocity)
+        prediction = KinecloudPrediction(points=self._placed(observed, deltas_BHN3), opening=opening_BH)
+        if self.config.dimensions == 3:
+            prediction.grasp = geometry.centre_B3[:, None] + self.config.length_unit_m * translation_BH3
+        return prediction
 
 
 def _moments(offsets_BN3: Tensor, noised_BHN3: Tensor, tau_B: Tensor) -> Tensor:
