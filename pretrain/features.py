@@ -95,10 +95,8 @@ class DynamicsPredictor(nn.Module):
         seen = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in seen.items()}
         seed, read = seen.pop("seed", None), []
         with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
-            observed, noised, tau = model.observe(**seen), None, None
-            if model.config.generative:
-                noised = model.deltas(seen["past"][:, -1], model.sample(observed, seed).points)
-                tau = torch.ones_like(noised[:, 0, 0, 0])
+            observed = model.observe(**seen)
+            noised, tau = model.arrived(observed, seed)
             hook = model.motion.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
             try:
                 prediction, _ = model.estimate(observed, noised, tau)

@@ -299,6 +299,16 @@ class KinecloudPredictor(Tokenizing, PreTrainedModel):
         points = self._placed(observed, deltas * self._scale(deltas))
         return replace(last[0], points=points, velocity=None, grasp=self._carried(observed, points))
 
+    def arrived(
+        self, observed: Observed, seed: Tensor | None = None, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """A sampled future at the end of its path, for ``estimate`` to read: noised displacements f32 [B,H,N,3], and
+        tau f32 [B], which is 1. Nothing for regression. See ``sample``."""
+        if not self.config.generative:
+            return None, None
+        noised = self.deltas(observed.geometry.now_BN3, self.sample(observed, seed, noise).points)
+        return noised, torch.ones_like(noised[:, 0, 0, 0])
+
     def deltas(self, now_BN3: Tensor, points_BHN3: Tensor) -> Tensor:
         """Displacements of clouds in metres from the present one, as a generative model wants them, [B,H,N,3]."""
         if self.config.dimensions == 2:

@@ -119,9 +119,8 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
         predictor = self.predictor
         seen = {"past": past, **{name: window[name] for name in _OBSERVED if name in window}}
         observed = predictor.observe(**seen)
-        if predictor.config.generative and noised is None:
-            noised = predictor.deltas(past[:, -1], predictor.sample(observed, seed, noise).points)
-            tau = torch.ones_like(past[:, 0, 0, 0])
+        if noised is None:
+            noised, tau = predictor.arrived(observed, seed, noise)
         state_BQ = self.normalize(proprio, "proprio")
         thinks_of = observed if self.own is None else self.own.observe(**seen)
         later = [self.head.tokens(thinks_of, state_BQ)] if isinstance(self.head, DirectHead) else []
