@@ -17,7 +17,7 @@ from torch import Tensor
 from pretrain.chamfer import chamfer
 from pretrain.config import ObjectiveSettings
 from pretrain.model.flow import path, training_time
-from pretrain.model.geometry import flattened
+from pretrain.model.geometry import flattened, projected, rays_of
 from pretrain.model.modeling_kinecloud import KinecloudPrediction, KinecloudPredictor
 from pretrain.randomness import WindowRandom
 from pretrain.trust import trusted
@@ -136,10 +136,8 @@ def heatmap_term(prediction: KinecloudPrediction, window: dict[str, Any]) -> Ten
 def in_picture(points_BW3: Tensor, intrinsics_B33: Tensor, size: int) -> Tensor:
     """Where an image of side ``size`` shows points, metres, as shares of its side from the top left, [B,W,2]; what is
     behind the camera is shown nowhere: -1."""
-    depth_BW1 = points_BW3[..., 2:]
-    focal_B12, centre_B12 = torch.diagonal(intrinsics_B33, dim1=1, dim2=2)[:, None, :2], intrinsics_B33[:, None, :2, 2]
-    share_BW2 = (points_BW3[..., :2] / depth_BW1.clamp(min=1e-3) * focal_B12 + centre_B12) / size
-    return torch.where(depth_BW1 > 1e-3, share_BW2, -torch.ones_like(share_BW2))
+    share_BW2 = projected(points_BW3, rays_of(intrinsics_B33)) / size
+    return torch.where(points_BW3[..., 2:] > 1e-3, share_BW2, -1.0)
 
 
 TERMS: dict[str, Callable[[KinecloudPrediction, dict[str, Any]], Tensor]] = {

@@ -56,8 +56,7 @@ class CloudGeometry:
 
     def grid(self, size: int) -> Tensor:
         """Where the present points are in the image of side ``size``, [B,N,2] from -1 to 1 as grid_sample counts."""
-        pixel_BN2 = self.now_BN3[..., :2] / self.now_BN3[..., 2:].clamp(min=1e-3) * self.rays_B22[:, None, 0]
-        return ((pixel_BN2 + self.rays_B22[:, None, 1]) * (2 / size) - 1).clamp(-2, 2)
+        return (projected(self.now_BN3, self.rays_B22) * (2 / size) - 1).clamp(-2, 2)
 
     def _rays(self, rows: int, columns: int, size: int) -> Tensor:
         """Viewing rays of the middles of a grid over the image, x and y at a depth of 1; [B, rows * columns, 2]."""
@@ -149,7 +148,7 @@ def geometry_of(
     return CloudGeometry(
         centre_B3, past[:, -1], offsets_BPN3, velocity_B3, path_BP3, extent_B3, valid, visible,
         torch.where(known_BP, opening, torch.zeros_like(opening)) / unit, known_BP,
-        torch.stack([torch.diagonal(intrinsics, dim1=1, dim2=2)[:, :2], intrinsics[:, :2, 2]], 1), depth, unit,
+        rays_of(intrinsics), depth, unit,
     )  # fmt: skip
 
 
@@ -175,6 +174,16 @@ def middles(config: KinecloudConfig, past_BPN3: Tensor, visible_BPN: Tensor) -> 
 def flattened(points: Tensor) -> Tensor:
     """[...,3] metres -> the same points moved along their rays to a depth of 1 m: what an image shows of them."""
     return points / points[..., 2:].clamp(min=1e-3)
+
+
+def rays_of(intrinsics_B33: Tensor) -> Tensor:
+    """(fx, fy), (cx, cy) in pixels, [B,2,2]."""
+    return torch.stack([torch.diagonal(intrinsics_B33, dim1=1, dim2=2)[:, :2], intrinsics_B33[:, :2, 2]], 1)
+
+
+def projected(points_BN3: Tensor, rays_B22: Tensor) -> Tensor:
+    """Where a camera shows points (metres), pixels [B,N,2]; of what is behind it, nothing that means anything."""
+    return flattened(points_BN3)[..., :2] * rays_B22[:, None, 0] + rays_B22[:, None, 1]
 
 
 def rotation_matrix(rotation_3: Tensor) -> Tensor:
