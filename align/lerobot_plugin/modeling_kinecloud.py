@@ -136,15 +136,7 @@ class LeRobotKinecloudPolicy(PreTrainedPolicy):
             )
         self._frames += 1
         return [
-            {
-                "image_u8_HW3": row.image_u8_HW3,
-                "instruction": row.instruction,
-                "intrinsics_33": row.intrinsics_33,
-                "proprio": row.proprio,
-                "embodiment": self.config.embodiment,
-                "depth_HW": row.depth_HW,
-                **history.add(row.moments),
-            }
+            row.observation(self.config.embodiment, history.add(row.moments))
             for row, history in zip(rows, self._histories, strict=True)
         ]
 

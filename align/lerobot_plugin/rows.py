@@ -45,6 +45,18 @@ class Row:
     proprio: np.ndarray
     instruction: str
 
+    def observation(self, embodiment: str, past: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """The arguments of ``KinecloudPolicy.act``. past: those that tell of it, see ``past_of``."""
+        return {
+            "image_u8_HW3": self.image_u8_HW3,
+            "instruction": self.instruction,
+            "intrinsics_33": self.intrinsics_33,
+            "proprio": self.proprio,
+            "embodiment": embodiment,
+            "depth_HW": self.depth_HW,
+            **past,
+        }
+
 
 def rows_of(batch: Mapping[str, Any], config: KinecloudConfig, camera: str, step_s: float, now_s: float) -> list[Row]:
     """The rows of a batch, with the moments that it brings itself: one, or those of lerobot's delta timestamps.

@@ -20,7 +20,7 @@ from .direct import DirectHead
 from .heads import head_of
 from .layers import init_weights
 from .modeling_kinecloud import KinecloudPrediction, KinecloudPredictor
-from .square import letterbox, letterbox_depth
+from .observation import Wanted, prepared
 from .tokenizer import Tokenizing
 
 
@@ -145,97 +145,36 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
     def act(self, *observation: Any, **more: Any) -> np.ndarray:
         """One observation -> the next K actions, f32 [K,A], in the physical units of ``config.action_spec``.
 
-        Takes the arguments of ``predict`` and raises what it raises.
+        Takes the arguments of ``prepared`` (observation.py) after the first, and raises what it raises.
         """
         prediction = self.predict(*observation, **more)
         return self.denormalize(prediction.actions, "action")[0].float().cpu().numpy()
 
     @torch.no_grad()
-    def predict(
-        self,
-        image_u8_HW3: np.ndarray,
-        instruction: str,
-        past_clouds_PN3: np.ndarray,
-        past_valid: np.ndarray,
-        intrinsics_33: np.ndarray,
-        proprio: np.ndarray,
-        embodiment: str,
-        past_visible_PN: np.ndarray | None = None,
-        past_opening_P: np.ndarray | None = None,
-        past_grasp_P3: np.ndarray | None = None,
-        depth_HW: np.ndarray | None = None,
-        follow: KinecloudPrediction | None = None,
-    ) -> KinecloudPrediction:
+    def predict(self, *observation: Any, follow: KinecloudPrediction | None = None, **more: Any) -> KinecloudPrediction:
         """One observation -> predicted clouds, openings and normalised actions, with a batch dimension of 1.
 
-        image_u8_HW3: u8 RGB of any size; intrinsics_33: its pixels. past_clouds_PN3: metres, camera frame of this
-        image, at ``config.past_times``; past_valid: bool [P]. proprio: [Q] as ``config.proprio_names``, physical units.
-        embodiment: one of ``config.embodiments``, or ``unknown``. past_visible_PN: default all. past_opening_P: metres,
-        default unknown. past_grasp_P3: metres, default the centroid of the points seen now. depth_HW: metres, 0 =
-        unknown, of what the image shows; needed if ``config.depth``. follow: as of ``forward``.
-        Raises ValueError naming the argument that does not fit and what was expected.
+        Arguments and errors as of ``act``; follow: as of ``forward``.
         """
-        image_u8_HW3, clouds = np.asarray(image_u8_HW3), np.asarray(past_clouds_PN3, np.float32)
-        past = len(self.config.past_times)
-        if past_visible_PN is None:
-            past_visible_PN = np.ones(clouds.shape[:2], bool)
-        if past_opening_P is None:
-            past_opening_P = np.full(past, np.nan)
-        if self.config.depth and depth_HW is None:
-            raise ValueError("depth_HW is missing; this policy learned from pictures with depth (config.depth)")
-        if image_u8_HW3.dtype != np.uint8:
-            raise ValueError(f"image_u8_HW3 has dtype {image_u8_HW3.dtype}; expected uint8, RGB from 0 to 255")
-        _expect("image_u8_HW3", image_u8_HW3, (None, None, 3))
-        _expect("past_clouds_PN3", clouds, (past, None, 3))
-        _expect("past_valid", past_valid, (past,))
-        _expect("past_visible_PN", past_visible_PN, clouds.shape[:2])
-        _expect("past_opening_P", past_opening_P, (past,))
-        _expect("intrinsics_33", intrinsics_33, (3, 3))
-        if past_grasp_P3 is not None:
-            _expect("past_grasp_P3", past_grasp_P3, (past, 3))
-        if depth_HW is not None:
-            _expect("depth_HW", depth_HW, image_u8_HW3.shape[:2], " (as the image)")
-        _expect("proprio", proprio, (len(self.config.proprio_names),), f" ({', '.join(self.config.proprio_names)})")
-        for name, values in (("past_clouds_PN3", clouds), ("proprio", proprio), ("intrinsics_33", intrinsics_33)):
-            if not np.isfinite(np.asarray(values, np.float64)).all():
-                raise ValueError(f"{name} holds values that are not finite; mark missing clouds in past_valid instead")
-        known = [*self.config.embodiments, UNKNOWN_EMBODIMENT]
-        if embodiment not in known:
-            raise ValueError(f"embodiment is {embodiment!r}; this policy knows: {', '.join(known)}")
-        size = self.config.image_size
-        image, intrinsics = letterbox(image_u8_HW3, np.asarray(intrinsics_33), size)
+        return self(**batch_of([prepared(wanted_of(self.config), *observation, **more)], self.device), follow=follow)
 
-        def tensor(values: Any, dtype: torch.dtype) -> Tensor:
-            return torch.as_tensor(np.ascontiguousarray(values), device=self.device).to(dtype)[None]
 
-        more: dict[str, Any] = {}
-        if past_grasp_P3 is not None:
-            more["past_grasp"] = tensor(past_grasp_P3, torch.float32)
-        if depth_HW is not None:
-            more["depth"] = tensor(letterbox_depth(depth_HW, size), torch.float32)
-        return self(
-            image=tensor(image.transpose(2, 0, 1), torch.uint8),
-            intrinsics=tensor(intrinsics, torch.float32),
-            past=tensor(clouds, torch.float32),
-            past_visible=tensor(past_visible_PN, torch.bool),
-            past_valid=tensor(past_valid, torch.bool),
-            past_opening=tensor(past_opening_P, torch.float32),
-            text=[instruction],
-            embodiment=[embodiment],
-            proprio=tensor(proprio, torch.float32),
-            follow=follow,
-            **more,
-        )
+def wanted_of(config: KinecloudConfig) -> Wanted:
+    """What a policy of this configuration reads."""
+    known = [*config.embodiments, UNKNOWN_EMBODIMENT]
+    return Wanted(len(config.past_times), config.image_size, config.proprio_names, known, config.depth)
+
+
+def batch_of(windows: Sequence[dict[str, Any]], device: torch.device | str) -> dict[str, Any]:
+    """Observations, ``prepared`` and of one kind, as arguments of ``KinecloudPolicy.forward``."""
+    columns = {name: [window[name] for window in windows] for name in windows[0]}
+    return {
+        name: torch.from_numpy(np.stack(column)).to(device) if isinstance(column[0], np.ndarray) else column
+        for name, column in columns.items()
+    }
 
 
 _OBSERVED = (
     "image", "intrinsics", "past_visible", "past_valid", "past_opening", "text", "embodiment", "image_present",
     "past_grasp", "depth",
 )  # fmt: skip
-
-
-def _expect(name: str, value: Any, shape: tuple[int | None, ...], meaning: str = "") -> None:
-    found = np.shape(value)
-    if len(found) != len(shape) or any(want not in (None, got) for want, got in zip(shape, found, strict=True)):
-        wanted = ", ".join("any" if size is None else str(size) for size in shape)
-        raise ValueError(f"{name} has shape {list(found)}; expected [{wanted}]{meaning}")
