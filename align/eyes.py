@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from align.followers import Following
-from align.live import LiveCloud, Past
+from align.live import LiveCloud
+from align.moments import Past
 from data.episode import Frame
 from extract.actor import actor_pixels
 from extract.effector import Camera

@@ -15,7 +15,7 @@ from align.control import Proportional, TrueFuture, expert_path
 from align.episode import show
 from align.eyes import Eyes, View
 from align.followers import following
-from align.live import Past
+from align.moments import Past
 from data.clips import Clip, decode_depth, decode_image
 from data.config import IndexConfig
 from data.index import Episode

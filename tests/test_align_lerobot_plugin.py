@@ -18,10 +18,10 @@ import torch
 from align.lerobot_plugin.assemble import CARRIED, OURS, PACKAGE, assemble
 from align.lerobot_plugin.data_set import rename
 from align.lerobot_plugin.fits import data_set_problems, embodiment_problems, feature_problems, input_shapes
-from align.lerobot_plugin.moments import History, Moments, past_of
 from align.lerobot_plugin.names import CAMERA, CONVERTED, INTRINSICS, OPENING, PAD, POINTS, STATE, TIME
 from align.lerobot_plugin.rows import rows_of
 from align.lerobot_plugin.windows import window_of
+from align.moments import History, Moments, past_of
 from data.clips import Clip
 from data.config import WindowConfig
 from data.convert.to_lerobot import to_lerobot
@@ -105,7 +105,7 @@ def test_the_past_is_that_of_a_training_window(make_clip: Make, change: Callable
     clip = change(make_clip(3, frames=12))
     for now in (1, 7):
         window = motion(clip.arrays, now, np.arange(24), WindowConfig(past_s=tuple(PAST_S)))
-        found = past_of(moments_of(clip, max(0, now - 4), now + 1), PAST_S)
+        found = past_of(moments_of(clip, max(0, now - 4), now + 1), PAST_S).arguments()
         for argument, name in ARGUMENTS.items():
             np.testing.assert_allclose(found[argument], window[name], atol=1e-6, err_msg=f"{now} {name}")
 
@@ -115,8 +115,8 @@ def test_a_history_tells_what_all_frames_at_once_tell(make_clip: Make) -> None:
     for _ in range(2):
         history = History(PAST_S)  # as after a reset
         for now in range(clip.frames):
-            found = history.add(moments_of(clip, now, now + 1))
-            for name, array in past_of(moments_of(clip, 0, now + 1), PAST_S).items():
+            found = history.add(moments_of(clip, now, now + 1)).arguments()
+            for name, array in past_of(moments_of(clip, 0, now + 1), PAST_S).arguments().items():
                 np.testing.assert_allclose(found[name], array, atol=1e-6, err_msg=f"{now} {name}")
 
 
@@ -159,7 +159,8 @@ def test_a_window_gives_the_actions_of_act() -> None:
     for number, row in enumerate(rows):
         alone_KA = policy.act(
             image_u8_HW3=row.image_u8_HW3, instruction=row.instruction, intrinsics_33=row.intrinsics_33,
-            proprio=row.proprio, embodiment="sawyer-gripper", **past_of(row.moments, policy.config.past_times),
+            proprio=row.proprio, embodiment="sawyer-gripper",
+            **past_of(row.moments, policy.config.past_times).arguments(),
         )  # fmt: skip
         np.testing.assert_allclose(together_BKA[number], alone_KA, rtol=1e-4, atol=1e-5)
 

@@ -18,10 +18,10 @@ from transformers import AutoTokenizer
 from align.config import ActionLoss
 from align.lerobot_plugin.configuration_kinecloud import LeRobotKinecloudConfig
 from align.lerobot_plugin.fits import data_set_problems
-from align.lerobot_plugin.moments import History
 from align.lerobot_plugin.names import ACTION, PAD
 from align.lerobot_plugin.rows import Row, rows_of
 from align.lerobot_plugin.windows import window_of
+from align.moments import History
 from align.objective import alignment_loss, noised_actions
 from pretrain.config import ObjectiveSettings
 from pretrain.model.direct import BinnedHead, DirectHead, FlowHead

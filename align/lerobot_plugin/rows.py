@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from align.lerobot_plugin.moments import Moments
 from align.lerobot_plugin.names import (
     DEPTH,
     GRASP,
@@ -27,6 +26,7 @@ from align.lerobot_plugin.names import (
     VISIBLE,
     WORLD_FROM_CAMERA,
 )
+from align.moments import Moments, Past
 from align.serve.rejected import problem
 from pretrain.model.configuration_kinecloud import KinecloudConfig
 
@@ -45,8 +45,8 @@ class Row:
     proprio: np.ndarray
     instruction: str
 
-    def observation(self, embodiment: str, past: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """The arguments of ``KinecloudPolicy.act``. past: those that tell of it, see ``past_of``."""
+    def observation(self, embodiment: str, past: Past) -> dict[str, Any]:
+        """The arguments of ``KinecloudPolicy.act``."""
         return {
             "image_u8_HW3": self.image_u8_HW3,
             "instruction": self.instruction,
@@ -54,7 +54,7 @@ class Row:
             "proprio": self.proprio,
             "embodiment": embodiment,
             "depth_HW": self.depth_HW,
-            **past,
+            **past.arguments(),
         }
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from align.lerobot_plugin.moments import past_of
 from align.lerobot_plugin.rows import Row
+from align.moments import past_of
 from pretrain.model.configuration_kinecloud import KinecloudConfig
 from pretrain.model.observation import prepared
 from pretrain.model.policy_kinecloud import batch_of, wanted_of

@@ -165,11 +165,7 @@ def _told(view: View) -> dict[str, Any]:
         "image_u8_HW3": view.image,
         "depth_HW": view.depth,
         "intrinsics_33": view.intrinsics_33,
-        "past_clouds_PN3": view.past.clouds_PN3,
-        "past_valid": view.past.valid_P,
-        "past_visible_PN": view.past.visible_PN,
-        "past_opening_P": view.past.opening_P,
-        "past_grasp_P3": view.past.grasp_P3,
+        **view.past.arguments(),
     }
 
 

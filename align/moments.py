@@ -33,18 +33,38 @@ class Moments:
     world_from_camera_T44: np.ndarray
 
 
+@dataclass(frozen=True)
+class Past:
+    """What a policy is told of the last moments; see ``prepared`` (pretrain/model/observation.py)."""
+
+    clouds_PN3: np.ndarray
+    visible_PN: np.ndarray
+    valid_P: np.ndarray
+    opening_P: np.ndarray
+    grasp_P3: np.ndarray
+
+    def arguments(self) -> dict[str, np.ndarray]:
+        """Of ``KinecloudPolicy.act``."""
+        return {
+            "past_clouds_PN3": self.clouds_PN3,
+            "past_visible_PN": self.visible_PN,
+            "past_valid": self.valid_P,
+            "past_opening_P": self.opening_P,
+            "past_grasp_P3": self.grasp_P3,
+        }
+
+
 def joined(moments: Sequence[Moments]) -> Moments:
     """One after the other."""
     columns = ([getattr(moment, field.name) for moment in moments] for field in fields(Moments))
     return Moments(*map(np.concatenate, columns))
 
 
-def past_of(moments: Moments, past_times: Sequence[float]) -> dict[str, np.ndarray]:
-    """The arguments of ``KinecloudPolicy.act`` that tell of the past, in the camera frame of now.
+def past_of(moments: Moments, past_times: Sequence[float]) -> Past:
+    """The past in the camera frame of now, as training windows hold it (data/loader.py).
 
     past_times: seconds before now, ascending, the last is 0. Between moments identified points are interpolated
-    linearly; before the first they are held, and not valid. As training windows are cut (data/loader.py), and as a
-    rollout remembers (align/live.py).
+    linearly, and visible where they are in both; before the first they are held, and not valid.
     """
     path_T3 = grasp_path(moments.points_TN3, moments.grasp_T3)
     points_TN3 = _seen_from_now(np.concatenate([moments.points_TN3, path_T3[:, None]], 1), moments)
@@ -52,13 +72,8 @@ def past_of(moments: Moments, past_times: Sequence[float]) -> dict[str, np.ndarr
     times_T = moments.times_T
     at_P = times_T[-1] + np.asarray(past_times)
     points_PN3, visible_PN = resample_points(points_TN3, visible_TN, times_T, at_P)
-    return {
-        "past_clouds_PN3": points_PN3[:, :-1],
-        "past_visible_PN": visible_PN[:, :-1],
-        "past_valid": at_P >= times_T[0] - SLACK_S,
-        "past_opening_P": resample_scalar(moments.opening_T, times_T, at_P),
-        "past_grasp_P3": points_PN3[:, -1],
-    }
+    opening_P, valid_P = resample_scalar(moments.opening_T, times_T, at_P), at_P >= times_T[0] - SLACK_S
+    return Past(points_PN3[:, :-1], visible_PN[:, :-1], valid_P, opening_P, points_PN3[:, -1])
 
 
 def _seen_from_now(points_TN3: np.ndarray, moments: Moments) -> np.ndarray:
@@ -76,7 +91,7 @@ class History:
         self._past_times = past_times
         self._moments: deque[Moments] = deque()
 
-    def add(self, now: Moments) -> dict[str, np.ndarray]:
+    def add(self, now: Moments) -> Past:
         """Takes in the next moment (T = 1); what the policy is told then.
 
         Raises ValueError where it is not later than the last, or has another number of points.
