@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data.config import IndexConfig, PackConfig, WindowConfig
 from data.simulation.config import SimulateConfig
+from pipeline.atomic import remove_leftovers
 from pipeline.command import add_config_options, config_of, exit_code_of
 from pipeline.config import Settings
 from pipeline.errors import UserError
@@ -95,6 +96,7 @@ def _index(arguments: argparse.Namespace) -> None:
     config = config_of(arguments)
     log = StageLog(config.run.out, "index")
     folder = config.folder("index")
+    remove_leftovers(folder)
     found = build_index(config.section("index", IndexConfig), folder, config.folder("simulate") / "episodes")
     for rejection in islice(rejections_in(folder), SHOWN):
         log.info(f"rejected {rejection.item}: {rejection.reason}: {rejection.detail}")

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from data.sidecar import Sidecar
-from pipeline.atomic import publishing, read_lines, remove_leftovers
+from pipeline.atomic import publishing, read_lines
 from pipeline.config import Settings
 from pipeline.errors import UserError
 
@@ -97,8 +97,6 @@ class Rejection:
 @contextmanager
 def writing(folder: Path) -> Iterator[Writer]:
     """A new index in ``folder``, which replaces the one that is there at the end."""
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder)
     with ExitStack() as both:
         # the episodes are published last
         paths = [both.enter_context(publishing(folder / name)) for name in (EPISODES, REJECTED)]
