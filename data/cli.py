@@ -15,7 +15,7 @@ from pipeline.config import Settings
 from pipeline.errors import UserError
 from pipeline.logs import StageLog
 
-SHOWN = 50  # rejections that are told one by one
+SHOWN = 20  # rejections that are told one by one
 
 
 def main() -> int:
