@@ -6,6 +6,7 @@ import math
 import re
 import string
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,10 @@ def read_info(root: Path) -> Info:
     return found
 
 
+@lru_cache(64)
 def file_of(root: Path, told_by: str, template: str, **values: Any) -> Path:
-    """The file that a path template of info.json names. Raises Unreadable (unsafe_path, bad_info)."""
+    """The file that a path template of info.json names: one object for all episodes in it that follow each other.
+    Raises Unreadable (unsafe_path, bad_info)."""
     try:
         relative = template.format(**values)
     except (KeyError, ValueError, IndexError) as error:

@@ -45,37 +45,48 @@ class Place:
 
 
 def places(root: Path, info: Info) -> Iterator[Place | Rejected]:
-    """Every listed episode, in order, as a place or as what is wrong with it."""
-    listed = list(_listed_in_parquet(root) if info.concatenated else _listed_in_lines(root))
-    if not listed:
-        raise Unreadable("empty", f"{root}: meta/ lists no episode")
-    counts = Counter(row["episode_index"] for row in listed if isinstance(row, dict))
+    """Every listed episode as a place, in order, after what is wrong with the others. All are known before the first is
+    handed over, in less than a kilobyte each."""
+    found: list[Place] = []
+    for one in _told(root, info):
+        if isinstance(one, Rejected):
+            yield one
+        else:
+            found.append(one)
+    if info.concatenated:
+        found, shared = _apart(found, info)
+        yield from (Rejected(f"{root}: episode {place.index}", "bad_frame_range", why) for place, why in shared)
+    yield from sorted(found, key=lambda place: place.index)
+
+
+def _told(root: Path, info: Info) -> Iterator[Place | Rejected]:
+    """What meta/ tells of each episode, held to what is there."""
     homes: dict[int, list[Path]] = {}
     if info.concatenated:
         homes, broken = _homes(root)
         yield from broken
-    found: list[Place] = []
-    for row in listed:
+    counts, lines = Counter[int](), 0
+    places: dict[int, Place | Rejected] = {}
+    for row in _listed_in_parquet(root) if info.concatenated else _listed_in_lines(root):
+        lines += 1
         if isinstance(row, Rejected):
             yield row
             continue
         index = row["episode_index"]
-        item = f"{root}: episode {index}"
-        if counts[index] > 1:
-            yield Rejected(item, "duplicate", f"episode_index {index} is listed {counts[index]} times under meta/")
-            continue
+        counts[index] += 1
         try:
             place = _place_concatenated(root, info, row, homes) if info.concatenated else _place(root, info, row)
             for path in (place.data, *(path for path, _ in place.videos.values())):
                 if not path.is_file():
                     raise Unreadable("missing", f"{path} does not exist. {REMEDY}")
-            found.append(place)
+            places[index] = place
         except Unreadable as error:
-            yield Rejected(item, error.reason, error.detail)
-    if info.concatenated:
-        found, shared = _apart(found, info)
-        yield from (Rejected(f"{root}: episode {place.index}", "bad_frame_range", why) for place, why in shared)
-    yield from sorted(found, key=lambda place: place.index)
+            places[index] = Rejected(f"{root}: episode {index}", error.reason, error.detail)
+    for index, one in places.items():
+        detail = f"episode_index {index} is listed {counts[index]} times under meta/"
+        yield one if counts[index] == 1 else Rejected(f"{root}: episode {index}", "duplicate", detail)
+    if not lines:
+        raise Unreadable("empty", f"{root}: meta/ lists no episode")
     unlisted = info.episodes - len(counts)
     if unlisted > 0:
         detail = f"info.json promises {info.episodes} episodes, {len(counts)} are listed. {REMEDY}"
