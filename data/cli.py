@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 
 from data.config import IndexConfig, PackConfig, WindowConfig
@@ -14,8 +13,6 @@ from pipeline.command import add_config_options, config_of, exit_code_of
 from pipeline.config import Settings
 from pipeline.errors import UserError
 from pipeline.logs import StageLog
-
-SHOWN = 20  # rejections that are told one by one
 
 
 def main() -> int:
@@ -90,7 +87,7 @@ def _simulate(arguments: argparse.Namespace) -> None:
 def _index(arguments: argparse.Namespace) -> None:
     if _checked(arguments, "index", IndexConfig):
         return
-    from data.index import rejections_in
+    from data.index import REJECTED, read_rejected
     from data.scan.build import build_index
 
     config = config_of(arguments)
@@ -98,14 +95,11 @@ def _index(arguments: argparse.Namespace) -> None:
     folder = config.folder("index")
     remove_leftovers(folder)
     found = build_index(config.section("index", IndexConfig), folder, config.folder("simulate") / "episodes")
-    for rejection in islice(rejections_in(folder), SHOWN):
-        log.info(f"rejected {rejection.item}: {rejection.reason}: {rejection.detail}")
-    count = found.rejected.total()
-    if count > SHOWN:
-        log.info(f"... and {count - SHOWN} more: {folder / 'rejected.jsonl'}")
+    rejected = read_rejected(folder)
+    log.first([f"rejected {one.item}: {one.reason}: {one.detail}" for one in rejected], folder / REJECTED)
     reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(found.rejected.items()))
     log.info(
-        f"{found.episodes} episodes, {found.seconds / 60:.1f} minutes of video, {count} rejected"
+        f"{found.episodes} episodes, {found.seconds / 60:.1f} minutes of video, {len(rejected)} rejected"
         f"{f' ({reasons})' if reasons else ''}"
     )
 

@@ -55,8 +55,9 @@ def run_extract(config: Config, workers: int | None) -> None:
     write_lines(folder / "failures.jsonl", failures)
     accounts, rejections = account(folder, set(episodes), read_rejected(config.folder("index")))
     if tasks or not (folder / "summary.json").exists():
-        for rejection in rejections:
-            log.info(f"rejected {_name(rejection.item, episodes)}: {rejection.reason}: {rejection.detail}")
+        own = [one for one in rejections if one.item in episodes]  # the index has told the others
+        told = [f"rejected {_name(episodes[one.item])}: {one.reason}: {one.detail}" for one in own]
+        log.first(told, folder / "rejected.jsonl")
         write_lines(folder / "rejected.jsonl", [rejection.as_dict() for rejection in rejections])
         summary = summarise(accounts, rejections)
         write_json(folder / "summary.json", summary)
@@ -162,5 +163,6 @@ def _enforce_budget(config: Config, failures: list[dict[str, str]], rejections: 
         )
 
 
-def _name(item: str, episodes: dict[str, Episode]) -> str:
-    return str(episodes[item].path) if item in episodes else item
+def _name(episode: Episode) -> str:
+    """For people: the video, or the episode of a data set."""
+    return str(episode.path) if episode.recording is None else f"{episode.path}: {episode.episode_id}"

@@ -6,11 +6,12 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 PLAIN_INTERVAL_S = 5.0
+TOLD = 20  # of many messages of a kind
 
 
 class StageLog:
@@ -26,6 +27,13 @@ class StageLog:
 
     def warning(self, message: str, **fields: Any) -> None:
         self._write("warning", message, fields)
+
+    def first(self, messages: Sequence[str], rest: Path) -> None:
+        """Writes the first TOLD messages, and how many more are in the file ``rest``."""
+        for message in messages[:TOLD]:
+            self.info(message)
+        if len(messages) > TOLD:
+            self.info(f"... and {len(messages) - TOLD} more: {rest}")
 
     def _write(self, level: str, message: str, fields: dict[str, Any]) -> None:
         with self.path.open("a") as handle:
