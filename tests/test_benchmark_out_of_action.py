@@ -20,7 +20,8 @@ from data.simulation.tasks import INSTRUCTIONS
 from pipeline.errors import KinecloudError, UserError
 from tests.benchmarks.out_of_action import code, suite
 from tests.benchmarks.out_of_action.acceptance import TARGETS
-from tests.benchmarks.out_of_action.code import code_digest, reached
+from tests.benchmarks.out_of_action.code import code_digest
+from tests.benchmarks.out_of_action.definitions import reached
 from tests.benchmarks.out_of_action.episodes import (
     JUDGED,
     LABELLED,
@@ -134,13 +135,13 @@ def test_sections_are_the_budgets_with_the_rows_on_top() -> None:
 
 
 def test_code_is_what_is_imported_and_a_change_of_it_changes_only_what_it_decides(tmp_path: Path) -> None:
-    for step, entries in code.ENTRIES.items():
-        assert reached(entries), step
     assert set(code.ENTRIES) == set(DOERS)
-    names_of = {step: {str(p.relative_to(code.ROOT)) for p in reached(code.ENTRIES[step])} for step in code.ENTRIES}
-    assert "pretrain/model/compact.py" in names_of["pretrain"] and "pretrain/model/compact.py" in names_of["align"]
-    assert "data/simulation/metaworld.py" in names_of["simulate"] and "data/loader.py" not in names_of["simulate"]
-    assert "extract/mask/config.py" in names_of["extract"] and not any("report" in n for n in names_of["pretrain"])
+    names_of = {step: set(reached(entries, code.ROOT, code.decides)) for step, entries in code.ENTRIES.items()}
+    trunk, window, source = "pretrain.model.compact:CompactTrunk", "data.config:WindowConfig", "data.config:Source"
+    assert all({trunk, window} <= names_of[step] and source not in names_of[step] for step in ("pretrain", "align"))
+    assert "data.simulation.metaworld:record_expert" in names_of["simulate"] and source in names_of["extract"]
+    assert not any(name.startswith("data.loader:") for name in names_of["simulate"])
+    assert not any("report" in name for name in names_of["pretrain"])
     for package in ("data", "extract", "pretrain", "align", "tests"):
         shutil.copytree(code.ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     steps = ("simulate", "extract", "pretrain", "align")
@@ -151,7 +152,13 @@ def test_code_is_what_is_imported_and_a_change_of_it_changes_only_what_it_decide
     assert text.startswith('"""The terms')
     objectives.write_text(text.replace('"""The terms', '# a comment\n"""Other words for the terms', 1))
     assert before == {step: code_digest(step, tmp_path) for step in steps}
-    objectives.open("a").write("\nCHANGED = True\n")
+    objectives.write_text(objectives.read_text() + "\n\ndef nobody_calls():\n    ...\n")
+    assert before == {step: code_digest(step, tmp_path) for step in steps}
+    text = objectives.read_text()
+    assert "weights: ObjectiveSettings) -> Loss:" in text
+    objectives.write_text(
+        text.replace("weights: ObjectiveSettings) -> Loss:", "weights: ObjectiveSettings, more=0) -> Loss:")
+    )
     (tmp_path / "pretrain" / "report.py").open("a").write("\nCHANGED = True\n")
     (tmp_path / "tests" / "benchmarks" / "out_of_action" / "rows.py").open("a").write("\nCHANGED = True\n")
     after = {step: code_digest(step, tmp_path) for step in steps}
