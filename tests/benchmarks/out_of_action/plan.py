@@ -3,7 +3,7 @@
     simulate ─▶ episodes ─▶ extract ─▶ pack ─▶ (grid) ─▶ pretrain ─▶ align ─▶ rollout
                                └──▶ judged ────────────────▶ judge
 
-A step's digest covers its settings, the source files that decide its result and what the steps before it are: their
+A step's digest covers its settings, the definitions that decide its result and what the steps before it are: their
 digests, or, of steps that make clips, what the clips hold where that is known. So a result can be told to be stale
 without its data, and a change of extraction that gives the same clips again makes no training stale. A row with more
 episodes than main's goes on from main's clips: only what is new is extracted.
@@ -43,7 +43,7 @@ class Step:
 
     @cached_property
     def code(self) -> str:
-        """Digest of the source files that decide the result, as they were when first asked for."""
+        """Digest of the definitions that decide the result, as they were when first asked for."""
         return code_digest(self.name, self.root)
 
     @property
