@@ -153,12 +153,14 @@ def test_bad_inputs_are_rejected_by_name_and_the_rest_is_good(
     np.savez(videos / "slide_3.npz", depth=empty_mask["depth"], mask=np.zeros_like(empty_mask["mask"]))
     done = extract(configured(videos, tmp_path / "run"))
     assert done.returncode == 0, done.stderr
+    logs = [tmp_path / "run" / "logs" / f"{stage}.jsonl" for stage in ("index", "extract")]
+    told = [row["message"] for log in logs for row in read_lines(log)]
     reasons = {}
     for row in read_lines(tmp_path / "run" / "extract" / "rejected.jsonl"):
         name = Path(row["item"]).name
         reasons[name if "." in name else name.rsplit("-", 1)[0]] = row["reason"]
         assert row["detail"]
-        assert f"{row['reason']}: {row['detail']}" in done.stdout
+        assert any(f"{row['reason']}: {row['detail']}" in message for message in told), row
     assert reasons == {
         "empty.mp4": "empty_file",
         "random.mp4": "unreadable",
