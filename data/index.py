@@ -185,11 +185,4 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def read_rejected(folder: Path) -> list[Rejection]:
     """The rejections of an index folder."""
-    return list(rejections_in(folder))
-
-
-def rejections_in(folder: Path) -> Iterator[Rejection]:
-    """The rejections of an index folder one by one."""
-    with (folder / REJECTED).open() as lines:
-        for line in lines:
-            yield Rejection(**json.loads(line))
+    return [Rejection(**row) for row in read_lines(folder / REJECTED)]
