@@ -154,22 +154,17 @@ def write_index(folder: Path, episodes: Iterable[Episode]) -> None:
             writer.episode(episode)
 
 
-def read_index(folder: Path) -> list[Episode]:
-    """The episodes of an index folder. Raises UserError where there is none, or where it is damaged."""
-    return list(episodes_in(folder))
-
-
 def has_index(folder: Path) -> bool:
     return any((folder / name).exists() for name in (EPISODES, BEFORE))
 
 
-def episodes_in(folder: Path) -> Iterator[Episode]:
-    """The episodes of an index folder one by one; see ``read_index``."""
+def read_index(folder: Path) -> list[Episode]:
+    """The episodes of an index folder. Raises UserError where there is none, or where it is damaged."""
     path = folder / EPISODES
     if not has_index(folder):
         raise UserError(f"{path}: there is no index. Run `python -m data index --config CONFIG` first.")
     try:
-        yield from map(Episode.model_validate, _rows(path) if path.exists() else read_lines(folder / BEFORE))
+        return [Episode.model_validate(row) for row in (_rows(path) if path.exists() else read_lines(folder / BEFORE))]
     except (OSError, ValueError, ValidationError) as error:
         raise UserError(f"{path}: not an index ({error}). Run `python -m data index --config CONFIG` again.") from None
 

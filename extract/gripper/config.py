@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
+from extract.depth.assumed import AssumedDepthSettings
 from extract.depth.learned import DepthAnythingSettings, DepthProSettings
 from extract.depth.sensor import SensorDepthSettings
 from extract.detect.grounding_dino import GroundingDinoSettings
@@ -45,7 +46,7 @@ Detect = (
 )
 Segment = GivenSettings | LandmarkMaskSettings | BoxSettings | Sam2Settings
 Track = LucasKanadeConfig | RaftConfig | TapirConfig
-Depth = SensorDepthSettings | DepthAnythingSettings | DepthProSettings
+Depth = SensorDepthSettings | AssumedDepthSettings | DepthAnythingSettings | DepthProSettings
 Lift = UnprojectConfig | SurfaceConfig
 
 
@@ -69,7 +70,8 @@ class GripperConfig(Settings):
         default=LucasKanadeConfig(), description="`lucas-kanade`, `raft` or `tapir`."
     )
     depth: Annotated[Depth, Field(discriminator="name")] = Field(
-        default=SensorDepthSettings(), description="`sensor`, `depth-anything` or `depth-pro`."
+        default=SensorDepthSettings(),
+        description="`sensor`, `assumed` (one stated distance), `depth-anything` or `depth-pro`.",
     )
     lift: Annotated[Lift, Field(discriminator="name")] = Field(
         default=UnprojectConfig(), description="`unproject` tracks, or register the measured `surface` (no tracks)."

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from extract.depth.assumed import AssumedDepth, AssumedDepthSettings
 from extract.depth.learned import DepthAnything, DepthAnythingSettings, DepthPro, DepthProSettings
 from extract.depth.sensor import SensorDepth, SensorDepthSettings
 from extract.detect.grounding_dino import GroundingDino, GroundingDinoSettings
@@ -40,6 +41,7 @@ SEGMENT: dict[type, Callable[[Any], Any]] = {
 TRACK: dict[type, Callable[[Any], Any]] = {LucasKanadeConfig: LucasKanade, RaftConfig: RaftChain, TapirConfig: Tapir}
 DEPTH: dict[type, Callable[[Any], Any]] = {
     SensorDepthSettings: SensorDepth,
+    AssumedDepthSettings: AssumedDepth,
     DepthAnythingSettings: DepthAnything,
     DepthProSettings: DepthPro,
 }
