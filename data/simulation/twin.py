@@ -18,7 +18,7 @@ from data.simulation.metaworld import CONTROL_HZ, FRAME_HZ, Recording, Snapshot
 from data.simulation.pinch import pinch_angles
 from data.simulation.scene import TaskScene, random_look
 
-LEAN = np.deg2rad(60)  # of the forearm, from where the gripper's arm would be
+LEAN = np.deg2rad(40)  # of the forearm, from where the gripper's arm would be; with 60 some palms face away
 
 
 @dataclass(frozen=True)

@@ -57,17 +57,18 @@ def _videos(count: int) -> Clips:
 
 ROBOT_ONLY = Clips(seen=(40, 0), unseen=(40, 0))
 HUMAN_ONLY = Clips(seen=(0, 40), unseen=(0, 40))
+_ONE_KIND = {"mixture": None}  # of videos, so that there is nothing to weigh
 _DIRECT = {"learning_rate": 3e-3, "proprio_noise": 0.5}  # how a direct head learns best
 
 _ROWS = (
     Row(MAIN, "robot and hand videos of each task, a few labelled episodes of each labelled one",
         chains=("truth", "rgbd", "rgb")),
     Row("no_pretraining", "no videos: the predictor learns from the labelled episodes alone",
-        Clips(seen=(0, 0), unseen=(0, 0))),
+        Clips(seen=(0, 0), unseen=(0, 0)), pretrain=_ONE_KIND),
     Row("labelled_videos", "videos of the labelled tasks only", Clips(unseen=(0, 0))),
-    Row("robot_only", "as many videos, all of robots", ROBOT_ONLY),
+    Row("robot_only", "as many videos, all of robots", ROBOT_ONLY, pretrain=_ONE_KIND),
     Row("human_only", "as many videos, all of hands; the robot is seen in the labelled episodes alone", HUMAN_ONLY,
-        chains=("rgbd", "rgb"), pretrain={"mixture": None}),
+        chains=("rgbd", "rgb"), pretrain=_ONE_KIND),
     Row("tracks2d", "2D tracks, depth as now (ATM-like)",
         pretrain={"model": {"dimensions": 2}, "objective": {"chamfer": 0.0, "tracked": 0.0, "tracks2d": 1.0}}),
     Row("latent", "latent actions (LAPO-like)",
