@@ -21,7 +21,7 @@ def test_every_pixel_is_at_the_stated_distance_and_its_scale_is_unknown() -> Non
     source = build_steps(config).depth
     assert isinstance(source, AssumedDepth)
     maps = source(shot, [])
-    assert len(maps.maps) == 3 and maps.scale == "relative" and maps.sigma == 0.3
+    assert len(maps.maps) == 3 and maps.scale == "relative" and maps.sigma == 0.01
     for depth, frame in zip(maps.maps, shot.frames, strict=True):
         assert depth is not None and depth.shape == frame.image.shape[:2]
         np.testing.assert_array_equal(depth, np.float32(0.8))

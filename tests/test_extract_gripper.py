@@ -102,3 +102,29 @@ def test_without_depth_the_stretch_is_rejected_with_the_remedy(case: Case) -> No
     assert extraction.tracks == []
     assert [reason for reason, _ in extraction.rejections] == ["no_lift"]
     assert "depth" in extraction.rejections[0][1]
+
+
+def test_found_but_never_cut_out_is_a_rejection_that_says_so(case: Case) -> None:
+    maskless = [replace(frame, mask=None) for frame in case.frames[:20]]
+    config = GripperConfig.model_validate({"detect": "picture", "segment": "given"})
+    extraction = extract(GripperExtractor(config), maskless, case.camera)
+    assert extraction.tracks == [] and extraction.rejections == [
+        ("no_mask", f"found in 20 frames, from {maskless[0].time:.2f} s on; cut out in none")
+    ]
+
+
+def test_the_whole_picture_is_followed_where_nothing_finds_the_effector(case: Case) -> None:
+    bare = [replace(frame, mask=None, depth=None) for frame in case.frames]
+    depth = {"name": "assumed", "distance_m": 1.5}
+    config = GripperConfig.model_validate({"detect": "picture", "segment": "picture", "depth": depth, "points": 100})
+    (track,) = extract(GripperExtractor(config), bare, case.camera).tracks
+    assert track.scale == "relative" and track.points.shape == (len(bare), 100, 3)
+    np.testing.assert_allclose(track.points[..., 2], 1.5, rtol=1e-3)
+    pixels = case.camera.project(track.points[0])
+    assert (np.ptp(pixels, axis=0) > 90).all(), "all over the picture of 128 px"
+    moved = np.linalg.norm(track.points[-1] - track.points[0], axis=-1)
+    mask = case.frames[0].mask
+    assert mask is not None
+    u, v = np.clip(np.floor(pixels).astype(int), 0, 127).T
+    on_arm = mask[v, u]
+    assert on_arm.any() and np.median(moved[on_arm]) > 5 * np.median(moved[~on_arm])

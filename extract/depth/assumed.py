@@ -19,7 +19,12 @@ class AssumedDepthSettings(Settings):
 
     name: Literal["assumed"] = "assumed"
     distance_m: float = Field(gt=0, description="Distance of the effector from the camera along its axis, metres.")
-    sigma: float = Field(default=0.3, gt=0, description="Relative error of that distance, one sigma.")
+    sigma: float = Field(
+        default=0.01,
+        gt=0,
+        description="Relative error of one depth beside another, one sigma. The larger, the more points are held to "
+        "move with their neighbours.",
+    )
 
 
 class AssumedDepth:

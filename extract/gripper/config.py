@@ -14,6 +14,7 @@ from extract.detect.mediapipe import MediapipeSettings
 from extract.gates import Gate, Gates, merged
 from extract.gripper.given import GivenSettings
 from extract.gripper.learned.settings import LearnedSettings
+from extract.gripper.picture import PictureSettings
 from extract.gripper.registered.settings import RegisteredSettings
 from extract.kinematics import MOTION_GATES
 from extract.lift.surface import SurfaceConfig
@@ -37,6 +38,7 @@ GATES: Gates = {
 
 Detect = (
     GivenSettings
+    | PictureSettings
     | MediapipeSettings
     | GroundingDinoSettings
     | MotionSettings
@@ -44,7 +46,7 @@ Detect = (
     | RegisteredSettings
     | LearnedSettings
 )
-Segment = GivenSettings | LandmarkMaskSettings | BoxSettings | Sam2Settings
+Segment = GivenSettings | PictureSettings | LandmarkMaskSettings | BoxSettings | Sam2Settings
 Track = LucasKanadeConfig | RaftConfig | TapirConfig
 Depth = SensorDepthSettings | AssumedDepthSettings | DepthAnythingSettings | DepthProSettings
 Lift = UnprojectConfig | SurfaceConfig
@@ -61,10 +63,11 @@ class GripperConfig(Settings):
 
     detect: Annotated[Detect, Field(discriminator="name")] = Field(
         default=MotionSettings(),
-        description="`motion`, `proprio`, `registered`, `learned`, `mediapipe` (hands), `grounding-dino` or `given`.",
+        description="`motion`, `proprio`, `registered`, `learned`, `mediapipe` (hands), `grounding-dino`, "
+        "`given`, or `picture` (all of it).",
     )
     segment: Annotated[Segment, Field(discriminator="name")] = Field(
-        default=BoxSettings(), description="`box`, `landmarks` (of mediapipe), `sam2` or `given`."
+        default=BoxSettings(), description="`box`, `landmarks` (of mediapipe), `sam2`, `given` or `picture`."
     )
     track: Annotated[Track, Field(discriminator="name")] = Field(
         default=LucasKanadeConfig(), description="`lucas-kanade`, `raft` or `tapir`."

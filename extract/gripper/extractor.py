@@ -81,6 +81,11 @@ class GripperExtractor:
             measured = np.array([mask is not None for mask in masks])
             segments, short = split_at_gaps(shot.times_T, measured, config.max_gap_s, config.min_seconds)
             rejections += short
+            if not measured.any():
+                named = sum(detection is not None for detection in seen)
+                rejections.append(
+                    ("no_mask", f"found in {named} frames, from {shot.times_T[0]:.2f} s on; cut out in none")
+                )
             for segment in segments:
                 try:
                     tracks.append(self._track(shot, seen, masks, segment))

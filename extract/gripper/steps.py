@@ -15,6 +15,7 @@ from extract.detect.grounding_dino import GroundingDino, GroundingDinoSettings
 from extract.detect.mediapipe import Mediapipe, MediapipeSettings
 from extract.gripper.config import GripperConfig
 from extract.gripper.given import Given, GivenMask, GivenSettings
+from extract.gripper.picture import Picture, PictureMask, PictureSettings
 from extract.lift.surface import Surface, SurfaceConfig
 from extract.lift.unproject import Unproject, UnprojectConfig
 from extract.robot.motion import MotionDetector, MotionSettings
@@ -28,12 +29,14 @@ from extract.track.tapir import Tapir, TapirConfig
 
 DETECT: dict[type, Callable[[Any], Any]] = {
     GivenSettings: Given,
+    PictureSettings: Picture,
     MediapipeSettings: Mediapipe,
     GroundingDinoSettings: GroundingDino,
     MotionSettings: MotionDetector,
 }
 SEGMENT: dict[type, Callable[[Any], Any]] = {
     GivenSettings: GivenMask,
+    PictureSettings: PictureMask,
     LandmarkMaskSettings: LandmarkMask,
     BoxSettings: Box,
     Sam2Settings: Sam2,
