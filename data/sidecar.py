@@ -100,12 +100,27 @@ class Sidecar(Settings):
             raise ValueError("distortion: needs intrinsics (from the same calibration), or rectified: true")
         return self
 
+    @field_validator("arrays")
+    @classmethod
+    def _beside(cls, value: str | None) -> Any:
+        if value is not None and (Path(value).name != value or "\0" in value):
+            raise ValueError("must be the name of a file beside the video")
+        return value
+
     @field_validator("frame_range")
     @classmethod
     def _not_empty(cls, value: tuple[int, int] | None) -> Any:
         if value is not None and not 0 <= value[0] < value[1]:
             raise ValueError(f"must be 0 <= start < end, found {value}")
         return value
+
+
+# what a row of a CSV may have
+CSV_COLUMNS = (
+    *(name for name in Sidecar.model_fields if name not in ("intrinsics", "distortion", "frame_range", "action_spec")),
+    *CSV_NUMBERS,
+    *CSV_PINHOLE,
+)
 
 
 def sidecar_paths(video: Path) -> list[Path]:
@@ -125,20 +140,21 @@ def read_sidecars(video: Path) -> list[Sidecar]:
         except (ValueError, OSError) as error:
             raise UserError(f"{as_json}: not readable as JSON ({error})") from None
         rows = content if isinstance(content, list) else [content]
-        return [_parse(row, as_json, number) for number, row in enumerate(rows)] or [Sidecar.model_validate({})]
+        return [parse(row, as_json, number) for number, row in enumerate(rows)] or [Sidecar.model_validate({})]
     if as_csv.exists():
         try:
             with as_csv.open(newline="") as handle:
                 rows = list(csv.DictReader(handle))
         except (csv.Error, OSError, UnicodeDecodeError) as error:
             raise UserError(f"{as_csv}: not readable as CSV ({error})") from None
-        return [_parse(_from_csv(row, as_csv), as_csv, number) for number, row in enumerate(rows)] or [
+        return [parse(from_csv(row, as_csv), as_csv, number) for number, row in enumerate(rows)] or [
             Sidecar.model_validate({})
         ]
     return [Sidecar.model_validate({})]
 
 
-def _from_csv(row: dict[str, Any], path: Path) -> dict[str, Any]:
+def from_csv(row: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The fields of a sidecar, not yet checked, of a row of its CSV. Raises UserError naming file, column and value."""
     values = {name: text for name, text in row.items() if text not in (None, "")}
     numbers: dict[str, float] = {}
     for name in (*CSV_NUMBERS, *CSV_PINHOLE):
@@ -147,6 +163,8 @@ def _from_csv(row: dict[str, Any], path: Path) -> dict[str, Any]:
                 numbers[name] = float(values.pop(name))
             except ValueError:
                 raise UserError(f"{path}: {name}: not a number: {row[name]!r}") from None
+            if not math.isfinite(numbers[name]):
+                raise UserError(f"{path}: {name}: not a finite number: {row[name]!r}")
     if {"fx", "fy", "cx", "cy"} <= numbers.keys():
         fx, fy, cx, cy = (numbers[name] for name in ("fx", "fy", "cx", "cy"))
         values["intrinsics"] = ((fx, 0, cx), (0, fy, cy), (0, 0, 1))
@@ -161,10 +179,13 @@ def _from_csv(row: dict[str, Any], path: Path) -> dict[str, Any]:
         values["distortion"] = tuple(numbers[name] for name in order[: len(given)])
     if {"start_frame", "end_frame"} <= numbers.keys():
         values["frame_range"] = (int(numbers["start_frame"]), int(numbers["end_frame"]))
+    elif numbers.keys() & {"start_frame", "end_frame"}:
+        raise UserError(f"{path}: a stretch needs both of start_frame, end_frame; found {sorted(numbers)}")
     return values
 
 
-def _parse(row: Any, path: Path, number: int) -> Sidecar:
+def parse(row: Any, path: Path, number: int) -> Sidecar:
+    """One stretch. number: of the entry. Raises UserError naming file, entry, field and value."""
     try:
         return Sidecar.model_validate(row)
     except ValidationError as error:

@@ -94,6 +94,7 @@ def test_sidecar_json_list_and_csv_make_stretches(tmp_path: Path, make_video: Ma
         ('{"frame_range": [5, 500]}', "500"),
         ('{"intrinsics": [[0, 0, 1], [0, 5, 1], [0, 0, 1]]}', "focal lengths must be positive"),
         ('{"arrays": "absent.npz"}', "absent.npz"),
+        ('{"arrays": "../absent.npz"}', "must be the name of a file beside the video"),
         ("{", "not readable as JSON"),
     ],
 )
