@@ -1,4 +1,4 @@
-"""Layouts: which features or data sets of a foreign format are cameras, actions, states and words.
+"""Layouts: which features, files or columns of a foreign format are cameras, actions, states and words.
 
 A layout is a YAML file, shipped in ``layouts/`` or written by the user (docs/sources.md). It names places and numbers;
 nothing in it is ever run.
@@ -6,20 +6,22 @@ nothing in it is ever run.
 
 from __future__ import annotations
 
+import difflib
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
+from data.sources.fields import PLACE, Number, Place
+from data.sources.folders_layout import FoldersLayout
+from data.sources.videos_layout import VideosLayout
 from pipeline.config import Settings
 from pipeline.errors import UserError
 
 SHIPPED = Path(__file__).parent / "layouts"
 MAX_BYTES = 1 << 20
-PLACE = r"/?[A-Za-z0-9_.\- ]+(/[A-Za-z0-9_.\- ]+)*"
-Place = Annotated[str, Field(pattern=f"^{PLACE}$")]
-Number = Annotated[float, Field(gt=0, lt=1e6, allow_inf_nan=False)]
 
 
 class Part(Settings):
@@ -133,11 +135,14 @@ def full(place: str) -> str:
     return place[1:] if place.startswith("/") else f"steps/{place}"
 
 
-_ANY = TypeAdapter(Annotated[StepsLayout | GroupsLayout, Field(discriminator="format")])
+Layout = StepsLayout | GroupsLayout | VideosLayout | FoldersLayout
+_ANY: TypeAdapter[Layout] = TypeAdapter(Annotated[Layout, Field(discriminator="format")])
 
 
-def read_layout(path: Path) -> StepsLayout | GroupsLayout:
-    """One layout. Raises UserError naming file, field, value and remedy."""
+def read_layout(path: Path) -> Layout:
+    """A layout, by its file or by the name of a shipped one. Raises UserError naming file, field, value and remedy."""
+    if len(path.parts) == 1 and not path.suffix and not path.exists():
+        path = _shipped_as(path.name)
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f"{path}: {path.stat().st_size} bytes; a layout is a page of YAML.")
@@ -156,6 +161,16 @@ def read_layout(path: Path) -> StepsLayout | GroupsLayout:
         ) from None
 
 
-def shipped() -> list[StepsLayout | GroupsLayout]:
+def _shipped_as(name: str) -> Path:
+    known = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"Did you mean '{near[0]}'?" if near else f"Shipped are {', '.join(known)}."
+        raise UserError(f"layout: {name}: neither a file nor a shipped layout. {hint}")
+    return SHIPPED / f"{name}.yaml"
+
+
+@cache
+def shipped() -> tuple[Layout, ...]:
     """The layouts that come with this package."""
-    return [read_layout(path) for path in sorted(SHIPPED.glob("*.yaml"))]
+    return tuple(read_layout(path) for path in sorted(SHIPPED.glob("*.yaml")))
