@@ -99,7 +99,8 @@ def _index(arguments: argparse.Namespace) -> None:
     log.first([f"rejected {one.item}: {one.reason}: {one.detail}" for one in rejected], folder / REJECTED)
     reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(found.rejected.items()))
     log.info(
-        f"{found.episodes} episodes, {found.seconds / 60:.1f} minutes of video, {len(rejected)} rejected"
+        f"{found.episodes} episodes ({found.wordless} without words of their own), {found.seconds / 60:.1f} minutes of "
+        f"video, {len(rejected)} rejected"
         f"{f' ({reasons})' if reasons else ''}"
     )
 

@@ -27,8 +27,8 @@ class Source(Settings):
     name: str = Field(pattern=r"[a-z0-9-]+", description="Short name, recorded in every clip.")
     kind: Literal["video", "data_set", "simulation"] = Field(
         default="video",
-        description="`video`: a folder of videos with optional sidecars; `data_set`: LeRobot, RLDS and HDF5 data sets; "
-        "`simulation`: what the simulate stage made.",
+        description="`video`: a folder of videos with optional sidecars and tables of words; `data_set`: LeRobot, "
+        "RLDS, HDF5 and RGB-D data sets; `simulation`: what the simulate stage made.",
     )
     path: Path | None = Field(
         default=None, description="Folder, searched with all its subfolders; not given for `simulation`."
@@ -43,7 +43,8 @@ class Source(Settings):
     license: str = Field(default="", description="As declared by you; kept with the index.")
     layout: Path | None = Field(
         default=None,
-        description="For `data_set`: a YAML file that says what is where in RLDS or HDF5 (docs/sources.md).",
+        description="For `video` and `data_set`: a YAML file that says what is where in tables of words, RLDS, HDF5 or "
+        "RGB-D folders, or the name of a shipped one (docs/sources.md).",
     )
     cameras: list[str] | None = Field(
         default=None, min_length=1, description="For `data_set`: the cameras to use; null = all that show pictures."
@@ -62,9 +63,11 @@ class Source(Settings):
     def _fits_its_kind(self) -> Source:
         if (self.kind == "simulation") != (self.path is None):
             raise ValueError(f"source '{self.name}': {self.kind} needs a path, simulation has none")
-        given = [name for name in ("layout", "cameras", "intrinsics", "actions") if getattr(self, name) is not None]
+        given = [name for name in ("cameras", "intrinsics", "actions") if getattr(self, name) is not None]
         if given and self.kind != "data_set":
             raise ValueError(f"source '{self.name}': {', '.join(given)}: for kind data_set only")
+        if self.layout is not None and self.kind == "simulation":
+            raise ValueError(f"source '{self.name}': layout: not for kind simulation")
         return self
 
 

@@ -16,9 +16,10 @@ from pipeline.errors import UserError
 
 @dataclass
 class Found:
-    """What an index holds. rejected: counts by reason."""
+    """What an index holds. wordless: episodes with no words but the source's. rejected: counts by reason."""
 
     episodes: int = 0
+    wordless: int = 0
     seconds: float = 0.0
     rejected: Counter[str] = field(default_factory=Counter)
 
@@ -40,6 +41,7 @@ def build_index(config: IndexConfig, out: Path, simulated: Path) -> Found:
                     if content not in first:
                         first[content] = str(one.path)
                         found.episodes += 1
+                        found.wordless += one.sidecar.instruction is None
                         found.seconds += one.seconds
                         index.episode(one)
                         continue

@@ -1,14 +1,17 @@
-"""Folders of videos with optional sidecars."""
+"""Folders of videos with optional sidecars and tables of words."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 from data.config import Source
 from data.index import Episode, Rejection
 from data.scan.episodes import episode_id, parts
 from data.scan.hashes import Hashes
+from data.scan.narrated import stretches
+from data.scan.words import Spoken, Words
 from data.sidecar import Sidecar, read_sidecars, sidecar_paths
 from data.video import Unreadable, VideoInfo, probe
 from pipeline.errors import UserError
@@ -23,20 +26,29 @@ def scan(folder: Path, source: Source, hashes: Hashes, split_minutes: float | No
     files = sorted(path for path in folder.rglob("*") if not path.is_dir() and not _hidden(path, folder))
     videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
     companions = {path for video in videos for path in (*sidecar_paths(video), video.with_suffix(".npz"))}
-    for path in files:
-        if path.suffix.lower() in VIDEO_SUFFIXES:
-            yield from _episodes(path, source, hashes, split_minutes)
-        elif path not in companions:
-            yield Rejection(
-                str(path), "not_a_video", f"suffix '{path.suffix}' is not that of a video, nor a sidecar of one"
-            )
+    others = [path for path in files if path.suffix.lower() not in VIDEO_SUFFIXES]
+    with closing(Words(folder, source, videos, others)) as words:
+        for path in files:
+            if path.suffix.lower() in VIDEO_SUFFIXES:
+                yield from _episodes(path, source, hashes, split_minutes, words)
+            elif path not in companions and path not in words.files:
+                yield Rejection(
+                    str(path), "not_a_video", f"suffix '{path.suffix}' is not that of a video, nor a sidecar of one"
+                )
+        yield from words.rejections()
 
 
 def _hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
-def _episodes(path: Path, source: Source, hashes: Hashes, split_minutes: float | None) -> Iterator[Episode | Rejection]:
+def _episodes(
+    path: Path, source: Source, hashes: Hashes, split_minutes: float | None, words: Words
+) -> Iterator[Episode | Rejection]:
+    if left_out := words.left_out(path):
+        yield Rejection(str(path), "left_out", left_out)
+        return
+    about = words.about(path)
     try:
         info = probe(path)
         sha256 = hashes.sha256(path)
@@ -47,11 +59,19 @@ def _episodes(path: Path, source: Source, hashes: Hashes, split_minutes: float |
         yield Rejection(str(path), "unreadable", str(error.strerror))
         return
     try:
-        stretches = read_sidecars(path)
+        told = read_sidecars(path) if _has_sidecar(path) else stretches(path, info, about)
     except UserError as error:
         yield Rejection(str(path), "bad_sidecar", str(error))
         return
-    for written in stretches:
+    except Unreadable as error:
+        yield Rejection(str(path), error.reason, error.detail)
+        return
+    if _has_sidecar(path):
+        yield from _overruled(path, about)
+    for written in told:
+        if isinstance(written, Rejection):
+            yield written
+            continue
         sidecar = written.model_copy(update={"effector": written.effector or source.effector})
         wrong = _conflict(path, info, sidecar)
         if wrong:
@@ -59,6 +79,18 @@ def _episodes(path: Path, source: Source, hashes: Hashes, split_minutes: float |
         else:
             for part in parts(sidecar, info.frames, info.duration_s, split_minutes):
                 yield _episode(path, source, info, sha256, part, hashes)
+
+
+def _has_sidecar(path: Path) -> bool:
+    return any(beside.exists() for beside in sidecar_paths(path))
+
+
+def _overruled(path: Path, about: list[Spoken]) -> Iterator[Rejection]:
+    """What tables say of a video that has a sidecar, which knows better."""
+    for one in about:
+        if one.rows:
+            detail = f"{len(one.rows)} rows are not used: {path.name} has a sidecar beside it"
+            yield Rejection(one.table.place(one.rows[0]), "overruled", detail)
 
 
 def _conflict(path: Path, info: VideoInfo, sidecar: Sidecar) -> str | None:
