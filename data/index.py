@@ -32,7 +32,7 @@ class Place(Settings):
     address: as its format knows it (data/sources/recording.py). layout: the user's, or none.
     """
 
-    kind: Literal["lerobot", "rlds", "hdf5"]
+    kind: Literal["lerobot", "rlds", "hdf5", "rgbd"]
     address: dict[str, Any]
     camera: str
     layout: Path | None = None

@@ -1,4 +1,4 @@
-"""Data sets of others: LeRobot, RLDS, HDF5. Every camera of a recording becomes an episode, or several where the
+"""Data sets of others: LeRobot, RLDS, HDF5, RGB-D. Every camera of a recording becomes an episode, or several where the
 instruction changes on the way; all of a recording are one group."""
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def scan(folder: Path, source: Source, hashes: Hashes, split_minutes: float | No
 
     Raises UserError where there is no data set.
     """
-    found = data_sets(folder)
+    found = data_sets(folder, source.layout)
     if not found:
         raise UserError(
-            f"index.sources: '{source.name}': {folder} holds no LeRobot, RLDS or HDF5 data set "
-            "(meta/info.json, dataset_info.json, *.hdf5). Name its folder, or use kind: video."
+            f"index.sources: '{source.name}': {folder} holds no LeRobot, RLDS, HDF5 or RGB-D data set "
+            "(meta/info.json, dataset_info.json, *.hdf5, rgb.txt, ...). Name its folder, or use kind: video."
         )
     for data_set in found:
         for one in recordings(data_set, source.layout):

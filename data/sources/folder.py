@@ -9,28 +9,33 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-from data.sources.mapping import GroupsLayout, StepsLayout, read_layout
+from data.sources.mapping import Layout, read_layout
 from data.sources.recording import Recording, Rejected
 from data.video import Unreadable
 from pipeline.errors import UserError
 
-Kind = Literal["lerobot", "rlds", "hdf5"]
+Kind = Literal["lerobot", "rlds", "hdf5", "rgbd"]
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """kind: its format. root: meta/info.json or dataset_info.json lies there, or HDF5 files lie below."""
+    """kind: its format. root: meta/info.json or dataset_info.json lies there, or HDF5 files or RGB-D folders below."""
 
     kind: Kind
     root: Path
 
 
-def data_sets(folder: Path) -> list[DataSet]:
-    """All data sets in a folder and below, hidden folders left out; all HDF5 files together are one."""
+def data_sets(folder: Path, layout: Path | None = None) -> list[DataSet]:
+    """All data sets in a folder and below, hidden folders left out; all HDF5 files together are one, and so are all
+    RGB-D folders. With a layout of RGB-D folders these are all that is looked for."""
+    if layout is not None and read_layout(layout).format == "rgbd":
+        return [DataSet("rgbd", folder)]
     found = [DataSet("lerobot", path.parent.parent) for path in _shown(folder, "meta/info.json")]
     found += [DataSet("rlds", path.parent) for path in _shown(folder, "dataset_info.json")]
     if _shown(folder, "*.hdf5") or _shown(folder, "*.h5"):
         found.append(DataSet("hdf5", folder))
+    if next(_format("rgbd").episodes(folder), None) is not None:
+        found.append(DataSet("rgbd", folder))
     return found
 
 
@@ -42,7 +47,7 @@ def _shown(folder: Path, pattern: str) -> list[Path]:
 def recordings(one: DataSet, layout: Path | None = None) -> Iterator[Recording | Rejected]:
     """Every episode of a data set, or what is wrong with it; with what is wrong with all of it as one rejection.
 
-    layout: a YAML file of the user, for RLDS and HDF5. Raises UserError where it cannot be used.
+    layout: a YAML file of the user, for RLDS, HDF5 and RGB-D. Raises UserError where it cannot be used.
     """
     try:
         yield from _format(one.kind).recordings(one.root, *_given(one, layout))
@@ -67,7 +72,7 @@ def _format(kind: Kind) -> Any:
     return import_module(f"data.sources.{kind}")
 
 
-def _given(one: DataSet, layout: Path | None) -> tuple[StepsLayout | GroupsLayout, ...]:
+def _given(one: DataSet, layout: Path | None) -> tuple[Layout, ...]:
     """The user's layout, if there is one."""
     if layout is None:
         return ()

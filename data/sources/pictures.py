@@ -28,18 +28,35 @@ def decode_picture(encoded: bytes, where: str) -> np.ndarray:
         raise Unreadable("not_an_image", f"{where}: cannot be decoded ({error})") from None
 
 
+def depth_size(encoded: bytes, where: str) -> tuple[int, int]:
+    """Width and height of a depth picture by the header alone. Raises Unreadable (not_an_image, too_large)."""
+    return _open(encoded, where, _DEPTH).size
+
+
 def decode_depth(encoded: bytes, unit_m: float | None, where: str) -> np.ndarray:
     """f32 [H,W] metres of a TIFF or PNG with one channel; unit_m None: floats are metres, integers millimetres.
 
     Values that are no distance (negative, not finite) become 0, not measured. Raises Unreadable.
     """
+    return metres(_one_channel(encoded, where), unit_m)
+
+
+def decode_sensor_depth(encoded: bytes, unit_m: float, where: str) -> np.ndarray:
+    """f32 [H,W] metres of a TIFF or PNG of 16 bits, or a TIFF of floats; of what else it is, Unreadable (bad_dtype)."""
+    values = _one_channel(encoded, where)
+    if values.dtype.kind + str(values.dtype.itemsize) not in ("u2", "f4"):
+        raise Unreadable("bad_dtype", f"{where}: depth is {values.dtype}, expected 16 bits (uint16), or float32")
+    return metres(values, unit_m)
+
+
+def _one_channel(encoded: bytes, where: str) -> np.ndarray:
     try:
         values = np.asarray(_open(encoded, where, _DEPTH))
     except _WRONG as error:
         raise Unreadable("not_an_image", f"{where}: cannot be decoded ({error})") from None
     if values.ndim != 2:
         raise Unreadable("bad_shape", f"{where}: depth has shape {list(values.shape)}, expected one channel")
-    return metres(values, unit_m)
+    return values
 
 
 def metres(values: np.ndarray, unit_m: float | None) -> np.ndarray:

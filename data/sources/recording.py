@@ -22,7 +22,7 @@ REASONS = frozenset({
     "missing", "truncated", "bad_checksum", "ragged", "bad_shape", "bad_dtype", "not_finite", "bad_timestamps",
     "mixed_fps", "mixed_sizes", "not_an_image", "too_large", "unsafe_path", "link_refused", "duplicate",
     "bad_frame_range", "bad_json", "bad_info", "bad_example", "bad_text", "bad_pose", "empty", "unknown_version",
-    "unsupported_format", "no_layout", "no_camera", "no_actions",
+    "unsupported_format", "no_layout", "no_camera", "no_actions", "unpaired",
 })  # fmt: skip
 MAX_FRAMES = 10_000_000  # four days at 30 Hz: a larger count is a damaged one
 Pictures = Callable[[int, int], Iterator[np.ndarray]]  # of the frames from the first to before the last, in order
