@@ -33,10 +33,10 @@ class Source(Settings):
     path: Path | None = Field(
         default=None, description="Folder, searched with all its subfolders; not given for `simulation`."
     )
-    effector: Literal["hand", "gripper"] = Field(
+    effector: Literal["hand", "hand_joints", "gripper"] = Field(
         default="hand",
-        description="What to follow where a sidecar does not say: `hand`, human hands; `gripper`, what extract.gripper "
-        "is told to look for.",
+        description="What to follow where a sidecar does not say: `hand`, human hands; `hand_joints`, hands "
+        "whose joints the episode brings; `gripper`, what extract.gripper is told to look for.",
     )
     embodiment: str = Field(default="human-hand", description="Used where a sidecar does not say.")
     instruction: str = Field(default="", description="Used where a sidecar does not say.")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,3 +25,14 @@ class Frame:
     mask: np.ndarray | None = None
     actor: np.ndarray | None = None
     base_from_effector: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class HandsFrame(Frame):
+    """A frame of an episode that brings the joints of its hands.
+
+    hands: by side, ``left`` and ``right``, f64 [21,3] metres, camera frame: wrist, then thumb to little finger, each
+    from its root to its tip. NaN = unknown.
+    """
+
+    hands: Mapping[str, np.ndarray] = field(default_factory=dict)

@@ -14,7 +14,9 @@ from data.sources.folder import DataSet, reopened
 from data.sources.recording import Camera, Recording
 from data.video import Unreadable, frames, select
 
-ARRAYS = ("depth", "mask", "actor", "world_from_camera", "base_from_effector", "opening", "grasp", "actions", "proprio")
+JOINTS = ("joints_left", "joints_right")
+ARRAYS = ("depth", "mask", "actor", "world_from_camera", "base_from_effector", "opening", "grasp", "actions", "proprio",
+          *JOINTS)  # fmt: skip
 Shown = tuple[int, float, np.ndarray, np.ndarray | None]  # index, seconds, u8 [H,W,3], depth f32 [H,W] metres or None
 
 
@@ -53,7 +55,8 @@ class Video(Footage):
             if self.episode.frames and len(array) != self.episode.frames:
                 detail = f"{path.name}: {name} has {len(array)} entries for {self.episode.frames} frames"
                 raise Unreadable("bad_arrays", detail)
-        for name, rest in (("actor", (self.episode.height, self.episode.width)), ("grasp", (3,))):
+        shapes = {"actor": (self.episode.height, self.episode.width), "grasp": (3,)}
+        for name, rest in (shapes | dict.fromkeys(JOINTS, (21, 3))).items():
             if name in found and found[name].shape[1:] != rest:
                 detail = f"{path.name}: {name} is {list(found[name].shape)}, expected {[len(found[name]), *rest]}"
                 raise Unreadable("bad_arrays", detail)
@@ -61,6 +64,8 @@ class Video(Footage):
         needed += ["actions", "proprio"] if self.episode.sidecar.labelled else []
         if missing := [name for name in needed if name not in found]:
             raise Unreadable("bad_arrays", f"{path.name} has no {', '.join(missing)}")
+        if self.episode.sidecar.effector == "hand_joints" and not found.keys() & set(JOINTS):
+            raise Unreadable("bad_arrays", f"{path.name} has neither {' nor '.join(JOINTS)}")
         return found
 
     def shown(self, rate_hz: float | None) -> Iterator[Shown]:
@@ -95,6 +100,10 @@ class Recorded(Footage):
                 if series is None:
                     raise Unreadable("bad_arrays", f"{self.episode.path}: {self.recording.name} has no {name}")
                 found[name] = series.values
+        if self.episode.sidecar.effector == "hand_joints":
+            if self.recording.hands is None:
+                raise Unreadable("no_joints", f"{self.episode.path}: {self.recording.name} brings no joints of hands")
+            found |= {f"joints_{side}": joints for side, joints in self.recording.hands.in_order().items()}
         return found
 
     def shown(self, rate_hz: float | None) -> Iterator[Shown]:

@@ -8,8 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from data.episode import Frame
-from data.footage import footage_of
+from data.episode import Frame, HandsFrame
+from data.footage import JOINTS, footage_of
 from data.index import Episode
 from data.undistort import Undistortion
 from data.video import Unreadable
@@ -60,8 +60,9 @@ class EpisodeReader:
         """
         sidecar = self.episode.sidecar
         mask, actor, poses = (self.arrays.get(name) for name in ("mask", "actor", "base_from_effector"))
+        hands = {name.removeprefix("joints_"): self.arrays[name] for name in JOINTS if name in self.arrays}
         for index, time, image, depth in self._footage.shown(None if sidecar.labelled else rate_hz):
-            frame = Frame(
+            frame = HandsFrame(
                 index=index,
                 time=time,
                 image=image,
@@ -69,6 +70,7 @@ class EpisodeReader:
                 mask=None if mask is None else mask[index].astype(bool),
                 actor=None if actor is None else actor[index].astype(bool),
                 base_from_effector=None if poses is None else poses[index].astype(np.float64),
+                hands={side: joints_T213[index].astype(np.float64) for side, joints_T213 in hands.items()},
             )
             yield self._straight(frame)
 

@@ -33,9 +33,10 @@ class Sidecar(Settings):
 
     instruction: str | None = Field(default=None, description="The task in words.")
     embodiment: str | None = Field(default=None, description="For example `human-hand`, `widowx-gripper`.")
-    effector: Literal["hand", "gripper", "mask"] | None = Field(
+    effector: Literal["hand", "hand_joints", "gripper", "mask"] | None = Field(
         default=None,
-        description="`hand`: find human hands; `gripper`: find what extract.gripper is told to look for; `mask`: "
+        description="`hand`: find human hands; `hand_joints`: take the joints that `arrays` or the data set bring; "
+        "`gripper`: find what extract.gripper is told to look for; `mask`: "
         "follow the mask in `arrays`, with its depth. null = what the source says.",
     )
     side: Literal["left", "right"] | None = Field(default=None, description="Keep only this hand; null keeps both.")

@@ -22,6 +22,10 @@ def build_extractor(kind: str, config: ExtractConfig, folder: Path | None = None
         from extract.hand.learned import LearnedDepthHands
 
         return LearnedDepthHands(config.hand, DEPTH[type(config.hand.depth)](config.hand.depth), config.hand.depth.name)
+    if kind == "hand_joints":
+        from extract.hand.recorded import RecordedHands
+
+        return RecordedHands(config.hand)
     if kind == "mask":
         from extract.mask.extractor import MaskExtractor
 

@@ -46,6 +46,8 @@ def _episodes(
     try:
         cameras = [_camera(recording, name) for name in source.cameras or _coloured(recording)]
         stretches = _stretches(recording.instructions)
+        if source.effector == "hand_joints" and recording.hands is None:
+            raise Unreadable("no_joints", f"{recording.name} brings no joints of hands; use effector: hand")
         spec = _action_spec(recording, source, cameras[0].fps)
         content = {"files": _content(recording.pieces, hashes)}
         for camera in cameras:

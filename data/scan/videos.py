@@ -103,6 +103,8 @@ def _conflict(path: Path, info: VideoInfo, sidecar: Sidecar) -> str | None:
         return "effector: 'mask' needs arrays with depth and mask"
     if sidecar.effector == "mask" and not sidecar.intrinsics:
         return "effector: 'mask' needs intrinsics"
+    if sidecar.effector == "hand_joints" and not (sidecar.arrays and sidecar.intrinsics):
+        return "effector: 'hand_joints' needs arrays with joints_left or joints_right, and intrinsics"
     if sidecar.labelled and not (sidecar.arrays and sidecar.action_spec):
         return "labelled: true needs arrays with actions and an action_spec"
     return None

@@ -33,7 +33,7 @@ def read_hands(file: File, group: h5py.Group, layout: HandsLayout, length: int) 
         joints[side] = placed
         if told:
             confidence[side] = trusted
-    return Hands(joints, layout.names, confidence)
+    return Hands(joints, layout.names, confidence, layout.order, layout.least_confidence)
 
 
 def _poses(file: File, group: h5py.Group, place: str, length: int) -> np.ndarray:

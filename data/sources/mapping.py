@@ -98,10 +98,22 @@ class HandsLayout(Settings):
     left: str = "left"
     right: str = "right"
     names: tuple[str, ...] = Field(min_length=1)
+    order: tuple[str, ...] = Field(
+        default=(), description="21 of the names: wrist, then thumb to little finger, each from its root to its tip."
+    )
+    least_confidence: float = Field(
+        default=0.5, ge=0, le=1, description="Hands whose 21 joints have less, on average, are not known."
+    )
     unit_m: Number = Field(default=1.0, description="Metres per unit of the poses, those of the camera among them.")
     world_from_camera: Place | None = Field(
         default=None, description="Joints are in the world and this brings them to the camera; null: they are there."
     )
+
+    @model_validator(mode="after")
+    def _order_is_a_whole_hand(self) -> HandsLayout:
+        if self.order and (len(set(self.order)) != 21 or not set(self.order) <= set(self.names)):
+            raise ValueError(f"order must be 21 different ones of names, found {list(self.order)}")
+        return self
 
 
 class GroupsLayout(Settings):

@@ -22,7 +22,7 @@ REASONS = frozenset({
     "missing", "truncated", "bad_checksum", "ragged", "bad_shape", "bad_dtype", "not_finite", "bad_timestamps",
     "mixed_fps", "mixed_sizes", "not_an_image", "too_large", "unsafe_path", "link_refused", "duplicate",
     "bad_frame_range", "bad_json", "bad_info", "bad_example", "bad_text", "bad_pose", "empty", "unknown_version",
-    "unsupported_format", "no_layout", "no_camera", "no_actions", "unpaired",
+    "unsupported_format", "no_layout", "no_camera", "no_actions", "no_joints", "unpaired",
 })  # fmt: skip
 MAX_FRAMES = 10_000_000  # four days at 30 Hz: a larger count is a damaged one
 Pictures = Callable[[int, int], Iterator[np.ndarray]]  # of the frames from the first to before the last, in order
@@ -59,12 +59,26 @@ class Hands:
     """Joints of hands as the source measured them.
 
     joints: f32 [T,J,3] by side, metres, in the camera frame of that moment (OpenCV axes). names: of the J joints.
-    confidence: f32 [T,J] by side, 0..1, empty where the source tells none.
+    confidence: f32 [T,J] by side, 0..1, empty where the source tells none. order: the names of 21 of them, wrist, then
+    thumb to little finger, each from its root to its tip; empty where the source has other ones. least_confidence:
+    hands whose joints have less, on average, are not known.
     """
 
     joints: dict[Side, np.ndarray]
     names: tuple[str, ...]
     confidence: dict[Side, np.ndarray] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
+    least_confidence: float = 0.0
+
+    def in_order(self) -> dict[Side, np.ndarray]:
+        """f32 [T,21,3] by side: the joints of ``order``, NaN where they are not known. Raises Unreadable."""
+        if not self.order:
+            raise Unreadable("no_joints", "the layout does not say which joints are wrist, thumb and fingers (order)")
+        columns = [self.names.index(name) for name in self.order]
+        found = {side: joints[:, columns] for side, joints in self.joints.items()}
+        for side, trust in self.confidence.items():
+            found[side][trust[:, columns].mean(1) < self.least_confidence] = np.nan
+        return found
 
 
 @dataclass(frozen=True)
