@@ -75,7 +75,7 @@ class Hands:
         if not self.order:
             raise Unreadable("no_joints", "the layout does not say which joints are wrist, thumb and fingers (order)")
         columns = [self.names.index(name) for name in self.order]
-        found = {side: joints[:, columns] for side, joints in self.joints.items()}
+        found: dict[Side, np.ndarray] = {side: joints[:, columns] for side, joints in self.joints.items()}
         for side, trust in self.confidence.items():
             found[side][trust[:, columns].mean(1) < self.least_confidence] = np.nan
         return found
