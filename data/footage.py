@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from itertools import repeat
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +15,8 @@ from data.index import Episode, Place
 from data.sources.folder import DataSet, reopened
 from data.sources.recording import Camera, Recording
 from data.video import Unreadable, frames, select
+from pipeline.remote import RemotePath
+from pipeline.remote import bring as bring_files
 
 JOINTS = ("joints_left", "joints_right")
 ARRAYS = ("depth", "mask", "actor", "world_from_camera", "base_from_effector", "opening", "grasp", "actions", "proprio",
@@ -25,6 +29,11 @@ class Footage(ABC):
 
     arrays: dict[str, np.ndarray]
 
+    @property
+    @abstractmethod
+    def files(self) -> list[Path]:
+        """Where frames and arrays are."""
+
     @abstractmethod
     def shown(self, rate_hz: float | None) -> Iterator[Shown]:
         """The episode's frames at a rate, all of them for None."""
@@ -35,11 +44,26 @@ def footage_of(episode: Episode) -> Footage:
     return Video(episode) if episode.recording is None else Recorded(episode, episode.recording)
 
 
+def bring(episode: Episode, alive: Callable[[], None]) -> None:
+    """Has the files of an episode at hand before its frames are asked for, where they are remote.
+
+    alive: called now and then while they come. What cannot be had is told by whoever reads it; raises Unreachable.
+    """
+    if not isinstance(episode.path, RemotePath):
+        return
+    with suppress(OSError, Unreadable):
+        bring_files(footage_of(episode).files, alive)
+
+
 class Video(Footage):
     """A video file, and the NPZ file that its sidecar names."""
 
     def __init__(self, episode: Episode):
         self.episode = episode
+
+    @property
+    def files(self) -> list[Path]:
+        return [path for path in (self.episode.arrays_path, self.episode.path) if path is not None]
 
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -83,6 +107,10 @@ class Recorded(Footage):
     @cached_property
     def recording(self) -> Recording:
         return reopened(DataSet(self.place.kind, self.episode.path), self.place.address, self.place.layout)
+
+    @property
+    def files(self) -> list[Path]:
+        return [piece.path for piece in (*self.recording.pieces, *self.camera.pieces)]
 
     @property
     def camera(self) -> Camera:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,7 @@ def probe(path: Path) -> VideoInfo:
     if size == 0:
         raise Unreadable("empty_file", "0 bytes")
     try:
-        with av.open(str(path)) as container:
+        with av.open(os.fspath(path)) as container:
             if not container.streams.video:
                 kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
                 raise Unreadable("no_video_stream", f"the file holds only {', '.join(kinds)}")
@@ -155,7 +156,7 @@ class _Decord:
         import decord
 
         decord.logging.set_level(decord.logging.FATAL)
-        self._reader: Any = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
+        self._reader: Any = decord.VideoReader(os.fspath(path), ctx=decord.cpu(0), num_threads=1)
         stamps = np.asarray(self._reader.get_frame_timestamp(range(len(self._reader))), np.float64)
         self.times = stamps.reshape(len(self._reader), -1)[:, 0]
 
@@ -205,7 +206,7 @@ class _PyAV:
         self._path = path
         self._quarter_turns = rotation // 90
         try:
-            with av.open(str(path)) as container:
+            with av.open(os.fspath(path)) as container:
                 stream = container.streams.video[0]
                 base = float(stream.time_base or 0)
                 stamps = [packet.pts for packet in container.demux(stream) if packet.pts is not None]
@@ -220,7 +221,7 @@ class _PyAV:
         wanted = set(chosen.tolist())
         seen = 0
         try:
-            with av.open(str(self._path)) as container:
+            with av.open(os.fspath(self._path)) as container:
                 stream = container.streams.video[0]
                 stream.thread_type = "NONE"  # parallelism comes from processes
                 if chosen[0] > 0:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data.clips import Shard, write_samples, write_shard
+from data.footage import bring
 from data.index import Episode
 from data.video import Unreadable
 from extract.config import ExtractConfig
@@ -58,6 +59,7 @@ def make_handler(config: ExtractConfig, folder: Path, made_from: dict[str, Any],
                     extractors[kind] = build_extractor(kind, config, folder)
                 passage = Passage(episode, extractors[kind], config, lambda name=name: begin(name), overlap)
                 try:
+                    bring(episode, lambda name=name: begin(name))
                     # A video is used whole or not at all: its clips wait on disk until its last frame is read.
                     accounts[name]["clips"] = write_shard(spool, passage.clips())
                     shard = Shard(spool)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipeline.config import Config, load
 from pipeline.errors import KinecloudError
+from pipeline.remote import CACHE_GB
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +33,8 @@ def add_resume_option(parser: argparse.ArgumentParser) -> None:
 def config_of(arguments: argparse.Namespace) -> Config:
     """The configuration that the options name."""
     config = load(arguments.config, arguments.set)
-    _ = config.run
+    if config.run.cache_gb is not None:
+        os.environ[CACHE_GB] = str(config.run.cache_gb)  # for worker processes, too
     return config
 
 

@@ -5,21 +5,44 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import UserError
+from pipeline.remote import RemotePath, masked, place_of
 
 SECTIONS = ("run", "simulate", "index", "extract", "pack", "pretrain", "align", "rollout", "export")
 
 
 class Settings(BaseModel):
-    """Base of all settings: frozen, unknown keys are errors."""
+    """Base of all settings: frozen, unknown keys are errors. Where a path is expected, a URL is one, too."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _urls_are_paths(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        found = dict(values)
+        for name, value in values.items():
+            if isinstance(value, str) and "://" in value and name in _paths(cls):
+                try:
+                    found[name] = place_of(value)
+                except ValueError as error:
+                    raise ValueError(f"{name}: {error}") from None
+        return found
+
+
+@lru_cache
+def _paths(settings: type[Settings]) -> frozenset[str]:
+    """Names of the fields that are paths."""
+    fields = settings.model_fields.items()
+    return frozenset(name for name, field in fields if Path in (field.annotation, *get_args(field.annotation)))
 
 
 class RunSettings(Settings):
@@ -28,6 +51,13 @@ class RunSettings(Settings):
     out: Path = Field(description="Run folder; every stage writes into its own folder below it.")
     seed: int = Field(default=0, description="Seed of everything random.")
     workers: int = Field(default=0, ge=0, description="Worker processes per stage; 0 = number of CPU cores.")
+    cache_gb: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Copies of remote files on this machine take so many GB at most; null = KINECLOUD_CACHE_GB of "
+        "the environment, else 20.",
+    )
     failure_budget: int = Field(
         default=0, ge=0, description="Unexpected failures tolerated per stage before it exits with 3."
     )
@@ -36,6 +66,13 @@ class RunSettings(Settings):
         ge=0,
         description="Inputs that may be unreadable before the stage exits with 3; null = any number.",
     )
+
+    @field_validator("out")
+    @classmethod
+    def _is_here(cls, out: Path) -> Path:
+        if isinstance(out, RemotePath):
+            raise ValueError("must be a local folder; results are written there and renamed")
+        return out
 
     def worker_count(self) -> int:
         """Number of worker processes."""
@@ -141,7 +178,7 @@ def _explain(path: Path, section: str, model: type[BaseModel], error: Validation
             lines.append(f"{path}: {where}: needs a name (found {item['input']!r})")
         else:
             lines.append(f"{path}: {where}: {item['msg']} (found {item['input']!r})")
-    return lines
+    return [masked(line) for line in lines]
 
 
 def _known_names(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

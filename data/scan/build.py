@@ -12,6 +12,7 @@ from data.index import Episode, Rejection, writing
 from data.scan import data_sets, videos
 from data.scan.hashes import Hashes
 from pipeline.errors import UserError
+from pipeline.remote import forget
 
 
 @dataclass
@@ -52,7 +53,12 @@ def build_index(config: IndexConfig, out: Path, simulated: Path) -> Found:
 
 
 def _scan(source: Source, folder: Path, hashes: Hashes, split_minutes: float | None) -> Iterator[Episode | Rejection]:
-    if not folder.is_dir():
+    forget(folder)  # what an index before this one saw of it, in this process
+    try:
+        there = folder.is_dir()
+    except OSError as error:
+        raise UserError(f"index.sources: '{source.name}': {folder}: {error.strerror}.") from None
+    if not there:
         raise UserError(f"index.sources: '{source.name}': {folder} is not a folder. Name an existing folder.")
     scan = data_sets.scan if source.kind == "data_set" else videos.scan
     return scan(folder, source, hashes, split_minutes)

@@ -13,7 +13,7 @@ from data.scan.hashes import Hashes
 from data.scan.narrated import stretches
 from data.scan.words import Spoken, Words
 from data.sidecar import Sidecar, read_sidecars, sidecar_paths
-from data.video import Unreadable, VideoInfo, probe
+from data.video import Unreadable, VideoInfo
 from pipeline.errors import UserError
 
 VIDEO_SUFFIXES = frozenset(
@@ -50,7 +50,7 @@ def _episodes(
         return
     about = words.about(path)
     try:
-        info = probe(path)
+        info = hashes.video(path)
         sha256 = hashes.sha256(path)
     except Unreadable as error:
         yield Rejection(str(path), error.reason, error.detail)

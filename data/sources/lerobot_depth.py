@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ def depth_frames(path: Path, due: np.ndarray, slack_s: float, scale: Quantised) 
     """Yields (seconds, f32 [H,W] metres) of as many frames as are due, from the first due one on."""
     left = len(due)
     try:
-        with av.open(str(path)) as container:
+        with av.open(os.fspath(path)) as container:
             stream = container.streams.video[0]
             stream.thread_type = "NONE"  # parallelism comes from processes
             base = float(stream.time_base or 0)
