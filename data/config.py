@@ -31,7 +31,9 @@ class Source(Settings):
         "RLDS, HDF5 and RGB-D data sets; `simulation`: what the simulate stage made.",
     )
     path: Path | None = Field(
-        default=None, description="Folder, searched with all its subfolders; not given for `simulation`."
+        default=None,
+        description="Folder, or the URL of one (s3://, hf://, gs://, https://; docs/sources.md), searched with all its "
+        "subfolders; not given for `simulation`.",
     )
     effector: Literal["hand", "hand_joints", "gripper"] = Field(
         default="hand",

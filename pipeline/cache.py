@@ -15,11 +15,13 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import UserError
 
+CACHE_GB, DEFAULT_GB = "KINECLOUD_CACHE_GB", 20.0
 GB = 1_000_000_000
 PART = ".part"  # what is not whole yet
 HELD = 8  # files of which a process is sure that they stay, those that it opened last
@@ -29,6 +31,24 @@ ALIVE_S = 1.0  # between signs of life, given while a copy grows
 REMEDY = "run.cache_gb (or KINECLOUD_CACHE_GB) says how much they may take, KINECLOUD_CACHE names another folder"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 Alive = Callable[[], None]
+
+
+def copies() -> Cache:
+    """Copies are in KINECLOUD_CACHE (else ~/.cache/kinecloud) and take KINECLOUD_CACHE_GB at most. Raises UserError."""
+    told = os.environ.get(CACHE_GB) or str(DEFAULT_GB)
+    try:
+        limit = float(told)
+    except ValueError:
+        limit = -1.0
+    if not 0 < limit < float("inf"):
+        raise UserError(f"{CACHE_GB}={told}: must be a positive number of gigabytes.")
+    home = Path(os.environ.get("KINECLOUD_CACHE") or Path.home() / ".cache" / "kinecloud")
+    return _cache(home / "remote", round(limit * GB))
+
+
+@lru_cache(1)
+def _cache(folder: Path, limit: int) -> Cache:
+    return Cache(folder, limit)
 
 
 class Cache:

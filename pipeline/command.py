@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline.cache import CACHE_GB
 from pipeline.config import Config, load
 from pipeline.errors import KinecloudError
-from pipeline.remote import CACHE_GB
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:

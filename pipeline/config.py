@@ -13,7 +13,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import UserError
-from pipeline.remote import RemotePath, masked, place_of
+from pipeline.remote import RemotePath, place_of
+from pipeline.services import masked
 
 SECTIONS = ("run", "simulate", "index", "extract", "pack", "pretrain", "align", "rollout", "export")
 

@@ -10,8 +10,11 @@ import threading
 import time
 import urllib.request
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import s3fs
 
 BUCKET = "lab"
 
@@ -36,6 +39,11 @@ class Server:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @cached_property
+    def client(self) -> Any:
+        """Of the tests themselves, to put files there."""
+        return s3fs.S3FileSystem(endpoint_url=self.url, key="tester", secret="x", skip_instance_cache=True)
 
     def stop(self) -> None:
         self._process.kill()
@@ -104,10 +112,3 @@ def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
-
-
-def client(url: str) -> Any:
-    """Of the tests themselves, to put files there."""
-    import s3fs
-
-    return s3fs.S3FileSystem(endpoint_url=url, key="tester", secret="x", skip_instance_cache=True)

@@ -1,5 +1,5 @@
 """SHA-256 of files and headers of videos, remembered by path, size and modification time: a second scan reads no file
-again. Of remote files, what is remembered is known by the checksum that their service tells (pipeline/remote.py)."""
+again. Of remote files, what is remembered is known by the checksum that their service tells (pipeline/services.py)."""
 
 from __future__ import annotations
 

@@ -77,8 +77,11 @@ def _episodes(
         if wrong:
             yield Rejection(str(path), "bad_sidecar", wrong)
         else:
-            for part in parts(sidecar, info.frames, info.duration_s, split_minutes):
-                yield _episode(path, source, info, sha256, part, hashes)
+            try:
+                for part in parts(sidecar, info.frames, info.duration_s, split_minutes):
+                    yield _episode(path, source, info, sha256, part, hashes)
+            except OSError as error:
+                yield Rejection(str(path), "bad_arrays", f"{sidecar.arrays}: {error.strerror}")
 
 
 def _has_sidecar(path: Path) -> bool:
