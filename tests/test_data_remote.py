@@ -28,6 +28,7 @@ from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.remote import RemotePath, place_of
 from pipeline.services import Unreachable
+from tests import rgbd_files
 from tests import source_files as made
 from tests.disc_videos import write_disc
 from tests.indexed import indexed
@@ -182,12 +183,14 @@ def test_disk_use_does_not_grow_with_the_data(
         assert len(shown(episode)) == episode.frames and 0 < bucket.copied_bytes() <= limit
 
 
-@pytest.mark.parametrize("make", [made.lerobot_21, made.lerobot_30, made.rlds, made.robomimic, made.egodex])
+@pytest.mark.parametrize(
+    "make", [made.lerobot_21, made.lerobot_30, made.rlds, made.robomimic, made.egodex, rgbd_files.open3d]
+)
 def test_data_sets(bucket: Bucket, tmp_path: Path, make: Callable[..., Path]) -> None:
     joints = ([f"{n}" for n in _egodex_joints()],) if make is made.egodex else ()
     make(tmp_path / "set", *joints)
     options: dict[str, Any] = {"kind": "data_set", "effector": "gripper"}
-    if make is not made.egodex:
+    if make not in (made.egodex, rgbd_files.open3d):
         options["actions"] = MEANING
     expected, refused = scanned(tmp_path / "set", tmp_path / "local", **options)
     place = bucket.put(tmp_path / "set")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterable
 from functools import cached_property
@@ -62,7 +63,7 @@ class Clock:
     def _times(self) -> np.ndarray | None:
         """f64 [T] seconds, increasing; None at a constant rate. Raises Unreadable."""
         try:
-            with av.open(str(self._path)) as container:
+            with av.open(os.fspath(self._path)) as container:
                 stream = container.streams.video[0]
                 if self._info.frames and self._info.fps and stream.base_rate == stream.average_rate:
                     return None
