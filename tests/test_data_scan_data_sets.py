@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from data.config import IndexConfig
 from data.index import EPISODES, Episode, Rejection, read_index
 from data.reader import EpisodeReader
+from data.scan import data_sets as data_sets_scan
 from data.sources.folder import data_sets, recordings
 from data.sources.recording import Recording
 from data.video import Unreadable
@@ -191,3 +192,21 @@ def test_real_data_sets_are_indexed_and_every_frame_is_read(
         np.testing.assert_array_equal(reader.arrays["actions"], one.actions.values)
         read += sum(frame.image.shape == (episode.height, episode.width, 3) for frame in reader.frames(None))
     assert read == frames
+
+
+def test_a_camera_that_fails_takes_the_whole_recording_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made.lerobot_21(tmp_path / "set")
+    whole, _ = scanned(tmp_path / "set", tmp_path / "index")
+    make, calls = data_sets_scan._episode, []
+
+    def failing(*arguments: Any) -> Episode:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise FileNotFoundError(2, "gone", "second camera")
+        return make(*arguments)
+
+    monkeypatch.setattr(data_sets_scan, "_episode", failing)
+    episodes, rejected = scanned(tmp_path / "set", tmp_path / "again")
+    (one,) = rejected
+    assert one.reason == "unreadable" and one.detail == "second camera: gone"
+    assert {e.group for e in whole} - {e.group for e in episodes} and len(whole) - len(episodes) == 2

@@ -41,35 +41,42 @@ def scan(folder: Path, source: Source, hashes: Hashes, split_minutes: float | No
 
 def _episodes(
     data_set: DataSet, recording: Recording, source: Source, hashes: Hashes, split_minutes: float | None
-) -> Iterator[Episode | Rejection]:
+) -> list[Episode] | list[Rejection]:
+    """Those of all cameras, or what is wrong with the recording."""
     item = f"{data_set.root}: {recording.name}"
     try:
-        cameras = [_camera(recording, name) for name in source.cameras or _coloured(recording)]
-        stretches = _stretches(recording.instructions)
-        if source.effector == "hand_joints" and recording.hands is None:
-            raise Unreadable("no_joints", f"{recording.name} brings no joints of hands; use effector: hand")
-        spec = _action_spec(recording, source, cameras[0].fps)
-        content = {"files": _content(recording.pieces, hashes)}
-        for camera in cameras:
-            sha256 = digest({**content, "camera": camera.name, "pictures": _content(camera.pieces, hashes)})
-            for instruction, span in stretches:
-                sidecar = Sidecar(
-                    instruction=instruction or None,
-                    embodiment=safe_name(recording.robot) if recording.robot else None,
-                    effector=source.effector,
-                    intrinsics=_intrinsics(camera, source),
-                    frame_range=span if len(stretches) > 1 else None,
-                    group=digest(content)[:16],
-                    license=recording.license or None,
-                    labelled=spec is not None,
-                    action_spec=spec,
-                )
-                for part in parts(sidecar, recording.frames, recording.frames / camera.fps, split_minutes):
-                    yield _episode(data_set, recording, camera, source, sha256, part)
+        return list(_of_cameras(data_set, recording, source, hashes, split_minutes))
     except Unreadable as error:
-        yield Rejection(item, error.reason, error.detail)
+        return [Rejection(item, error.reason, error.detail)]
     except OSError as error:
-        yield Rejection(item, "unreadable", f"{error.filename}: {error.strerror}")
+        return [Rejection(item, "unreadable", f"{error.filename}: {error.strerror}")]
+
+
+def _of_cameras(
+    data_set: DataSet, recording: Recording, source: Source, hashes: Hashes, split_minutes: float | None
+) -> Iterator[Episode]:
+    cameras = [_camera(recording, name) for name in source.cameras or _coloured(recording)]
+    stretches = _stretches(recording.instructions)
+    if source.effector == "hand_joints" and recording.hands is None:
+        raise Unreadable("no_joints", f"{recording.name} brings no joints of hands; use effector: hand")
+    spec = _action_spec(recording, source, cameras[0].fps)
+    content = {"files": _content(recording.pieces, hashes)}
+    for camera in cameras:
+        sha256 = digest({**content, "camera": camera.name, "pictures": _content(camera.pieces, hashes)})
+        for instruction, span in stretches:
+            sidecar = Sidecar(
+                instruction=instruction or None,
+                embodiment=safe_name(recording.robot) if recording.robot else None,
+                effector=source.effector,
+                intrinsics=_intrinsics(camera, source),
+                frame_range=span if len(stretches) > 1 else None,
+                group=digest(content)[:16],
+                license=recording.license or None,
+                labelled=spec is not None,
+                action_spec=spec,
+            )
+            for part in parts(sidecar, recording.frames, recording.frames / camera.fps, split_minutes):
+                yield _episode(data_set, recording, camera, source, sha256, part)
 
 
 def _coloured(recording: Recording) -> list[str]:
