@@ -41,10 +41,10 @@ SIZE = (256, 192)
 PER_SHARD = 64
 
 
-def made_up_clip(number: int, frames: int = 40, points: int = 200) -> Clip:
+def made_up_clip(number: int, frames: int = 40, points: int = 200, size: tuple[int, int] = SIZE) -> Clip:
     """A clip whose images compress about as well as filmed ones: blobs, edges and some noise."""
     random = np.random.default_rng(number)
-    width, height = SIZE
+    width, height = size
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
     base = np.zeros((height, width, 3), np.float32)
     for _ in range(25):
@@ -70,7 +70,7 @@ def made_up_clip(number: int, frames: int = 40, points: int = 200) -> Clip:
     meta = ClipMeta(
         episode_id=f"made-up-{number}", group=f"made-up-{number}", source="made-up", embodiment="human-hand",
         side="left", instruction="move the hand", scale="metric", depth_source="sensor", camera_origin="given",
-        camera_motion="static", image_size=SIZE, source_frames=list(range(frames)), extractor="made-up", simulated=True,
+        camera_motion="static", image_size=size, source_frames=list(range(frames)), extractor="made-up", simulated=True,
     )  # fmt: skip
     return Clip(f"clip-{number:06d}", arrays, images, meta)
 
