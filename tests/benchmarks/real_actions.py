@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import textwrap
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -76,18 +77,15 @@ def measured(data_set: DataSet, seed: int, work: Path) -> dict[str, Any]:
 
 
 def page(result: dict[str, list[dict[str, Any]]], seeds: list[int]) -> str:
-    lines = [
-        "# Alignment on the actions of real robots",
-        "",
+    said = (
         f"Written on {date.today():%d %B %Y} by `python -m tests.benchmarks.real_actions --json F` with "
-        "`KINECLOUD_FOOTAGE` set, on 2 CPU cores.",
-        "",
-        "Small real data sets alone, from their files to a policy, by "
+        "`KINECLOUD_FOOTAGE` set, on 2 CPU cores. Small real data sets alone, from their files to a policy, by "
         "[data_set.yaml](../../pipeline/configs/data_set.yaml); nothing was learned from other data. Errors are mean "
-        f"absolute errors on held-out episodes, mean over {len(seeds)} seeds (least to most), each with its own split; "
-        "`first` is the next action, the others are means over the chunk. With so few episodes they say that the path "
-        "works on real files, not how good a policy would be: none was run on a robot.",
-    ]
+        f"absolute errors on held-out episodes, mean (least to most) over the seeds {', '.join(map(str, seeds))}, each "
+        "with its own split; `first` is the next action, the others are means over the chunk. With so few episodes "
+        "they say that the path works on real files, not how good a policy would be: none was run on a robot."
+    )
+    lines = ["# Alignment on the actions of real robots", "", *textwrap.wrap(said, 120, break_on_hyphens=False)]
     for data_set in DATA_SETS:
         runs = result[data_set.folder]
         held_out = ", ".join(f"{run['episodes']} episodes ({run['windows']} windows)" for run in runs)
@@ -119,7 +117,8 @@ def rows(runs: list[dict[str, Any]]) -> list[tuple[str, dict[str, list[float]]]]
 
 
 def told(values: list[float]) -> str:
-    return f"{np.mean(values):.3g} ({min(values):.3g} to {max(values):.3g})"
+    between = f" ({min(values):.3g} to {max(values):.3g})" if len(values) > 1 else ""
+    return f"{np.mean(values):.3g}{between}"
 
 
 if __name__ == "__main__":
