@@ -21,7 +21,7 @@ SIGMA_M = 0.01  # one sigma of recorded joints across and along the ray: nobody 
 
 @dataclass(frozen=True)
 class JointsSight:
-    """The joints of the hands that the frame shows: f64 [21,3] metres, camera frame, by side; and their pixels."""
+    """joints: of the hands that the frame shows, f64 [21,3] metres, camera frame, by side. boxes: f64 [K,4] pixels."""
 
     time: float
     joints: Mapping[str, np.ndarray]
