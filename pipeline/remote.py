@@ -62,6 +62,17 @@ def forget(path: Path) -> None:
         service(path.scheme).forget(path)
 
 
+def folders(root: Path) -> Iterator[Path]:
+    """This folder and all below, hidden ones left out, in order."""
+    if isinstance(root, RemotePath):
+        found = {above for path in root.rglob("*") for above in path.parents if above.is_relative_to(root)}
+        yield from sorted(one for one in found if not any(step[0] == "." for step in one.relative_to(root).parts))
+        return
+    for name, below, _ in os.walk(root):
+        below[:] = sorted(step for step in below if not step.startswith("."))
+        yield Path(name)
+
+
 class RemotePath(PosixPath):
     """A file or folder elsewhere, by its URL. Folders are where files lie below them. For reading only.
 

@@ -58,15 +58,16 @@ def _episodes(
     except OSError as error:
         yield Rejection(str(path), "unreadable", str(error.strerror))
         return
+    beside = any(sidecar.exists() for sidecar in sidecar_paths(path))
     try:
-        told = read_sidecars(path) if _has_sidecar(path) else stretches(path, info, about)
+        told = read_sidecars(path) if beside else stretches(path, info, about)
     except UserError as error:
         yield Rejection(str(path), "bad_sidecar", str(error))
         return
     except Unreadable as error:
         yield Rejection(str(path), error.reason, error.detail)
         return
-    if _has_sidecar(path):
+    if beside:
         yield from _overruled(path, about)
     for written in told:
         if isinstance(written, Rejection):
@@ -82,10 +83,6 @@ def _episodes(
                     yield _episode(path, source, info, sha256, part, hashes)
             except OSError as error:
                 yield Rejection(str(path), "bad_arrays", f"{sidecar.arrays}: {error.strerror}")
-
-
-def _has_sidecar(path: Path) -> bool:
-    return any(beside.exists() for beside in sidecar_paths(path))
 
 
 def _overruled(path: Path, about: list[Spoken]) -> Iterator[Rejection]:

@@ -12,12 +12,12 @@ import yaml
 
 from data.video import Unreadable
 
-MAX_BYTES = 256 << 20  # of a JSON file; statistics of ten thousand episodes take 50 MB
+MAX_BYTES = 256 << 20  # of a text; statistics of ten thousand episodes take 50 MB
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """One JSON object. Raises Unreadable (missing, too_large, bad_json)."""
-    content = _parsed(_text(path), str(path))
+    content = _parsed(read_text(path), str(path))
     if not isinstance(content, dict):
         raise Unreadable("bad_json", f"{path}: expected an object, found {type(content).__name__}")
     return content
@@ -25,7 +25,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | Unreadable]]:
     """Yields (line number, object), or what is wrong with the line. Raises Unreadable (missing, too_large)."""
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
         try:
@@ -37,17 +37,18 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | Unreadab
             yield number, error
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path, limit: int = MAX_BYTES, encoding: str = "utf-8", undecodable: str = "bad_json") -> str:
+    """All of a file. undecodable: the reason where it is not UTF-8. Raises Unreadable (missing, too_large, that)."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise Unreadable("too_large", f"{path}: {path.stat().st_size} bytes, at most {MAX_BYTES} are read")
-        return path.read_text(encoding="utf-8")
+        if (size := path.stat().st_size) > limit:
+            raise Unreadable("too_large", f"{path}: {size} bytes, at most {limit} are read")
+        return path.read_text(encoding=encoding)
     except FileNotFoundError:
         raise Unreadable("missing", f"{path} does not exist. Copy it from where the data set came from.") from None
     except OSError as error:
         raise Unreadable("unreadable", f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise Unreadable("bad_json", f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from None
+        raise Unreadable(undecodable, f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from None
 
 
 def _parsed(text: str, where: str) -> Any:

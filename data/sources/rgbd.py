@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from data.sources.recording import MAX_FRAMES, Camera, Measured, Pictures, Piece
 from data.sources.rgbd_files import intrinsics, told
 from data.sources.rgbd_streams import Filmed, Stream, filmed
 from data.video import Unreadable, frames, probe
-from pipeline.remote import RemotePath
+from pipeline.remote import folders
 
 MAX_PICTURE_BYTES = 256 << 20
 MAX_WORDS = 2000  # characters of an instruction
@@ -46,23 +45,12 @@ def recordings(root: Path, layout: FoldersLayout | None = None) -> Iterator[Reco
 def episodes(root: Path, layout: FoldersLayout | None = None) -> Iterator[tuple[Path, FoldersLayout]]:
     """Folders that have what marks an episode of the layout, or of a shipped one, in order, hidden ones left out."""
     choices = [layout] if layout else _shipped()
-    for folder in _folders(root):
+    for folder in folders(root):
         for choice in choices:
             marked = any((folder / marker).exists() for marker in choice.episodes)
             if marked and (layout or _has_pictures(folder, choice)):
                 yield folder, choice
                 break
-
-
-def _folders(root: Path) -> Iterator[Path]:
-    """This one and all below, hidden ones left out. Elsewhere, folders are where files lie below them."""
-    if isinstance(root, RemotePath):
-        found = {above for path in root.rglob("*") for above in path.parents if above.is_relative_to(root)}
-        yield from sorted(one for one in found if not any(step[0] == "." for step in one.relative_to(root).parts))
-        return
-    for name, below, _ in os.walk(root):
-        below[:] = sorted(step for step in below if not step.startswith("."))
-        yield Path(name)
 
 
 def _shipped() -> list[FoldersLayout]:

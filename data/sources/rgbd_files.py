@@ -12,28 +12,18 @@ import numpy as np
 import yaml
 from scipy.spatial.transform import Rotation, Slerp
 
-from data.sources.declared import inside
+from data.sources.declared import MAX_BYTES, inside, read_text
 from data.sources.folders_layout import InFile
 from data.sources.patterns import filled
 from data.sources.recording import MAX_FRAMES
 from data.video import Unreadable
 
-MAX_BYTES = 256 << 20  # of a list of times or poses
 MAX_TEXT_BYTES = 1 << 20  # of JSON, YAML and words
 
 
 def text(path: Path, limit: int = MAX_BYTES) -> str:
     """Raises Unreadable (missing, too_large, bad_text)."""
-    try:
-        if path.stat().st_size > limit:
-            raise Unreadable("too_large", f"{path}: {path.stat().st_size} bytes, at most {limit} are read")
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise Unreadable("missing", f"{path} does not exist") from None
-    except OSError as error:
-        raise Unreadable("unreadable", f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise Unreadable("bad_text", f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from None
+    return read_text(path, limit, "utf-8-sig", "bad_text")
 
 
 def _lines(path: Path) -> list[tuple[int, list[str]]]:
