@@ -1,6 +1,6 @@
 """``python -m align`` makes the policy, ``align rollout`` tries it in the simulator, ``align export`` publishes it.
 
-``align serve`` and ``align graph`` have options of their own (``APART``).
+``align serve``, ``align graph`` and ``align world`` have options of their own (``APART``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from pretrain.shards import is_trained
 
 ROLLOUT_FOLLOWS = frozenset({"policy_sha256"})
 EXPORT_FOLLOWS = frozenset({"policy_sha256", "modelling_sha256", "eval", "rollout", "settings"})
-APART = {"serve": "align.serve.cli", "graph": "align.graph.cli"}  # options of their own, no configuration
+# options of their own
+APART = {"serve": "align.serve.cli", "graph": "align.graph.cli", "world": "align.world"}
 NOTHING_TO_DO = "already done with this configuration; nothing to do"
 
 
@@ -32,7 +33,8 @@ def main() -> int:
         prog="python -m align",
         description="Policies from the predictor of motion.",
         epilog="python -m align serve --help: a policy behind openpi's client protocol; "
-        "python -m align graph --help: a policy as an ONNX file or a torch.export program",
+        "python -m align graph --help: a policy as an ONNX file or a torch.export program; "
+        "python -m align world --help: a simulated task for other programs' commands",
     )
     parser.add_argument("action", nargs="?", choices=("train", "rollout", "export"), default="train")
     add_config_options(parser)

@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from align.train import align
+from data.clips import Clip, write_shard
+from data.simulation.metaworld import ACTION_SPEC
+from extract.mask.extractor import NAME as MASKS
 from pipeline.config import Config, load
 from pretrain.train import pretrain
-from tests.pretrain_clips import write_clips
+from tests.pretrain_clips import moving_clip, write_clips
 
 ROOT = Path(__file__).parents[1]
 
@@ -68,3 +74,29 @@ def command(*arguments: Any, cwd: Path = ROOT, **environment: str) -> subprocess
     return subprocess.run(
         [sys.executable, *map(str, arguments)], cwd=cwd, env=everything, capture_output=True, text=True
     )
+
+
+def simulated_run(folder: Path, tasks: Sequence[str], max_seconds: float = 0.4) -> Config:
+    """A run whose policy fits the simulator, though it knows nothing; its clips are labelled as of the first task."""
+    shards = folder / "train.tar", folder / "val.tar"
+    for number, shard in enumerate(shards):
+        write_shard(shard, (_simulator_clip(10 * number + n, tasks[0]) for n in range(4)))
+    path = config_file(folder, shards)
+    document: dict[str, Any] = yaml.safe_load(path.read_text())
+    document["rollout"] = {"tasks": list(tasks), "episodes": 1, "max_seconds": max_seconds}
+    document["simulate"] = {"resolution": 64}
+    path.write_text(yaml.safe_dump(document))
+    config = load(path)
+    pretrain(config, resume=True)
+    align(config, resume=True)
+    return config
+
+
+def _simulator_clip(number: int, task: str) -> Clip:
+    """A made-up clip with labels of the simulator's kind."""
+    clip = moving_clip(number, labelled=True)
+    random = np.random.default_rng(number)
+    arrays = {name: random.uniform(-1, 1, (clip.frames, 4)).astype(np.float32) for name in ("actions", "proprio")}
+    meta = clip.meta.model_dump() | {"action_spec": ACTION_SPEC, "embodiment": "sawyer-gripper", "task": task}
+    meta["extractor"] = MASKS
+    return replace(clip, arrays=clip.arrays | arrays, meta=type(clip.meta).model_validate(meta))

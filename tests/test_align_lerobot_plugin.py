@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from align.config import RolloutConfig
 from align.lerobot_plugin.assemble import CARRIED, OURS, PACKAGE, assemble
 from align.lerobot_plugin.data_set import rename
 from align.lerobot_plugin.fits import data_set_problems, embodiment_problems, feature_problems, input_shapes
@@ -22,12 +24,15 @@ from align.lerobot_plugin.names import CAMERA, CONVERTED, INTRINSICS, OPENING, P
 from align.lerobot_plugin.rows import rows_of
 from align.lerobot_plugin.windows import window_of
 from align.moments import History, Moments, past_of
+from align.origin import rollout_made_from
+from align.rollout import rollout
 from data.clips import Clip
 from data.config import WindowConfig
 from data.convert.to_lerobot import to_lerobot
 from data.loader import motion
 from pipeline.errors import UserError
 from pretrain.model.policy_kinecloud import KinecloudPolicy
+from tests.align_runs import simulated_run
 from tests.convert_clips import ROOMY, Make, info_of, write_shards
 from tests.serve_policies import tiny_policy
 
@@ -244,24 +249,46 @@ def test_the_distribution_carries_all_it_imports_under_its_own_name(tmp_path: Pa
                 assert not module.startswith(PACKAGE) or module in modules | packages, (path, module)
 
 
-def test_lerobot_runs_and_trains_a_policy_through_the_plugin(make_clip: Make, tmp_path: Path) -> None:
-    """KINECLOUD_LEROBOT names a Python with lerobot, its extras dataset and training, and transformers."""
+@pytest.fixture(scope="module")
+def with_lerobot(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Runs a script with its words where lerobot and the plugin are; what it said.
+
+    KINECLOUD_LEROBOT names a Python with lerobot, its extras dataset and training, and transformers.
+    """
     python = os.environ.get(LEROBOT)
     if not python:
         pytest.skip(f"{LEROBOT} names no Python that lerobot is installed for")
-    build = ["bash", ROOT / "align/lerobot_plugin/build.sh", tmp_path / "wheels"]
+    folder = tmp_path_factory.mktemp("plugin")
+    build = ["bash", ROOT / "align/lerobot_plugin/build.sh", folder / "wheels"]
     subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = (tmp_path / "wheels").glob("*.whl")
-    subprocess.run([python, "-m", "zipfile", "-e", wheel, tmp_path / "site"], check=True)
+    (wheel,) = (folder / "wheels").glob("*.whl")
+    subprocess.run([python, "-m", "zipfile", "-e", wheel, folder / "site"], check=True)
+    environment = {**os.environ, "PYTHONPATH": str(folder / "site"), "HF_HUB_OFFLINE": "1"}
+    environment["HF_HOME"] = str(folder / "hub")
+
+    def run(script: str, *words: str | Path) -> str:
+        command = [python, ROOT / "tests" / script, *words]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr[-4000:]
+        return done.stdout
+
+    return run
+
+
+def test_lerobot_runs_and_trains_a_policy_through_the_plugin(
+    with_lerobot: Callable[..., str], make_clip: Make, tmp_path: Path
+) -> None:
     exported(tmp_path / "policy")
     root = renamed_set(make_clip, tmp_path)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "HF_HUB_OFFLINE": "1"}
-    environment["HF_HOME"] = str(tmp_path / "hub")
-    script = ROOT / "tests" / "lerobot_plays.py"
     (tmp_path / "work").mkdir()
-    done = subprocess.run(
-        [python, script, tmp_path / "policy", root, tmp_path / "work"], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    said = with_lerobot("lerobot_plays.py", tmp_path / "policy", root, tmp_path / "work")
     for line in ("discovered", "saved and loaded", "KinecloudPolicy.act", "with gradients", "refuses", "lerobot-train"):
-        assert line in done.stdout, done.stdout
+        assert line in said
+
+
+def test_lerobot_evaluates_in_the_simulator_as_rollouts_do(with_lerobot: Callable[..., str], tmp_path: Path) -> None:
+    config = simulated_run(tmp_path, ("drawer-close-v3", "button-press-v3"))
+    rollout(config, rollout_made_from(config, config.section("rollout", RolloutConfig)))
+    words = (config.run.out, "--config", config.path, "--python", sys.executable)
+    said = with_lerobot("lerobot_evaluates.py", *words)
+    assert said.endswith("2 episodes: 2 end alike, 2 after as many frames\n"), said

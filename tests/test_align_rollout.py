@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import yaml
 from scipy.stats import binomtest
 
 from align.config import RolloutConfig
 from align.origin import policy_folder, rollout_made_from
 from align.rollout import RolloutTask, fresh_seeds, make_handler, rollout
-from align.train import align
 from align.wilson import wilson_interval
-from data.clips import Clip, write_shard
 from data.simulation.config import SimulateConfig
-from data.simulation.metaworld import ACTION_SPEC
 from extract.config import ExtractConfig
 from extract.mask.extractor import NAME as MASKS
-from pipeline.config import Config, load
-from pretrain.train import pretrain
-from tests.align_runs import config_file
-from tests.pretrain_clips import moving_clip
+from pipeline.config import Config
+from tests.align_runs import simulated_run
 
 TASKS = ("drawer-close-v3", "button-press-v3")
 
@@ -40,32 +31,9 @@ def test_nothing_tried_says_nothing() -> None:
     assert wilson_interval(0, 0) == (0.0, 1.0)
 
 
-def simulator_clip(number: int) -> Clip:
-    """A made-up clip with labels of the simulator's kind."""
-    clip = moving_clip(number, labelled=True)
-    random = np.random.default_rng(number)
-    arrays = {name: random.uniform(-1, 1, (clip.frames, 4)).astype(np.float32) for name in ("actions", "proprio")}
-    meta = clip.meta.model_dump() | {"action_spec": ACTION_SPEC, "embodiment": "sawyer-gripper", "task": TASKS[0]}
-    meta["extractor"] = MASKS
-    return replace(clip, arrays=clip.arrays | arrays, meta=type(clip.meta).model_validate(meta))
-
-
 @pytest.fixture(scope="module")
 def aligned(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """A run whose policy fits the simulator, though it knows nothing."""
-    folder = tmp_path_factory.mktemp("aligned")
-    shards = folder / "train.tar", folder / "val.tar"
-    for number, shard in enumerate(shards):
-        write_shard(shard, (simulator_clip(10 * number + n) for n in range(4)))
-    path = config_file(folder, shards)
-    document: dict[str, Any] = yaml.safe_load(path.read_text())
-    document["rollout"] = {"tasks": list(TASKS), "episodes": 1, "max_seconds": 0.4}
-    document["simulate"] = {"resolution": 64}
-    path.write_text(yaml.safe_dump(document))
-    config = load(path)
-    pretrain(config, resume=True)
-    align(config, resume=True)
-    return config
+    return simulated_run(tmp_path_factory.mktemp("aligned"), TASKS)
 
 
 def rolled_out(config: Config, workers: int) -> bytes:

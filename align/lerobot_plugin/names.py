@@ -5,15 +5,18 @@ Symbols in shapes: N points, A action dimensions, Q proprioception dimensions.
 
 from __future__ import annotations
 
+OBSERVATION = "observation."
+IMAGES = OBSERVATION + "images."
+
 ACTION = "action"
-STATE = "observation.state"
-CAMERA = "observation.images.camera"
-SCENE = "observation.images.scene"
-DEPTH = "observation.images.scene_depth"
+STATE = OBSERVATION + "state"
+CAMERA = IMAGES + "camera"
+SCENE = IMAGES + "scene"
+DEPTH = IMAGES + "scene_depth"
 TASK = "task"
 PAD = "_is_pad"  # lerobot's flags of frames before the beginning or beyond the end of an episode
 
-OWN = "observation.kinecloud."
+OWN = OBSERVATION + "kinecloud."
 POINTS = OWN + "points"
 VISIBLE = OWN + "visible"
 GRASP = OWN + "grasp"
