@@ -49,9 +49,7 @@ class World:
         labelled = require_done(config.folder("align"), "align")["labelled"]
         extraction, scenes = config.section("extract", ExtractConfig), config.section("simulate", SimulateConfig)
         self._following = following(labelled["extractor"], extraction, config.folder("extract"))
-        self._image_side, self._jitter_m, self._run_seed = (
-            extraction.image_side, scenes.camera_jitter_m, config.run.seed
-        )  # fmt: skip
+        self._image_side, self._scenes, self._run_seed = extraction.image_side, scenes, config.run.seed
         self._policy = KinecloudConfig.from_pretrained(policy_folder(config))
         self._max_seconds = config.section("rollout", RolloutConfig).max_seconds
         self.task = task
@@ -75,7 +73,7 @@ class World:
         from data.simulation.scene import random_look
         from extract.effector import Camera
 
-        look = random_look(np.random.default_rng([self._run_seed, seed]), self._jitter_m)
+        look = random_look(np.random.default_rng([self._run_seed, seed]), self._scenes.camera_jitter_m)
         self._observation = self._world.reset(seed, look)
         camera = Camera(self._world.intrinsics, self._world.image_size, "given")
         self._eyes = Eyes(camera, self._following, self._policy, self._image_side)
