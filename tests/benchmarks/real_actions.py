@@ -88,12 +88,18 @@ def page(result: dict[str, list[dict[str, Any]]], seeds: list[int]) -> str:
     lines = ["# Alignment on the actions of real robots", "", *textwrap.wrap(said, 120, break_on_hyphens=False)]
     for data_set in DATA_SETS:
         runs = result[data_set.folder]
-        held_out = ", ".join(f"{run['episodes']} episodes ({run['windows']} windows)" for run in runs)
-        lines += ["", f"## {data_set.words}", "", f"Held out: {held_out}. Unit: {runs[0]['unit']}.", ""]
+        lines += ["", f"## {data_set.words}", "", f"{held_out(runs)} Unit: {runs[0]['unit']}.", ""]
         lines += [f"| | {POLICY} | {REPEAT} | {MEAN} |", "|---|---|---|---|"]
         for label, values in rows(runs):
             lines.append(f"| {label} | {' | '.join(told(values[method]) for method in (POLICY, REPEAT, MEAN))} |")
     return "\n".join(lines) + "\n"
+
+
+def held_out(runs: list[dict[str, Any]]) -> str:
+    """What the errors are of; it tells where chance held the same out for every seed."""
+    found = list(dict.fromkeys(f"{run['episodes']} episodes ({run['windows']} windows)" for run in runs))
+    same = len(runs) > 1 and all(run["errors"][MEAN] == runs[0]["errors"][MEAN] for run in runs)
+    return f"Held out: {', '.join(found)}{', the same for every seed' if same else ''}."
 
 
 def rows(runs: list[dict[str, Any]]) -> list[tuple[str, dict[str, list[float]]]]:
