@@ -1,5 +1,5 @@
 """Speed and memory of ``data convert``: ``python -m tests.benchmarks.convert [--json FILE] [--clips 24 192]``.
-Of a large catalogue, killed on the way: ``--clips 1000 100000 --small --kill``.
+Of a large catalogue, killed on the way: ``--clips 10000 30000 100000 --small --kill``.
 
 On clips made up in the size that extraction gives them (tests/benchmarks/loader.py: 256 x 192 pixels, 40 frames, 200
 points), to LeRobot and back, each in a process of its own. Time is what the processor spent on that process after its
