@@ -15,8 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from data.config import IndexConfig
+from data.reader import EpisodeReader
 from data.sources.folder import DataSet, data_sets, recordings
 from data.sources.recording import Recording, Rejected
+from tests.indexed import indexed
 from tests.source_files import Example, crc32c
 
 G1, BRIDGE = "robot/g1_inspire_lerobot", "robot/bridge_rlds"
@@ -72,6 +75,23 @@ def pyav(path: Path) -> Iterator[np.ndarray]:
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
             yield frame.to_ndarray(format="rgb24")
+
+
+@pytest.mark.parametrize(
+    ("name", "frames"),
+    [("rt1", [33, 29, 32, 46, 39, 41]), ("widowx", [37, 16]), ("dexterous", [391, 399, 515])],
+)
+def test_robot_videos(footage: Path, tmp_path: Path, name: str, frames: list[int]) -> None:
+    """Plain videos, from the index: every frame beside PyAV, in order."""
+    source = {"name": name, "path": footage / "robot" / name, "effector": "gripper"}
+    episodes, _ = indexed(IndexConfig.model_validate({"sources": [source]}), tmp_path)
+    ordered = sorted(episodes, key=lambda episode: episode.path)
+    assert [episode.frames for episode in ordered] == frames
+    for episode in ordered:
+        pairs = zip(EpisodeReader(episode).frames(None), pyav(episode.path), strict=True)
+        for count, (ours, theirs) in enumerate(pairs):
+            assert ours.index == count and ours.image.shape == theirs.shape
+            assert np.abs(ours.image[::8, ::8].astype(np.int16) - theirs[::8, ::8]).mean() < 1.5, count
 
 
 def test_rlds_bridge(footage: Path) -> None:
