@@ -59,7 +59,7 @@ class Where:
         return [str(python), "-m", "align", "world", "--config", self.config, "--task", self.task, *sets]
 
 
-class World:
+class WorldProcess:
     """A process of ``python -m align world``. first: its first message."""
 
     def __init__(self, where: Where):
@@ -112,7 +112,7 @@ class SimulatedEnv(gymnasium.Env):
     render_mode = "rgb_array"
 
     def __init__(self, where: Where):
-        self._world = World(where)
+        self._world = WorldProcess(where)
         first = self._world.first
         self.task, self.task_description = where.task, str(first["instruction"])
         self._max_episode_steps = int(first["max_steps"])

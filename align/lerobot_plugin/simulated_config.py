@@ -11,7 +11,7 @@ from lerobot.configs.types import PolicyFeature  # pyright: ignore[reportMissing
 from lerobot.envs.configs import EnvConfig  # pyright: ignore[reportMissingImports]
 
 from align.lerobot_plugin.names import ACTION, IMAGES, OBSERVATION, STATE
-from align.lerobot_plugin.simulated import SimulatedEnv, Where, World, observed
+from align.lerobot_plugin.simulated import SimulatedEnv, Where, WorldProcess, observed
 
 GYM_ID = "kinecloud/MetaWorld-v0"
 
@@ -37,7 +37,7 @@ class SimulatedConfig(EnvConfig):
         """Asks the simulator for names and shapes. Raises RuntimeError with its last words where it does not start."""
         if self.features:
             return
-        world = World(self._where())
+        world = WorldProcess(self._where())
         first = world.first
         world.close()
         self.fps = round(float(first["rate_hz"]))
