@@ -52,17 +52,16 @@ class World:
         self._image_side, self._scenes, self._run_seed = extraction.image_side, scenes, config.run.seed
         self._policy = KinecloudConfig.from_pretrained(policy_folder(config))
         self._max_seconds = config.section("rollout", RolloutConfig).max_seconds
-        self.task = task
-        self.told = {
-            "instruction": INSTRUCTIONS[task],
-            "rate_hz": float(FRAME_HZ),
-            "max_steps": math.ceil(self._max_seconds * FRAME_HZ),
-            "actions": np.array(self._policy.action_names),
-        }
         show_goal = task in scenes.show_goal_tasks
         self._world = TaskEnvironment(
             task, scenes.resolution, show_goal, scenes.extra_object_range_m, scenes.action_mixing
         )
+        self.told = {
+            "instruction": self._world.instruction,
+            "rate_hz": float(FRAME_HZ),
+            "max_steps": math.ceil(self._max_seconds * FRAME_HZ),
+            "actions": np.array(self._policy.action_names),
+        }
 
     def reset(self, seed: int) -> dict[str, Any]:
         """The episode of ``seed``, with the light and colours that a rollout of this seed has; its observation.
@@ -80,7 +79,8 @@ class World:
         self._look()
         while self._eyes.view() is None:
             if self.over:
-                raise UserError(f"{self.task}, seed {seed}: the effector was not found in any frame of the episode")
+                where = f"{self._world.task}, seed {seed}"
+                raise UserError(f"{where}: the effector was not found in any frame of the episode")
             self._do(np.zeros(len(self._policy.action_names), np.float32))
         return self._told()
 
