@@ -21,7 +21,7 @@ from pretrain.shards import is_trained
 ROLLOUT_FOLLOWS = frozenset({"policy_sha256"})
 EXPORT_FOLLOWS = frozenset({"policy_sha256", "modelling_sha256", "eval", "rollout", "settings"})
 # options of their own
-APART = {"serve": "align.serve.cli", "graph": "align.graph.cli", "world": "align.world"}
+APART = {"serve": "align.serve.cli", "graph": "align.graph.cli", "world": "align.world.cli"}
 NOTHING_TO_DO = "already done with this configuration; nothing to do"
 
 

@@ -13,11 +13,20 @@ from pipeline.config import Config, load
 from pipeline.errors import KinecloudError
 
 
-def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """--config FILE, --set a.b=value (repeatable) and --check (validate the section and stop)."""
+def add_config_options(parser: argparse.ArgumentParser, check: bool = True) -> None:
+    """--config FILE, --set a.b=value (repeatable) and, unless ``check`` is false, --check (validate the section and
+    stop)."""
     parser.add_argument("--config", type=Path, required=True, metavar="C.yaml", help="configuration file")
-    parser.add_argument("--set", action="append", default=[], metavar="a.b=v", help="override one value (repeatable)")
-    parser.add_argument("--check", action="store_true", help="only check the configuration")
+    add_set_option(parser)
+    if check:
+        parser.add_argument("--check", action="store_true", help="only check the configuration")
+
+
+def add_set_option(parser: argparse.ArgumentParser) -> None:
+    """--set a.b=value (repeatable)."""
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="a.b=v", help="override one value of --config (repeatable)"
+    )
 
 
 def add_resume_option(parser: argparse.ArgumentParser) -> None:

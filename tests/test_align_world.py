@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ from align.framed import receive, send
 from align.lerobot_plugin.names import GRASP, INTRINSICS, OBSERVATION, OPENING, POINTS, VISIBLE
 from align.lerobot_plugin.simulated import SimulatedEnv, Where
 from align.origin import policy_folder
-from align.world import World, serve
+from align.world.cli import serve
+from align.world.world import World
 from data.simulation.config import SimulateConfig
 from data.simulation.environment import TaskEnvironment
 from data.simulation.scene import random_look
@@ -127,6 +129,15 @@ def test_a_process_that_was_killed_is_told(aligned: Config) -> None:
     with pytest.raises(RuntimeError, match="align world ended with exit code -9"):
         environment.reset(seed=SEED)
     environment.close()
+
+
+def test_a_process_that_ends_while_it_answers_is_told(tmp_path: Path) -> None:
+    (tmp_path / "align").mkdir()
+    (tmp_path / "align" / "__main__.py").write_text(
+        "import os, sys\nos.write(1, (100).to_bytes(8, 'little') + b'half')\nsys.exit('no memory left')\n"
+    )
+    with pytest.raises(RuntimeError, match="align world ended with exit code 1:\nno memory left"):
+        SimulatedEnv(Where(str(tmp_path), sys.executable, "unread.yaml", (), TASK))
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,11 @@ class WorldProcess:
 
     def _hear(self) -> dict[str, np.ndarray]:
         assert self._process.stdout is not None
-        answer = receive(self._process.stdout)
+        try:
+            answer = receive(self._process.stdout)
+        except ValueError:  # it ended while it wrote, or something else writes where its answers go
+            self._process.kill()
+            answer = None
         if answer is None:
             raise RuntimeError(self._last_words())
         if "error" in answer:

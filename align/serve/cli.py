@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from align.origin import WEIGHTS
-from pipeline.command import config_of, exit_code_of
+from pipeline.command import add_set_option, config_of, exit_code_of
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def main(words: Sequence[str]) -> int:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--config", type=Path, metavar="C.yaml", help="a run: clients send pictures")
     which.add_argument("--policy", type=Path, metavar="FOLDER", help="an exported policy: clients send clouds")
-    parser.add_argument("--set", action="append", default=[], metavar="a.b=v", help="override a value of --config")
+    add_set_option(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address; any but this machine's own needs a token")
     parser.add_argument("--port", type=int, default=8000, help="0 = any free one")
     parser.add_argument("--token-file", type=Path, help=f"what clients have to send; or in ${TOKEN}")

@@ -1,33 +1,27 @@
-"""``python -m align world``: a simulated task as a policy meets it, for programs that cannot load the simulator.
-
-It is asked over stdin and answers on stdout (framed.py). The first message tells ``instruction``, ``rate_hz``,
-``max_steps``, ``actions`` (names) and an observation that shows names and shapes. Then each question has an answer:
-``seed`` begins an episode, ``action`` [A] is executed for one frame. Answers: an observation, ``success`` and ``over``;
-or ``error``, a text. The end of stdin ends the process.
-"""
+"""A simulated task as a policy meets it in the rollout stage."""
 
 from __future__ import annotations
 
-import argparse
 import math
-import os
-import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from align.config import RolloutConfig
-from align.framed import receive, send
+from align.episode import show
+from align.eyes import Eyes
+from align.followers import following
 from align.origin import policy_folder
 from data.simulation.config import SimulateConfig
-from data.simulation.tasks import INSTRUCTIONS
+from data.simulation.environment import TaskEnvironment
+from data.simulation.metaworld import FRAME_HZ
+from data.simulation.scene import random_look
 from extract.config import ExtractConfig
-from pipeline.command import config_of, exit_code_of
+from extract.effector import Camera
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.fingerprint import require_done
+from pretrain.model.configuration_kinecloud import KinecloudConfig
 
 MM = 1000.0
 
@@ -36,16 +30,8 @@ class World:
     """One task, with eyes that follow the effector as rollouts do. Only one may be open in a process at a time."""
 
     def __init__(self, config: Config, task: str):
-        """config: of a run that is aligned. Raises UserError where it is not, for an unknown task, and where the
-        clips' extractor cannot follow a running policy."""
-        if task not in INSTRUCTIONS:
-            raise UserError(f"--task {task}: not a task of the simulator; known: {', '.join(sorted(INSTRUCTIONS))}")
-        # torch and the simulator are loaded late: a wrong option is told at once
-        from align.followers import following
-        from data.simulation.environment import TaskEnvironment
-        from data.simulation.metaworld import FRAME_HZ
-        from pretrain.model.configuration_kinecloud import KinecloudConfig
-
+        """config: of a run that is aligned. Raises UserError where it is not, and where the clips' extractor cannot
+        follow a running policy."""
         labelled = require_done(config.folder("align"), "align")["labelled"]
         extraction, scenes = config.section("extract", ExtractConfig), config.section("simulate", SimulateConfig)
         self._following = following(labelled["extractor"], extraction, config.folder("extract"))
@@ -68,10 +54,6 @@ class World:
 
         The robot stands still until its effector is seen. Raises UserError where it never is.
         """
-        from align.eyes import Eyes
-        from data.simulation.scene import random_look
-        from extract.effector import Camera
-
         look = random_look(np.random.default_rng([self._run_seed, seed]), self._scenes.camera_jitter_m)
         self._observation = self._world.reset(seed, look)
         camera = Camera(self._world.intrinsics, self._world.image_size, "given")
@@ -106,8 +88,6 @@ class World:
         self._look()
 
     def _look(self) -> None:
-        from align.episode import show
-
         show(self._observation, self._eyes, self._following.sensors)
 
     def _told(self) -> dict[str, Any]:
@@ -131,34 +111,3 @@ class World:
             "success": self._world.success,
             "over": self.over,
         }
-
-
-def main(words: Sequence[str]) -> int:
-    """Parses what follows ``python -m align world`` and answers until stdin ends; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m align world", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, metavar="C.yaml", help="a run that is aligned")
-    parser.add_argument("--set", action="append", default=[], metavar="a.b=v", help="override a value of --config")
-    parser.add_argument("--task", required=True, help="of the simulator, such as drawer-open-v3")
-    arguments = parser.parse_args(words)
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever libraries print is no answer
-    return exit_code_of(lambda: serve(World(config_of(arguments), arguments.task), sys.stdin.buffer, answers))
-
-
-def serve(world: World, questions: IO[bytes], answers: IO[bytes]) -> None:
-    """Answers until the questions end."""
-    send(answers, world.reset(0) | world.told)
-    while (question := receive(questions)) is not None:
-        try:
-            send(answers, _answer(world, question))
-        except (UserError, ValueError, RuntimeError) as error:
-            send(answers, {"error": str(error)})
-    world.close()
-
-
-def _answer(world: World, question: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    if "seed" in question:
-        return world.reset(int(question["seed"]))
-    if "action" in question:
-        return world.step(question["action"])
-    raise ValueError(f"question: found {', '.join(question) or 'nothing'}; expected seed or action")
