@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from pipeline.config import Settings
 from pretrain.config import TrainingSettings
 
-STAGE_VERSION = 4
+STAGE_VERSION = 5
 ControlName = Literal["policy", "true_future", "p_controller"]
 ActionLoss = Literal["smooth_l1", "l1", "flow_matching", "binned"]
 
@@ -20,9 +20,16 @@ class AlignConfig(TrainingSettings):
 
     predictor: Path | None = Field(None, description="Folder of the pretrained predictor; null = that of the run.")
     head: Literal["direct", "inverse_dynamics"] = Field(
-        "direct", description="`direct`: new projections on the trunk, learned by gradient, give a chunk of actions. "
-        "`inverse_dynamics`: actions are decoded from the predicted motion alone, by a map fitted in closed form to "
-        "what the labelled clips recorded; of the settings below only `action_chunk` counts, and no step is taken.",
+        "direct", description="`direct`: a linear map of what is planned, fitted in closed form, and new projections "
+        "on the trunk, learned by gradient, give a chunk of actions. `inverse_dynamics`: actions are decoded from the "
+        "predicted motion alone, by a map fitted in closed form to what the labelled clips recorded; of the settings "
+        "below only `left_out` and `action_chunk` count, and no step is taken.",
+    )  # fmt: skip
+    left_out: Literal["tasks", "recordings"] | None = Field(
+        None, description="What is left out to learn how far ahead a head reads the plan: labelled `tasks`, for a "
+        "policy of tasks that no label shows, or `recordings`, for one of the labelled tasks. With tasks, what the "
+        "tokens of a direct head say counts as much as it is worth in them. null = tasks where the clips show some "
+        "without labels. Where one task alone is labelled, recordings.",
     )  # fmt: skip
     start: Literal["pretrained", "scratch"] = Field(
         "pretrained", description="`scratch`: of the predictor only its architecture is taken, and with `videos` "

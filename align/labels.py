@@ -22,7 +22,8 @@ class LabelledSet:
     """All labelled training clips together.
 
     quantiles: 1 % and 99 % of each dimension, f64 [2,A] and [2,Q]. mean_action_A: over all frames.
-    task_mean_actions: the same by task, [A] each. metas: of the clips, in order.
+    task_mean_actions: the same by task, [A] each. metas: of the clips, in order. only_seen: tasks of clips without
+    labels alone.
     """
 
     spec: ActionSpec
@@ -31,6 +32,7 @@ class LabelledSet:
     mean_action_A: np.ndarray
     task_mean_actions: dict[str, np.ndarray]
     metas: tuple[ClipMeta, ...]
+    only_seen: frozenset[str]
     frames: int
 
     def summary(self) -> dict[str, Any]:
@@ -39,7 +41,7 @@ class LabelledSet:
             "clips": len(self.metas),
             "frames": self.frames,
             "groups": len({meta.group for meta in self.metas}),
-            "tasks": sorted({meta.task or meta.instruction for meta in self.metas}),
+            "tasks": sorted({task_of(meta) for meta in self.metas}),
             "instructions": sorted({meta.instruction for meta in self.metas}),
             "embodiments": sorted({meta.embodiment for meta in self.metas}),
             "extractor": self.metas[0].extractor,
@@ -47,6 +49,11 @@ class LabelledSet:
             "mean_action": self.mean_action_A.tolist(),
             "task_mean_actions": {task: mean.tolist() for task, mean in self.task_mean_actions.items()},
         }
+
+
+def task_of(meta: ClipMeta) -> str:
+    """Its short name, or in words where the source has none."""
+    return meta.task or meta.instruction
 
 
 def labelled_set(shards: list[Path]) -> LabelledSet:
@@ -59,8 +66,11 @@ def labelled_set(shards: list[Path]) -> LabelledSet:
     proprio: list[np.ndarray] = []
     by_task: dict[str, list[np.ndarray]] = {}
     metas: list[ClipMeta] = []
-    for where, shard, key, meta in _labelled(shards):
-        assert meta.action_spec is not None
+    seen: set[str] = set()
+    for where, shard, key, meta in _clips(shards):
+        if meta.action_spec is None:
+            seen.add(task_of(meta))
+            continue
         first = metas[0].action_spec if metas else meta.action_spec
         if meta.action_spec != first:
             raise UserError(
@@ -70,7 +80,7 @@ def labelled_set(shards: list[Path]) -> LabelledSet:
         _require_rate(where, shard.array(key, "timestamps"), meta.action_spec.rate_hz)
         actions.append(shard.array(key, "actions"))
         proprio.append(shard.array(key, "proprio"))
-        by_task.setdefault(meta.task or meta.instruction, []).append(actions[-1])
+        by_task.setdefault(task_of(meta), []).append(actions[-1])
         metas.append(meta)
     if not metas:
         raise UserError(
@@ -86,17 +96,16 @@ def labelled_set(shards: list[Path]) -> LabelledSet:
         mean_action_A=everything.mean(0),
         task_mean_actions={task: np.concatenate(rows).mean(0, np.float64) for task, rows in sorted(by_task.items())},
         metas=tuple(metas),
+        only_seen=frozenset(seen - by_task.keys()),
         frames=len(everything),
     )
 
 
-def _labelled(shards: list[Path]) -> Iterator[tuple[str, Shard, str, ClipMeta]]:
+def _clips(shards: list[Path]) -> Iterator[tuple[str, Shard, str, ClipMeta]]:
     for path in shards:
         shard = Shard(path)
         for key in shard.keys:
-            meta = shard.meta(key)
-            if meta.action_spec is not None:
-                yield f"{path}: clip {key}", shard, key, meta
+            yield f"{path}: clip {key}", shard, key, shard.meta(key)
 
 
 def _require_rate(where: str, timestamps: np.ndarray, rate_hz: float) -> None:

@@ -61,6 +61,12 @@ class AlignRun(TrainingRun):
         """The labelled training clips."""
         return labelled_set(self.train_shards)
 
+    @property
+    def leaves_out_tasks(self) -> bool:
+        """Whether tasks are left out to learn what holds in tasks without labels; recordings otherwise."""
+        asked, labelled = self.settings.left_out, self.labelled
+        return len(labelled.task_mean_actions) > 1 and (bool(labelled.only_seen) if asked is None else asked == "tasks")
+
     @cached_property
     def val_windows(self) -> WindowDataset:
         """The held-out labelled windows, with all points."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from align.adapters import adapt, merge
+from align.direct import Prepared, prepare
 from align.evaluate import evaluate, validation_error
-from align.inverse import describe, with_fitted_head
+from align.inverse import with_fitted_head
 from align.objective import alignment_loss, noised_actions
+from align.policy import load_policy
 from align.run import AlignRun
 from data.config import MixtureConfig
 from data.loader import WindowDataset
@@ -21,6 +23,7 @@ from pipeline.fingerprint import mark_done
 from pretrain.augment import augment
 from pretrain.config import AugmentSettings, ObjectiveSettings
 from pretrain.loop import Training, discard, optimize, parameter_groups, publish
+from pretrain.model.direct import DirectHead
 from pretrain.model.policy_kinecloud import KinecloudPolicy
 from pretrain.objectives import Loss, at_present_depth, noised
 from pretrain.randomness import WindowRandom
@@ -42,8 +45,7 @@ def align(config: Config, resume: bool, change_ranks: bool = False) -> None:
     if run.part():
         if learned:
             publish(run, partial(merge, policy=new_policy(run), rank=run.settings.lora_rank) if adapted else None)
-        head = f"direct, learned in {run.settings.steps} steps" if learned else publish_fitted(run)
-        evaluate(run, head)
+        evaluate(run, learned_head(run) if learned else publish_fitted(run))
         mark_done(run.folder, run.made_from, best=run.best, labelled=run.labelled.summary())
         run.say(f"done: {run.folder / 'model'}")
 
@@ -68,10 +70,22 @@ def new_policy(run: AlignRun) -> KinecloudPolicy:
     return policy
 
 
+def learned_head(run: AlignRun) -> str:
+    """What was learned, for people."""
+    head, names = load_policy(run.folder / "model").head, run.labelled.spec.names
+    assert isinstance(head, DirectHead)
+    counts = ", ".join(
+        f"{name} {factor:.2f}" for name, factor in zip(names, head.trust.factors().tolist(), strict=True)
+    )
+    said = f"direct, learned in {run.settings.steps} steps; what its tokens say counts: {counts}"
+    run.say(said)
+    return said
+
+
 def publish_fitted(run: AlignRun) -> str:
     """The policy with a head fitted in closed form, as RUN/align/model; what was fitted, for people."""
     policy, chosen = with_fitted_head(run, new_policy(run))
-    fitted = describe(chosen, run.labelled.spec.names)
+    fitted = chosen.describe(run.labelled.spec.names)
     told = ", ".join(f"{name} by {told_by}" for name, told_by in fitted["told_by"].items())
     head = f"inverse dynamics, fitted to {policy.config.remembered} windows: {told}"
     run.say(head)
@@ -93,6 +107,10 @@ class Alignment(Training):
         self.settings = run.settings
         self.augmentation = AugmentSettings.only(color=run.settings.color)
 
+    @cached_property
+    def prepared(self) -> Prepared:
+        return prepare(self.aligned, new_policy(self.aligned))
+
     @property
     def dataset(self) -> WindowDataset:
         videos = self.settings.videos
@@ -107,6 +125,8 @@ class Alignment(Training):
 
     def new_model(self) -> KinecloudPolicy:
         policy = new_policy(self.aligned)
+        self.prepared.begin(policy)
+        self.run.say(self.prepared.told(policy.config.action_names))
         if self.settings.trunk == "lora":
             adapt(policy, self.settings.lora_rank)
         return policy
@@ -123,6 +143,7 @@ class Alignment(Training):
         window = augment(window, self.augmentation, random, progress)
         window["proprio"] = _noisy(window["proprio"], policy, self.settings.proprio_noise, random)
         window = noised(window, policy.predictor, random)
+        window["untaught"] = self.prepared.untaught(window["key"], progress).to(window["past"].device)
         true_BKA = policy.normalize(window["actions"], "action")
         if self.settings.action_loss == "flow_matching":
             window |= noised_actions(true_BKA, random)

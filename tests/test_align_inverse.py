@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from align.inverse import Recorded, fit
+from align.inverse import Fit, fit
 from align.policy import load_policy
+from align.recorded import Recorded
 from align.run import AlignRun
 from align.train import align
 from data.loader import collate
@@ -38,15 +39,20 @@ def recorded(windows: int = 240) -> Recorded:
     actions = torch.stack([told, torch.sign(openings[:, 1] - openings[:, 0])], 1)
     clips = [f"clip-{number // 20}" for number in range(windows)]
     tasks = [f"task-{number // 80}" for number in range(windows)]
-    return Recorded(motion, openings, actions, clips, tasks, {"all": torch.ones(5, dtype=torch.bool)})
+    return Recorded({"motion": motion, "openings": openings}, actions, clips, tasks)
+
+
+def fitted(told: Recorded, **readings: list[bool]) -> Fit:
+    everything = [True] * told.read["motion"].shape[1]
+    return fit(told, {name: torch.tensor(part) for name, part in (readings or {"all": everything}).items()})
 
 
 def test_motion_and_openings_answer_for_what_each_tells() -> None:
-    found = fit(recorded())
+    found = fitted(recorded())
     assert found.by_opening_V.tolist() == [False, True]
     expected = torch.tensor([0.0, 0.4, 0.0, -0.7, 0.2])
-    torch.testing.assert_close(found.linear_FV[:, 0], expected, atol=1e-3, rtol=0)
-    assert found.errors["motion"][0] < 1e-3 and found.errors["openings"][1] < 0.3 < found.errors["motion"][1]
+    torch.testing.assert_close(found.moved.map_FV[:, 0], expected, atol=1e-3, rtol=0)
+    assert found.moved.errors_V[0] < 1e-3 and found.held_V[1] < 0.3 < found.moved.errors_V[1]
 
 
 def test_an_effort_is_told_by_what_it_does_on_average_and_not_by_the_window_that_looks_most_alike() -> None:
@@ -62,11 +68,11 @@ def test_an_effort_is_told_by_what_it_does_on_average_and_not_by_the_window_that
 def test_a_map_that_holds_for_one_task_alone_is_not_trusted() -> None:
     told = recorded()
     noise = torch.randn(told.actions_WV.shape, generator=torch.Generator().manual_seed(1))
-    of_task = torch.tensor([3.0 * (int(task[-1]) - 1) for task in told.tasks])  # means another thing in each task
-    motion = told.motion_WF.clone()
+    of_task = torch.tensor([3.0 * (int(task[-1]) - 1) for task in told.left_out])  # means another thing in each task
+    motion = told.read["motion"].clone()
     motion[:, 0] = 0.02 * told.actions_WV[:, 0] * of_task
-    misled = replace(told, motion_WF=motion, actions_WV=told.actions_WV + 0.3 * noise)
-    assert fit(misled).ridge_V[0] > fit(told).ridge_V[0]
+    misled = replace(told, read=told.read | {"motion": motion}, actions_WV=told.actions_WV + 0.3 * noise)
+    assert fitted(misled).moved.ridge_V[0] > fitted(told).moved.ridge_V[0]
 
 
 def test_no_more_of_the_plan_is_read_than_serves_other_tasks() -> None:
@@ -74,12 +80,12 @@ def test_no_more_of_the_plan_is_read_than_serves_other_tasks() -> None:
     its own way."""
     torch.manual_seed(0)
     told, action = recorded(), torch.randn(240, 1)
-    later = torch.tensor([[4.0 * (int(task[-1]) - 1)] for task in told.tasks]) * action
+    later = torch.tensor([[4.0 * (int(task[-1]) - 1)] for task in told.left_out]) * action
     motion = torch.cat([torch.ones(240, 1), action + 0.3 * torch.randn(240, 1), later], 1)
-    readings = {"far": torch.tensor([True, True, True]), "near": torch.tensor([True, True, False])}
-    found = fit(replace(told, motion_WF=motion, actions_WV=action, readings=readings))
-    assert found.reading_V == ["near"] and found.linear_FV[2] == 0
-    assert found.linear_FV[1] == pytest.approx(1 / 1.09, abs=0.05)
+    changed = replace(told, read=told.read | {"motion": motion}, actions_WV=action)
+    found = fitted(changed, far=[True, True, True], near=[True, True, False]).moved
+    assert found.reading_V == ["near"] and found.map_FV[2] == 0
+    assert found.map_FV[1] == pytest.approx(1 / 1.09, abs=0.05)
 
 
 def test_motion_is_read_up_to_each_near_horizon_with_and_without_turns(whole: Config) -> None:

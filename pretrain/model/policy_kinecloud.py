@@ -107,13 +107,15 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
         follow: KinecloudPrediction | None = None,
         noised_actions: Tensor | None = None,
         action_tau: Tensor | None = None,
+        untaught: Tensor | None = None,
         **window: Any,
     ) -> PolicyPrediction:
         """A training window with ``proprio`` f32 [B,Q] in physical units; see KinecloudPredictor.forward.
 
         follow: points, opening and grasp that the head is to follow instead of the predicted ones. noised_actions:
         f32 [B,K,A], normalised, and action_tau f32 [B], for a head that learns by flow matching; its actions are then
-        those it believes to be behind the noise. Without action_tau it samples, from there on.
+        those it believes to be behind the noise. Without action_tau it samples, from there on. untaught: bool [B], in
+        training, windows whose actions the tokens of a direct head are not taught.
         With a generative predictor the actions read one sampled future, as if it stood at the end of the path.
         """
         predictor = self.predictor
@@ -128,7 +130,9 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
         if self.own is not None:
             _, thought = self.own.think(thinks_of, noised, tau, later)
         prediction = prediction if follow is None else follow
-        decided = self.head(prediction, observed, state_BQ, *thought, noised_BKA=noised_actions, tau_B=action_tau)
+        decided = self.head(
+            prediction, observed, state_BQ, *thought, untaught_B=untaught, noised_BKA=noised_actions, tau_B=action_tau
+        )
         return PolicyPrediction(**prediction, **decided)
 
     def normalize(self, values: Tensor, kind: str) -> Tensor:

@@ -33,7 +33,7 @@ class Clips:
 class Row:
     """One row of the table. words: for people. chains: those it is run for.
 
-    pretrain, align, rollout: settings of these sections, over those of the budget. grid: the predictor learns points
+    pretrain, align: settings of these sections, over those of the budget. grid: the predictor learns points
     all over the picture instead of the effector's. joint: one training of points and actions, as long as both.
     """
 
@@ -45,7 +45,6 @@ class Row:
     control: Control = "policy"
     pretrain: Mapping[str, Any] = field(default_factory=dict)
     align: Mapping[str, Any] = field(default_factory=dict)
-    rollout: Mapping[str, Any] = field(default_factory=dict)
     grid: bool = False
     joint: bool = False
 
@@ -81,17 +80,14 @@ _ROWS = (
         control="true_future"),
     Row("p_controller", "main's predicted clouds, followed by a proportional controller that learns nothing",
         control="p_controller"),
-    Row("direct", "main's predictor, actions by a direct head", head="direct", align=_DIRECT | {"trunk": "frozen"},
-        rollout={"execute": 2}),
+    Row("direct", "main's predictor, actions by a direct head", head="direct", align=_DIRECT | {"trunk": "frozen"}),
     Row("direct_flow", "the same, actions by flow matching", head="direct",
-        align=_DIRECT | {"trunk": "frozen", "action_loss": "flow_matching"}, rollout={"execute": 2}),
+        align=_DIRECT | {"trunk": "frozen", "action_loss": "flow_matching"}),
     Row("direct_bins", "the same, actions by cross-entropy over bins", head="direct",
-        align=_DIRECT | {"trunk": "frozen", "action_loss": "binned"}, rollout={"execute": 2}),
-    Row("joint", "points and actions trained together, in one stage", head="direct", joint=True, align=_DIRECT,
-        rollout={"execute": 2}),
+        align=_DIRECT | {"trunk": "frozen", "action_loss": "binned"}),
+    Row("joint", "points and actions trained together, in one stage", head="direct", joint=True, align=_DIRECT),
     Row("separate", "predictor and head trained apart, no shared weights", head="direct",
-        align=_DIRECT | {"trunk": "separate"},
-        rollout={"execute": 2}),
+        align=_DIRECT | {"trunk": "separate"}),
     Row("points200", "200 points instead of 32", pretrain={"window": {"points": 200}}, align={"points": 200}),
     Row("grid", "points of a uniform grid instead of the effector's", grid=True),
     Row("labelled_1", "1 labelled episode of each labelled task", Clips(labelled=1)),

@@ -36,7 +36,7 @@ MODELS = {
 
 def sections(row: Row, chain: str, budget: Budget) -> dict[str, Any]:
     """All sections but ``run``. A row's own settings go over the budget's."""
-    align: dict[str, Any] = {"head": row.head}
+    align: dict[str, Any] = {"head": row.head, "left_out": "tasks"}  # as if videos showed others, also where none do
     if row.head == "inverse_dynamics":
         align["action_chunk"] = 1
     pretrain = merged(LEARNING, budget.pretrain, PRETRAIN[chain], row.pretrain)
@@ -53,7 +53,7 @@ def sections(row: Row, chain: str, budget: Budget) -> dict[str, Any]:
         "pack": {"val_fraction": 0.1},
         "pretrain": pretrain,
         "align": merged(budget.align, row.align, align),
-        "rollout": merged(rollout, budget.rollout, row.rollout),
+        "rollout": merged(rollout, budget.rollout),
     }
 
 
