@@ -220,7 +220,11 @@ def test_a_head_of_bins_believes_what_is_near_its_linear_map_and_gives_the_mean(
     assert found.action_logits.shape == (B, 6, 3, BINS)
     expected = torch.linspace(-0.6, 0.6, 18).reshape(6, 3).expand(B, 6, 3)
     assert torch.equal(found.action_logits.argmax(-1), bins_of(expected))
-    policy.head.log_precision.data[:] = 6
+    within = (policy.head.get_buffer("centres") - expected[..., None]).abs() < 0.2  # a standard deviation
+    torch.testing.assert_close(
+        (found.action_logits.softmax(-1) * within).sum(-1)[:, :, 1], torch.full((B, 6), 0.683), atol=0.02, rtol=0
+    )
+    policy.head.log_precision.weight.data[:] = 4
     found = policy(**random_window() | {"proprio": torch.rand(B, 2)})
     torch.testing.assert_close(found.actions, expected, rtol=0, atol=1e-3)
 

@@ -7,7 +7,6 @@ Q proprioception dimensions, C bins.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -88,19 +87,19 @@ class DirectHead(nn.Module):
         state_BQ: Tensor,
         thought_BTD: Tensor,
         untaught_B: Tensor | None = None,
-        **_: Any,
+        **noised: Tensor | None,
     ) -> dict[str, Tensor]:
         """actions: normalised, [B,K,A]. untaught: in training, windows that the tokens are not taught."""
-        straight_BKA, action_BKD = self.read(prediction, observed, state_BQ, thought_BTD)
-        return {"actions": straight_BKA + self.rest(action_BKD, untaught_B)}
-
-    def read(
-        self, prediction: KinecloudPrediction, observed: Observed, state_BQ: Tensor, thought_BTD: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The linear map of the plan [B,K,A], and the tokens of the actions [B,K,D]."""
         plan_BF = self.plan(prediction, observed.geometry, state_BQ)
         straight_BKA = self.straight(plan_BF).unflatten(1, self.shape)
-        return straight_BKA, thought_BTD[:, 1:] + self.plan_in(plan_BF)[:, None]
+        action_BKD = thought_BTD[:, 1:] + self.plan_in(plan_BF)[:, None]
+        return self.decide(straight_BKA, action_BKD, untaught_B, **noised)
+
+    def decide(
+        self, straight_BKA: Tensor, action_BKD: Tensor, untaught_B: Tensor | None, **_: Tensor | None
+    ) -> dict[str, Tensor]:
+        """straight: what the linear map of the plan says. action: the tokens."""
+        return {"actions": straight_BKA + self.rest(action_BKD, untaught_B)}
 
     def plan(self, prediction: KinecloudPrediction, geometry: CloudGeometry, state_BQ: Tensor) -> Tensor:
         """What is planned, what was, and proprioception, [B,F], in length units and radians."""
@@ -145,19 +144,16 @@ class FlowHead(DirectHead):
         self.steps = config.flow_steps
         self.noise_in = nn.Linear(self.shape[1] + waves(torch.zeros(1)).shape[-1], width)
 
-    def forward(
+    def decide(
         self,
-        prediction: KinecloudPrediction,
-        observed: Observed,
-        state_BQ: Tensor,
-        thought_BTD: Tensor,
-        untaught_B: Tensor | None = None,
+        straight_BKA: Tensor,
+        action_BKD: Tensor,
+        untaught_B: Tensor | None,
         noised_BKA: Tensor | None = None,
         tau_B: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """actions: normalised, [B,K,A]; the estimate for noised ones of that time, or a sample that begins with them;
         without them always with the same noise."""
-        straight_BKA, action_BKD = self.read(prediction, observed, state_BQ, thought_BTD)
 
         def estimate(noised_BKA: Tensor, tau_B: Tensor) -> Tensor:
             time_BK1 = beside(tau_B, noised_BKA).expand_as(noised_BKA[..., :1])
@@ -182,21 +178,14 @@ class BinnedHead(DirectHead):
 
     def __init__(self, config: KinecloudConfig, width: int):
         super().__init__(config, width, BINS)
-        self.log_precision = nn.Parameter(torch.full((self.shape[1], 1), _PRECISION))
+        self.log_precision = zero(nn.Linear(1, self.shape[1], bias=False))  # beyond that of before training
         self.register_buffer("centres", (torch.arange(BINS) + 0.5) * 2 / BINS - 1)
 
-    def forward(
-        self,
-        prediction: KinecloudPrediction,
-        observed: Observed,
-        state_BQ: Tensor,
-        thought_BTD: Tensor,
-        untaught_B: Tensor | None = None,
-        **_: Any,
+    def decide(
+        self, straight_BKA: Tensor, action_BKD: Tensor, untaught_B: Tensor | None, **_: Tensor | None
     ) -> dict[str, Tensor]:
         """actions: normalised, [B,K,A]. action_logits: of each bin, [B,K,A,C]."""
-        straight_BKA, action_BKD = self.read(prediction, observed, state_BQ, thought_BTD)
         apart_BKAC = straight_BKA[..., None] - self.get_buffer("centres")
         rest_BKAC = self.rest(action_BKD, untaught_B).unflatten(-1, (self.shape[1], BINS))
-        logits_BKAC = rest_BKAC - self.log_precision.exp() * apart_BKAC.square()
+        logits_BKAC = rest_BKAC - (_PRECISION + self.log_precision.weight).exp() * apart_BKAC.square()
         return {"actions": logits_BKAC.softmax(-1) @ self.get_buffer("centres"), "action_logits": logits_BKAC}
