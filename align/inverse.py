@@ -24,7 +24,7 @@ MOTION, OPENINGS = "motion", "openings"
 @dataclass(frozen=True)
 class Fit:
     """moved: the head's linear map of motion. by_opening_V: of the head. held_V: mean absolute error of what openings
-    tell about normalised actions on tasks that were left out (on clips, where there is one task)."""
+    tell about normalised actions in the tasks or recordings that were left out."""
 
     moved: Linear
     by_opening_V: Tensor
@@ -64,8 +64,8 @@ def with_fitted_head(run: AlignRun, policy: KinecloudPolicy) -> tuple[KinecloudP
 
 
 def fit(recorded: Recorded, readings: Mapping[str, Tensor]) -> Fit:
-    """For each number of an action the linear map of motion, and whether motion or openings tell it better on tasks
-    that were left out: within a task, openings tell how far it has come, and with that its motion, and in another task
+    """For each number of an action the linear map of motion, and whether motion or openings tell it better in what
+    was left out: within a task, openings tell how far it has come, and with that its motion, and in another task
     they do not. readings: parts of the motion that may be read alone, bool [F] by name."""
     folds = recorded.folds()
     moved = fitted(recorded.read[MOTION], recorded.actions_WV, readings, folds)
