@@ -57,7 +57,7 @@ def _row(line: Line, main: Line | None, budget: Budget) -> dict[str, Any]:
         "to_main": apart,
         "path_mm": round(float(np.mean(paths)), 1) if paths else None,
         "tasks": tasks,
-        "films": [film for entry in line.entries.values() for film in entry["films"]],
+        "films": next(iter(line.entries.values()))["films"],
         "hours": round(sum(sum(entry["seconds"].values()) for entry in line.entries.values()) / 3600, 2),
         "dates": sorted({entry["date"] for entry in line.entries.values()}),
         "hardware": last["hardware"],
