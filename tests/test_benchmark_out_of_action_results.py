@@ -147,9 +147,11 @@ def test_the_page_tells_rows_targets_stale_results_and_what_was_not_run(tmp_path
         "nearly as good as with labels for all tasks": False, "blind policies fail": False,
         "without videos of the tasks they fail": False, "better than 2D tracks": False,
         "better than latent actions": True, "labelled tasks do not get worse": True,
+        "it takes an hour, data included": True,
     }  # fmt: skip
     assert {words: by_words[words]["met"] for words in met} == met
     assert by_words["nearly as good as with labels for all tasks"]["found"].startswith("-0.10")
+    assert by_words["it takes an hour, data included"]["found"].startswith("1 (training seed 0, 2 cores, 10 episodes")
     direct = by_words["a direct head learns the tasks, too"]
     assert direct["met"] is None and "direct" in direct["found"]  # a stale row decides nothing
     main = next(row for row in figures["rows"] if (row["row"], row["chain"]) == (MAIN, "rgbd"))
@@ -161,6 +163,7 @@ def test_the_page_tells_rows_targets_stale_results_and_what_was_not_run(tmp_path
     assert "**met**" in text and "**missed**" in text and "| direct (**stale**) | rgbd |" in text
     assert "simulated" in text and "overlays" in text and "| drawer-open | no, video only | 100 (100 to 100)" in text
     assert text.count("(out_of_action/cpu/film.jpg)") == 2  # of one training seed of each chain
+    assert "| rgbd | 2 | 2 | 10 | 0.0 | 0.0 | 0.0 | 0.0 | 1.0 | 0.0 | 1.0 |" in text
     told = text.split("## What was not run")[1].split("##")[0]
     assert "human_only (rgbd)" in told and "labelled_5" not in told and "direct (rgbd)" in told
     assert max(len(line) for line in text.splitlines() if line[0:1] not in ("|", "!")) <= 120

@@ -58,7 +58,15 @@ def _row(line: Line, main: Line | None, budget: Budget) -> dict[str, Any]:
         "path_mm": round(float(np.mean(paths)), 1) if paths else None,
         "tasks": tasks,
         "films": next(iter(line.entries.values()))["films"],
-        "hours": round(sum(sum(entry["seconds"].values()) for entry in line.entries.values()) / 3600, 2),
+        "took": [
+            {
+                "seed": int(seed),
+                "cores": entry["hardware"]["cores"],
+                "episodes": line.tried(seed),
+                "minutes": {step: round(took, 2) for step, took in line.minutes(seed).items()},
+            }
+            for seed, entry in line.entries.items()
+        ],
         "dates": sorted({entry["date"] for entry in line.entries.values()}),
         "hardware": last["hardware"],
         "versions": last["versions"],

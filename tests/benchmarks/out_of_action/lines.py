@@ -58,6 +58,14 @@ class Line:
         task = min(rates, key=lambda name: rates[name])
         return task, rates[task]
 
+    def tried(self, seed: str) -> int:
+        """Episodes of each task in closed loop."""
+        return _tried(self.entries[seed])
+
+    def minutes(self, seed: str) -> dict[str, float]:
+        """What each step took, also where another row did it."""
+        return {step: seconds / 60 for step, seconds in self.entries[seed]["seconds"].items()}
+
     def of_tasks(self) -> list[dict[str, Any]]:
         """Each task: its share of successes with interval, how often its sibling's outcome came instead, path error."""
         found = []
@@ -105,8 +113,7 @@ def line_of(
     """
 
     def present(seed: str, entry: dict[str, Any]) -> bool:
-        tried = max(len(task["tried"]) for task in entry["tasks"].values())
-        planned = plan(row, chain, int(seed), replace(budget, episodes=tried), contents=contents)
+        planned = plan(row, chain, int(seed), replace(budget, episodes=_tried(entry)), contents=contents)
         return entry["fingerprint"] == planned.fingerprint
 
     fresh = {seed: entry for seed, entry in sorted(entries.items()) if present(seed, entry)}
@@ -116,3 +123,8 @@ def line_of(
         return Line(row, chain, STALE, dict(sorted(entries.items())))
     why = impossible(row, chain, budget)
     return Line(row, chain, IMPOSSIBLE if why else NOT_RUN, {}, why or "")
+
+
+def _tried(entry: dict[str, Any]) -> int:
+    """Episodes of each task."""
+    return max(len(task["tried"]) for task in entry["tasks"].values())

@@ -37,7 +37,8 @@ def page(figures: dict[str, Any], folder: str) -> str:
         "## Success by row", _picture(folder, BARS, "success by row", drawn), _rows(figures), _reading(),
         "## The main row, task by task", _tasks(figures),
         "## How much is needed", _picture(folder, CURVES, "success over labels and videos", drawn), _curve_words(drawn),
-        _films(figures, folder), "## What was not run", _not_run(figures), "## How it was measured", _method(figures),
+        _films(figures, folder), "## How long the main row takes", _took(figures),
+        "## What was not run", _not_run(figures), "## How it was measured", _method(figures),
     ]  # fmt: skip
     paragraphs = "\n\n".join(part for part in parts if part).split("\n\n")
     return (
@@ -169,6 +170,24 @@ def _films(f: dict[str, Any], folder: str) -> str:
     shown = [f"![{row['chain']}: {film['words']}]({folder}/{f['budget']}/{film['file']})\n\n{row['chain']}: "
              f"{film['words']}" for row, film in films]  # fmt: skip
     return "## Rollouts (simulated)\n\n" + "\n\n".join(shown)
+
+
+def _took(f: dict[str, Any]) -> str:
+    steps = ("simulate", "extract", "pretrain", "align", "rollout")
+    rows = []
+    for row in (row for row in _measured(f) if row["row"] == MAIN):
+        for took in row["took"]:
+            named = [took["minutes"].get(step, 0.0) for step in steps]
+            whole = sum(took["minutes"].values())
+            rows.append([row["chain"], str(took["seed"]), str(took["cores"]), str(took["episodes"]),
+                         *(f"{minutes:.1f}" for minutes in (*named, whole - sum(named), whole))])  # fmt: skip
+    if not rows:
+        return "The main row has not been measured."
+    head = ["chain", "training seed", "cores", "episodes per task", *steps, "all else", "together"]
+    words = (
+        "Minutes, data included; each step as long as it took when it was done, with what else the machine did then."
+    )
+    return _table(head, rows) + f"\n\n{words}"
 
 
 def _not_run(f: dict[str, Any]) -> str:
