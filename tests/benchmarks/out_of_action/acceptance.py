@@ -18,9 +18,8 @@ class Target:
     """A share of successes that is to be reached. of: whose.
 
     at_least, at_most: of the mean over video-only tasks, of the worst of them, or of the minutes that the quickest
-    training seed took. over: another row; then at_least is
-    of the difference of means. apart: both rows' intervals must not overlap. labelled: labelled tasks count, and no
-    difference to the worse is to be seen (its interval reaches 0).
+    training seed took. over: another row; then at_least is of the difference of means. apart: both rows' intervals must
+    not overlap. labelled: labelled tasks count, and no difference to the worse is to be seen (its interval reaches 0).
     """
 
     words: str
