@@ -1,32 +1,43 @@
 #!/usr/bin/env bash
-# The whole path on simulated robot and hand video, or on your own videos as well:
-#   bash pipeline/quickstart.sh [--videos DIR] [--out DIR]
+# The whole path on simulated robot and hand video, on your own videos as well, or on a robot's labelled data set with or
+# without videos beside it; --set changes any value of the configuration:
+#   bash pipeline/quickstart.sh [--data-set DIR] [--videos DIR] [--out DIR] [--set a.b=value]...
 # Makes its own environment, runs every stage, and ends with the paths of the report and the exported policy.
 # Running it again does only what is missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-videos="" out=""
+data_set="" videos="" out="" settings=()
 while [ $# -gt 0 ]; do
     case "$1" in
+        --data-set) data_set=${2:?--data-set needs a folder}; shift 2 ;;
         --videos) videos=${2:?--videos needs a folder}; shift 2 ;;
         --out) out=${2:?--out needs a folder}; shift 2 ;;
+        --set) settings+=(--set "${2:?--set needs a.b=value}"); shift 2 ;;
         -h | --help) sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
         *) echo "quickstart: unknown option $1 (see --help)" >&2; exit 2 ;;
     esac
 done
 
-config=pipeline/configs/quickstart.yaml
-overrides=()
-if [ -n "$videos" ]; then
-    [ -d "$videos" ] || { echo "quickstart: --videos $videos is not a folder" >&2; exit 2; }
-    config=pipeline/configs/videos.yaml
-    overrides+=(--set "index.sources.1.path=$(cd "$videos" && pwd)")
+folder() { # OPTION FOLDER: its absolute path
+    [ -d "$2" ] || { echo "quickstart: $1 $2 is not a folder" >&2; exit 2; }
+    (cd "$2" && pwd)
+}
+
+config=quickstart sources=()
+if [ -n "$data_set" ]; then
+    config=data_set
+    data_set=$(folder --data-set "$data_set")
+    sources+=(--set "index.sources.0.path=$data_set")
 fi
-[ -n "$out" ] || out=runs/$(basename "$config" .yaml)
-overrides+=(--set "run.out=$out")
+if [ -n "$videos" ]; then
+    if [ -n "$data_set" ]; then config=data_set_and_videos; else config=videos; fi
+    videos=$(folder --videos "$videos")
+    sources+=(--set "index.sources.1.path=$videos")
+fi
+[ -n "$out" ] || out=runs/$config
 
 bash pipeline/install.sh
 export MUJOCO_GL=osmesa LP_NUM_THREADS=1 HF_HUB_OFFLINE=1
-.venv/bin/python -m pipeline run "$config" "${overrides[@]}"
+.venv/bin/python -m pipeline run "pipeline/configs/$config.yaml" --set "run.out=$out" "${sources[@]}" "${settings[@]}"
 echo "policy: $(cd "$out" && pwd)/export/policy"

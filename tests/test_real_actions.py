@@ -1,4 +1,4 @@
-"""The shipped configuration for labelled data sets of others, in small, on a real robot's actions."""
+"""The shipped configurations for labelled data sets of others, in small, on a real robot's actions."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from align.evaluate import MEAN, POLICY, REPEAT
-from data.clips import Shard
+from data.clips import Clip, Shard
 from data.index import read_index
 from data.reader import EpisodeReader
 
@@ -18,35 +19,26 @@ ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("pretrain.steps=2", "pretrain.batch_size=4", "align.steps=2", "align.batch_size=4", "align.action_chunk=4")
 
 
-def test_a_labelled_data_set_becomes_a_policy_whose_errors_stand_beside_references(
-    footage: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    said = (
-        f"run.out={run}",
-        f"index.sources.0.path={footage / 'robot/bridge_rlds'}",
-        "index.sources.0.cameras=[image_0]",
-        *SMALL,
-    )
-    overrides = [part for setting in said for part in ("--set", setting)]
-    command = [
-        sys.executable,
-        "-m",
-        "pipeline",
-        "run",
-        "pipeline/configs/data_set.yaml",
-        "--until",
-        "align",
-        *overrides,
-    ]
+def aligned(config: str, run: Path, data_set: Path, *settings: str) -> tuple[dict[str, Any], dict[str, list[Clip]]]:
+    """What align/eval.json says after a short run, and the clips of each split."""
+    said = (f"run.out={run}", f"index.sources.0.path={data_set}", "index.sources.0.cameras=[image_0]", *SMALL)
+    overrides = [part for setting in (*said, *settings) for part in ("--set", setting)]
+    command = [sys.executable, "-m", "pipeline", "run", f"pipeline/configs/{config}", "--until", "align", *overrides]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
-    evaluated = json.loads((run / "align/eval.json").read_text())
-    assert set(evaluated["errors"]) == {POLICY, REPEAT, MEAN}
     shards = {
         split: [Shard(path) for path in sorted((run / "pack").glob(f"{split}-*.tar"))] for split in ("train", "val")
     }
     clips = {split: [shard.clip(key) for shard in found for key in shard.keys] for split, found in shards.items()}
+    return json.loads((run / "align/eval.json").read_text()), clips
+
+
+def test_a_labelled_data_set_becomes_a_policy_whose_errors_stand_beside_references(
+    footage: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    evaluated, clips = aligned("data_set.yaml", run, footage / "robot/bridge_rlds")
+    assert set(evaluated["errors"]) == {POLICY, REPEAT, MEAN}
     assert len(clips["train"]) + len(clips["val"]) == 25
     assert evaluated["episodes"] == len({clip.meta.group for clip in clips["val"]}) > 0
     episodes = {episode.episode_id: episode for episode in read_index(run / "index")}
@@ -56,3 +48,18 @@ def test_a_labelled_data_set_becomes_a_policy_whose_errors_stand_beside_referenc
     mean_A = np.concatenate([clip.arrays["actions"] for clip in clips["train"]]).mean(0)
     first_A = np.concatenate([np.abs(clip.arrays["actions"] - mean_A) for clip in clips["val"]]).mean(0)
     np.testing.assert_allclose(evaluated["errors"][MEAN]["first"], first_A, rtol=0.2)
+
+
+def test_videos_without_labels_are_learned_from_beside_it(footage: Path, tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    (videos / "signing.mp4").symlink_to(footage / "human/asl_hand/asl_hand.mp4")
+    evaluated, clips = aligned(
+        "data_set_and_videos.yaml", tmp_path / "run", footage / "robot/bridge_rlds", f"index.sources.1.path={videos}"
+    )
+    assert {clip.meta.source for clip in clips["train"]} == {"robot", "videos"}
+    every = [clip for found in clips.values() for clip in found]
+    assert sum(clip.meta.action_spec is not None for clip in every) == 25
+    assert not any("actions" in clip.arrays for clip in every if clip.meta.source == "videos")
+    held_out = {clip.meta.group for clip in clips["val"] if clip.meta.action_spec is not None}
+    assert evaluated["episodes"] == len(held_out) > 0
