@@ -5,6 +5,7 @@
 # Makes its own environment, runs every stage, and ends with the paths of the report and the exported policy.
 # Running it again does only what is missing.
 set -euo pipefail
+started=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 data_set="" videos="" out="" settings=()
@@ -20,8 +21,7 @@ while [ $# -gt 0 ]; do
 done
 
 folder() { # OPTION FOLDER: its absolute path
-    [ -d "$2" ] || { echo "quickstart: $1 $2 is not a folder" >&2; exit 2; }
-    (cd "$2" && pwd)
+    (cd "$started" && cd "$2" 2>/dev/null && pwd) || { echo "quickstart: $1 $2 is not a folder" >&2; exit 2; }
 }
 
 config=quickstart sources=()
@@ -35,7 +35,11 @@ if [ -n "$videos" ]; then
     videos=$(folder --videos "$videos")
     sources+=(--set "index.sources.1.path=$videos")
 fi
-[ -n "$out" ] || out=runs/$config
+case "$out" in
+    "") out=runs/$config ;;
+    /*) ;;
+    *) out=$started/$out ;;
+esac
 
 bash pipeline/install.sh
 export MUJOCO_GL=osmesa LP_NUM_THREADS=1 HF_HUB_OFFLINE=1
