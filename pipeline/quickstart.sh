@@ -29,6 +29,11 @@ if [ -n "$data_set" ]; then
     config=data_set
     data_set=$(folder --data-set "$data_set")
     sources+=(--set "index.sources.0.path=$data_set")
+    case "${settings[*]-}" in
+        *index.sources.0.actions*) ;;
+        *) echo "quickstart: actions are taken for changes of the end effector's pose in m and rad, in the base's frame;" \
+            "where they mean something else, say so: --set 'index.sources.0.actions={unit: rad, frame: joints, mode: absolute}'" ;;
+    esac
 fi
 if [ -n "$videos" ]; then
     if [ -n "$data_set" ]; then config=data_set_and_videos; else config=videos; fi

@@ -1,0 +1,49 @@
+"""What pipeline/quickstart.sh says of words that it cannot follow, before it makes or runs anything."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parent.parent / "pipeline/quickstart.sh"
+
+
+def said(folder: Path, *words: str) -> tuple[int, str]:
+    """Exit status and everything that was said, called from a folder."""
+    done = subprocess.run(
+        ["bash", str(SCRIPT), *words],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=30,
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize("option", ["--videos", "--data-set"])
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path, option: str) -> None:
+    (tmp_path / "file").write_text("no folder")
+    for words in ("nothing", "file"):
+        assert said(tmp_path, option, words) == (2, f"quickstart: {option} {words} is not a folder\n")
+
+
+def test_folders_are_taken_from_where_it_is_called(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    code, words = said(tmp_path, "--videos", "videos", "--data-set", "nothing")
+    assert (code, words) == (2, "quickstart: --data-set nothing is not a folder\n")
+    code, words = said(tmp_path, "--data-set", "videos", "--videos", "nothing")
+    assert code == 2 and "actions are taken for" in words and words.endswith("--videos nothing is not a folder\n")
+    meant = "index.sources.0.actions={unit: rad, frame: joints, mode: absolute}"
+    code, words = said(tmp_path, "--data-set", "videos", "--videos", "nothing", "--set", meant)
+    assert (code, words) == (2, "quickstart: --videos nothing is not a folder\n")
+
+
+def test_unknown_words_and_words_without_value(tmp_path: Path) -> None:
+    assert said(tmp_path, "--video", "x") == (2, "quickstart: unknown option --video (see --help)\n")
+    code, words = said(tmp_path, "--out")
+    assert code != 0 and "--out needs a folder" in words
+    code, words = said(tmp_path, "--help")
+    assert code == 0 and all(option in words for option in ("--data-set", "--videos", "--out", "--set"))
