@@ -185,7 +185,8 @@ def _took(f: dict[str, Any]) -> str:
         return "The main row has not been measured."
     head = ["chain", "training seed", "cores", "episodes per task", *steps, "all else", "together"]
     words = (
-        "Minutes, data included; each step as long as it took when it was done, with what else the machine did then."
+        "Minutes, data included. A step that another row or seed had done before counts as it took there, on whatever "
+        "cores; all else that the machine did then is in it."
     )
     return _table(head, rows) + f"\n\n{words}"
 
