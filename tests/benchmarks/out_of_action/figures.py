@@ -82,11 +82,11 @@ def clips_in_words(clips: Clips) -> str:
 def _curve(
     lines: dict[tuple[str, str], Line], rows: Iterable[str], across: Callable[[Row], int]
 ) -> dict[str, list[dict[str, Any]]]:
-    """By chain, the measured points, from left to right; chains with fewer than two have none. across: what is varied
-    from row to row."""
+    """By chain, the measured points, from left to right; chains with fewer than three have none: a line between two
+    would tell a course that nobody measured. across: what is varied from row to row."""
     found: dict[str, list[dict[str, Any]]] = {}
     for name in rows:
         for (row, chain), line in lines.items():
             if row == name and line.measured:
                 found.setdefault(chain, []).append({"x": across(line.row), **line.unseen})
-    return {chain: values for chain, values in found.items() if len(values) > 1}
+    return {chain: values for chain, values in found.items() if len(values) > 2}

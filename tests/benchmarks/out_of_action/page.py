@@ -159,7 +159,7 @@ def _millimetres(task: dict[str, Any] | None) -> str:
 
 def _curve_words(drawn: dict[str, str]) -> str:
     if CURVES not in drawn:
-        return "Fewer than two points of each curve have been measured."
+        return "Fewer than three points of each curve have been measured."
     return "Mean success on video-only tasks with its interval; all else as in the main row."
 
 
