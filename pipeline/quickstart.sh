@@ -14,7 +14,9 @@ while [ $# -gt 0 ]; do
         --data-set) data_set=${2:?--data-set needs a folder}; shift 2 ;;
         --videos) videos=${2:?--videos needs a folder}; shift 2 ;;
         --out) out=${2:?--out needs a folder}; shift 2 ;;
-        --set) settings+=(--set "${2:?--set needs a.b=value}"); shift 2 ;;
+        --set) # run.out has an option of its own, which the last line below needs
+            case "${2-}" in run.out=*) echo "quickstart: --set $2: say --out ${2#run.out=}" >&2; exit 2 ;; esac
+            settings+=(--set "${2:?--set needs a.b=value}"); shift 2 ;;
         -h | --help) sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
         *) echo "quickstart: unknown option $1 (see --help)" >&2; exit 2 ;;
     esac

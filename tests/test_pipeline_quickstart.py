@@ -45,5 +45,6 @@ def test_unknown_words_and_words_without_value(tmp_path: Path) -> None:
     assert said(tmp_path, "--video", "x") == (2, "quickstart: unknown option --video (see --help)\n")
     code, words = said(tmp_path, "--out")
     assert code != 0 and "--out needs a folder" in words
+    assert said(tmp_path, "--set", "run.out=x") == (2, "quickstart: --set run.out=x: say --out x\n")
     code, words = said(tmp_path, "--help")
     assert code == 0 and all(option in words for option in ("--data-set", "--videos", "--out", "--set"))

@@ -75,14 +75,14 @@ def collect(runner: Runner, plan: Plan, seconds: dict[str, float], results: Path
     folder = runner.folder(plan.steps["rollout"]) / "rollout"
     rolled = json.loads((folder / "rollout.json").read_text())
     errors = json.loads((runner.folder(plan.steps["judge"]) / "judged.json").read_text())
-    name = f"{plan.row.name}-{plan.chain}-{plan.seed}"
+    film = f"{plan.row.name}-{plan.chain}-{plan.seed}"
     return {
         "fingerprint": plan.fingerprint,
         "steps": {name: step.digest[:16] for name, step in plan.steps.items()},
         "contents": plan.contents,
         "tasks": {row["task"]: _task(row, plan, errors) for row in rolled["tasks"]},
         "labelled_episodes": runner.labelled(plan),
-        "films": write_films(folder / "report", results / plan.budget.name, name),
+        "films": write_films(folder / "report", results / plan.budget.name, film),
         "seconds": seconds,
         "versions": versions(),
         "hardware": hardware(),
