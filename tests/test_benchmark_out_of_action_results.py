@@ -17,7 +17,7 @@ from tests.benchmarks.out_of_action import code
 from tests.benchmarks.out_of_action.figures import clips_in_words, figures_of
 from tests.benchmarks.out_of_action.intervals import Trials, difference, figure
 from tests.benchmarks.out_of_action.lines import FRESH, NOT_RUN, STALE, line_of, lines_of
-from tests.benchmarks.out_of_action.page import BARS, CURVES, page, pictures
+from tests.benchmarks.out_of_action.page import BARS, CELLS, CURVES, page, pictures
 from tests.benchmarks.out_of_action.plan import Plan, Step, plan
 from tests.benchmarks.out_of_action.results import is_fresh, keep, known_contents, read_row
 from tests.benchmarks.out_of_action.rows import MAIN, ROWS, Clips
@@ -169,7 +169,7 @@ def test_the_page_tells_rows_targets_stale_results_and_what_was_not_run(tmp_path
     assert "human_only (rgbd)" in told and "labelled_5" not in told and "direct (rgbd)" in told
     assert max(len(line) for line in text.splitlines() if line[0:1] not in ("|", "!")) <= 120
     drawn = pictures(figures)
-    assert set(drawn) == {BARS, CURVES} and all(f"out_of_action/{name}" in text for name in drawn)
+    assert set(drawn) == {BARS, CELLS, CURVES} and all(f"out_of_action/{name}" in text for name in drawn)
     assert "direct (rgbd, stale)" in drawn[BARS] and drawn[BARS].count('fill-opacity="0.25"') == 1
     assert drawn[BARS].count("main (") == 2
 

@@ -6,13 +6,13 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from tests.benchmarks.out_of_action.drawing import bars, curves
+from tests.benchmarks.out_of_action.drawing import bars, cells, curves
 from tests.benchmarks.out_of_action.lines import FRESH, IMPOSSIBLE, NOT_RUN, STALE
 from tests.benchmarks.out_of_action.rows import MAIN
 from tests.benchmarks.out_of_action.suite import CHAINS
 from tests.benchmarks.pretraining_intervals import RESAMPLES
 
-BARS, CURVES = "success.svg", "curves.svg"
+BARS, CELLS, CURVES = "success.svg", "tasks.svg", "curves.svg"
 _CURVE_WORDS = {"labelled": "labelled episodes per labelled task", "videos": "videos per video-only task"}
 _CHAIN_WORDS = (
     "**truth**: masks, depth and grasp points are the simulator's. **rgbd**: the robot's gripper and hands are found "
@@ -24,7 +24,7 @@ _CHAIN_WORDS = (
 def pictures(figures: dict[str, Any]) -> dict[str, str]:
     """SVG by file name, of what was measured."""
     rows = _measured(figures)
-    found = {BARS: bars(rows)} if rows else {}
+    found = {BARS: bars(rows), CELLS: cells(rows)} if rows else {}
     drawn = {_CURVE_WORDS[name]: series for name, series in figures["curves"].items() if series}
     return found | ({CURVES: curves(drawn)} if drawn else {})
 
@@ -35,7 +35,7 @@ def page(figures: dict[str, Any], folder: str) -> str:
     parts = [
         "# Tasks seen only in video", _intro(figures), "## Targets", _targets(figures),
         "## Success by row", _picture(folder, BARS, "success by row", drawn), _rows(figures), _reading(),
-        "## The main row, task by task", _tasks(figures),
+        "## Task by task", _picture(folder, CELLS, "success by row and task", drawn), _tasks(figures),
         "## How much is needed", _picture(folder, CURVES, "success over labels and videos", drawn), _curve_words(drawn),
         _films(figures, folder), "## How long the main row takes", _took(figures),
         "## What was not run", _not_run(figures), "## How it was measured", _method(figures),
@@ -106,12 +106,12 @@ def _rows(f: dict[str, Any]) -> str:
             _share(row["unseen"]), signed,
             f"{100 * row['worst']['rate']:.0f}, {row['worst']['task'].removesuffix('-v3')}",
             _share(row["seen"]), "-" if row["path_mm"] is None else f"{row['path_mm']:.1f}",
-            f"{len(row['seeds'])} x {' to '.join(map(str, sorted({row['episodes'][0], row['episodes'][-1]})))}",
+            ", ".join(map(str, row["seeds"])), " to ".join(map(str, sorted({row["episodes"][0], row["episodes"][-1]}))),
         ])  # fmt: skip
     if not rows:
         return "No row has been measured."
     head = ["row", "chain", "what it is", "labels; seen; video only", "video-only tasks, %", "to main, same chain"]
-    head += ["worst task, %", "labelled tasks, %", "path error, mm", "seeds x episodes per task"]
+    head += ["worst task, %", "labelled tasks, %", "path error, mm", "training seeds", "episodes per task and seed"]
     return _table(head, rows)
 
 
@@ -146,7 +146,7 @@ def _tasks(f: dict[str, Any]) -> str:
     for chain in chains:
         head += [f"{chain}{', stale' if chain in stale else ''}, %", "sibling, %", "path, mm"]
     words = "Sibling: episodes that ended as the labelled sibling of the task would have, such as closed instead of"
-    return _table(head, rows) + f"\n\n{words} opened; a dash where that is not told."
+    return "The main row:\n\n" + _table(head, rows) + f"\n\n{words} opened; a dash where that is not told."
 
 
 def _confused(task: dict[str, Any] | None) -> str:
