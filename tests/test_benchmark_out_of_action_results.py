@@ -174,6 +174,28 @@ def test_the_page_tells_rows_targets_stale_results_and_what_was_not_run(tmp_path
     assert drawn[BARS].count("main (") == 2
 
 
+def test_the_papers_ablations_are_compared_over_the_training_seeds_that_both_rows_have(tmp_path: Path) -> None:
+    for row, seed, share in (
+        (MAIN, 0, 0.1),
+        (MAIN, 1, 0.9),
+        ("grid", 1, 0.5),
+        ("points200", 2, 0.9),
+        ("tracks2d", 1, 1),
+    ):
+        planned = plan(ROWS[row], "rgbd", seed, SMALL)
+        keep(tmp_path, planned, entry(planned, share))
+    figures = figures_of(lines_of(tmp_path, SMALL), SMALL, {})
+    found = {(line["changed"], line["full"]): line for line in figures["ablations"]}
+    grid = found["grid", MAIN]
+    assert grid["paper"] == -13.5 and grid["here"]["seeds"] == [1]
+    assert grid["here"]["difference"]["mean"] == pytest.approx(-0.4) and grid["here"]["full"]["mean"] == 0.9
+    assert found[MAIN, "points200"]["here"] is None and found["joint", "direct"]["here"] is None
+    text = page(figures, "x")
+    row = next(line for line in text.splitlines() if line.endswith("| yes | 1 | grid, main |"))
+    assert [cell.split(" (")[0] for cell in row.split(" | ")[1:5]] == ["-13.5", "50", "90", "-40"]
+    assert ") | **no**: better | 1 | tracks2d, main |" in text and "| not measured | - |" in text
+
+
 def test_a_page_without_results_says_so(tmp_path: Path) -> None:
     figures = figures_of(lines_of(tmp_path, CPU), CPU, {})
     assert all(line["met"] is None for line in figures["acceptance"]) and pictures(figures) == {}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.benchmarks.out_of_action.ablations import ABLATIONS, repeated
 from tests.benchmarks.out_of_action.acceptance import TARGETS, judged
 from tests.benchmarks.out_of_action.episodes import capped
 from tests.benchmarks.out_of_action.intervals import difference, figure
@@ -29,6 +30,7 @@ def figures_of(lines: dict[tuple[str, str], Line], budget: Budget, facts: dict[s
         },
         "rows": [_row(line, lines.get((MAIN, line.chain)), budget) for line in lines.values()],
         "acceptance": [judged(target, lines) for target in TARGETS],
+        "ablations": [repeated(ablation, lines) for ablation in ABLATIONS],
         "curves": {
             "labelled": _curve(lines, LABELLED_CURVE, lambda row: capped(row.clips, budget).labelled),
             "videos": _curve(lines, VIDEO_CURVE, lambda row: sum(capped(row.clips, budget).unseen)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +35,10 @@ class Line:
     def measured(self) -> bool:
         """With the present code."""
         return self.state == FRESH
+
+    def of_seeds(self, seeds: Sequence[str]) -> Line:
+        """The same of fewer training seeds."""
+        return replace(self, entries={seed: self.entries[seed] for seed in seeds})
 
     def tasks(self, labelled: bool) -> list[str]:
         first = next(iter(self.entries.values()))["tasks"]
