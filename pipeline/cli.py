@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from pipeline import runner
 from pipeline.command import exit_code_of
 from pipeline.config import load
-from pipeline.errors import UserError
+from pipeline.errors import KinecloudError, UserError
 
 
 def main() -> int:
@@ -36,9 +37,12 @@ def _dispatch(arguments: argparse.Namespace) -> None:
         config = load(arguments.config, arguments.set)
         try:
             runner.run(config, arguments.first, arguments.last, arguments.set, arguments.dry_run)
-        finally:
+        except BaseException:
             if not arguments.dry_run and (config.run.out / "run.json").exists():
-                _report(config.run.out)
+                _report_all_the_same(config.run.out)
+            raise
+        if not arguments.dry_run:
+            _report(config.run.out)
     elif arguments.command == "status":
         _status(arguments.run_dir)
     else:
@@ -52,17 +56,33 @@ def _report(run_dir: Path) -> None:
     print(f"report: {write_report(run_dir).resolve()}", flush=True)
 
 
+def _report_all_the_same(run_dir: Path) -> None:
+    """The report of a run that failed; where it cannot be written either, the run's own error is what counts."""
+    try:
+        _report(run_dir)
+    except (OSError, KinecloudError) as error:
+        print(f"report: not written: {error}", file=sys.stderr, flush=True)
+
+
 def _status(run_dir: Path) -> None:
-    """Prints one line per stage: done, part done (units), or not started."""
+    """Prints one line per stage: what it took, or how far it is."""
     _require_run(run_dir)
-    record = {entry["name"]: entry for entry in json.loads((run_dir / "run.json").read_text())["stages"]}
-    config = load(run_dir / "config.yaml")
+    record = runner.recorded(run_dir)
+    config = load(run_dir / "config.yaml") if (run_dir / "config.yaml").exists() else None
     for stage in runner.STAGES:
-        if not config.has(stage.name):
+        folder, entry = run_dir / stage.name, record.get(stage.name)
+        if entry is not None:
+            state = f"{entry['status']} in {entry['seconds']} s"
+        elif folder.is_dir():
+            state = "done" if any((folder / name).exists() for name in _LAST) else "begun"
+        elif config is not None and config.has(stage.name):
+            state = "not started"
+        else:
             continue
-        entry = record.get(stage.name)
-        state = f"{entry['status']} in {entry['seconds']} s" if entry else "not started"
-        print(f"{stage.name:10} {state}{_units(run_dir / stage.name)}")
+        print(f"{stage.name:10} {state}{_units(folder)}")
+
+
+_LAST = ("done.json", "report/section.json", "episodes.parquet")  # one of these is the last that a stage writes
 
 
 def _units(folder: Path) -> str:
@@ -75,5 +95,9 @@ def _units(folder: Path) -> str:
 
 
 def _require_run(run_dir: Path) -> None:
-    if not (run_dir / "run.json").exists():
-        raise UserError(f"{run_dir}: not a run folder (it has no run.json). Name the folder given as run.out.")
+    """A folder that the runner or any stage by itself has written into."""
+    if not (run_dir / "run.json").exists() and not any((run_dir / stage.name).is_dir() for stage in runner.STAGES):
+        raise UserError(
+            f"{run_dir}: not a run folder (neither run.json nor a stage's folder is in it). Name the folder given as "
+            "run.out."
+        )

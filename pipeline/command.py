@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -48,7 +50,11 @@ def config_of(arguments: argparse.Namespace) -> Config:
 
 
 def exit_code_of(function: Callable[[], int | None]) -> int:
-    """Runs a command: 0 done, 2 bad input, 3 too many failures, 4 refused; bugs keep their traceback and give 1."""
+    """Runs a command: 0 done, 2 bad input, 3 too many failures, 4 refused; 130 after Ctrl-C, 141 when nobody reads its
+    output any more. Bugs keep their traceback and give 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may be what the terminal cannot show
     # Waiting threads sleep instead of spinning: on a machine that others use too, a training step is several times
     # faster. Read when torch is loaded, which the commands do after this.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -62,4 +68,5 @@ def exit_code_of(function: Callable[[], int | None]) -> int:
         print("interrupted; run the same command again to go on", file=sys.stderr, flush=True)
         return 130
     except BrokenPipeError:
-        return 0
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be flushed at exit
+        return 128 + signal.SIGPIPE

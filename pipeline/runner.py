@@ -5,24 +5,23 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import psutil
 import yaml
 
-from pipeline.atomic import publishing, write_json
+from pipeline.atomic import write_bytes, write_json
 from pipeline.config import Config
 from pipeline.errors import KinecloudError, UserError
 from pipeline.logs import StageLog
+from pipeline.process import Outcome, alone_in, run_process
 
 PACKAGES = [
     *("torch", "numpy", "scipy", "transformers", "accelerate", "webdataset", "safetensors", "pykdtree", "pytorch3d"),
@@ -66,7 +65,8 @@ def run(config: Config, first: str | None, last: str | None, overrides: Sequence
     """Checks the configuration of all stages, then runs them; stops at the first that fails.
 
     Writes ``RUN/config.yaml`` (as resolved) and ``RUN/run.json`` (status, time, peak memory of each stage, versions).
-    Raises KinecloudError with the exit code of a stage that failed.
+    Raises KinecloudError with the exit code of a stage that failed; UserError where nothing can be written, or while
+    another run is at work there.
     """
     stages = selected(config, first, last)
     _check_all(config, stages, overrides)
@@ -75,24 +75,40 @@ def run(config: Config, first: str | None, last: str | None, overrides: Sequence
             print(f"{stage.name}: python -m {' '.join(stage.command)} --config {config.path}")
         return
     out = config.run.out
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with alone_in(out) as lock:
+            _run_all(stages, config, lock)
+    except OSError as error:
+        raise UserError(
+            f"run.out: {error.filename or out}: {error.strerror}. Name a folder that can be written."
+        ) from error
+
+
+def _run_all(stages: Sequence[Stage], config: Config, lock: BinaryIO) -> None:
+    out = config.run.out
     resolved = out / "config.yaml"
-    with publishing(resolved) as temporary:
-        temporary.write_text(yaml.safe_dump(config.raw, sort_keys=False))
+    write_bytes(resolved, yaml.safe_dump(config.raw, sort_keys=False).encode())
     log = StageLog(out, "run")
     record = Record(out, config)
     for number, stage in enumerate(stages, 1):
         log.info(f"stage {number}/{len(stages)}: {stage.name}")
-        outcome = _run_stage(stage, resolved)
+        outcome = run_process([sys.executable, "-m", *stage.command, "--config", str(resolved)], lock)
         record.add(stage, outcome)
         if outcome.exit_code != 0:
             error = KinecloudError(
-                f"stage '{stage.name}' ended with exit code {outcome.exit_code}; its log is "
+                f"stage '{stage.name}' ended with {_ended(outcome.exit_code)}; its log is "
                 f"{out / 'logs' / stage.name}.jsonl. What was finished is kept: the same command goes on from there."
             )
-            error.exit_code = outcome.exit_code
+            error.exit_code = outcome.exit_code if outcome.exit_code > 0 else 128 - outcome.exit_code
             raise error
         log.info(f"{stage.name}: {outcome.seconds:.1f} s, peak memory {outcome.peak_memory_mb:.0f} MB")
+
+
+def _ended(exit_code: int) -> str:
+    if exit_code >= 0:
+        return f"exit code {exit_code}"
+    return f"signal {-exit_code} ({signal.Signals(-exit_code).name})"
 
 
 def _check_all(config: Config, stages: list[Stage], overrides: Sequence[str]) -> None:
@@ -101,7 +117,8 @@ def _check_all(config: Config, stages: list[Stage], overrides: Sequence[str]) ->
 
     def check(stage: Stage) -> str:
         done = subprocess.run([sys.executable, "-m", *stage.command, *options], capture_output=True, text=True)
-        return "" if done.returncode == 0 else done.stderr.strip().removeprefix("error: ")
+        told = done.stderr.strip().removeprefix("error: ")
+        return "" if done.returncode == 0 else told or f"{stage.name}: the check ended with {_ended(done.returncode)}"
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         wrong = [message for message in pool.map(check, stages) if message]
@@ -109,73 +126,12 @@ def _check_all(config: Config, stages: list[Stage], overrides: Sequence[str]) ->
         raise UserError("\n".join(wrong))
 
 
-@dataclass(frozen=True)
-class Outcome:
-    exit_code: int
-    seconds: float
-    peak_memory_mb: float
-    started: float
-
-
-def _run_stage(stage: Stage, resolved: Path) -> Outcome:
-    started = time.time()
-    command = [sys.executable, "-m", *stage.command, "--config", str(resolved)]
-    process = subprocess.Popen(command)
-    peak = _PeakMemory(process.pid)
-    try:
-        exit_code = process.wait()
-    except KeyboardInterrupt:
-        process.wait()
-        raise
-    finally:
-        peak.stop()
-    return Outcome(exit_code, time.time() - started, peak.megabytes, started)
-
-
-class _PeakMemory:
-    """Largest memory of a process and all its descendants, sampled a few times per second."""
-
-    def __init__(self, pid: int):
-        self.megabytes = 0.0
-        self._pid = pid
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while True:
-            self.megabytes = max(self.megabytes, _memory_mb(self._pid))
-            if self._stopped.wait(0.2):
-                return
-
-
-def _memory_mb(pid: int) -> float:
-    try:
-        root = psutil.Process(pid)
-        family = [root, *root.children(recursive=True)]
-    except psutil.Error:
-        return 0.0
-    total = 0
-    for process in family:
-        try:
-            memory = process.memory_full_info()
-            total += getattr(memory, "pss", memory.rss)  # shared pages count once where the system can tell
-        except psutil.Error:
-            continue
-    return total / 2**20
-
-
 class Record:
     """RUN/run.json."""
 
     def __init__(self, out: Path, config: Config):
-        self._path = out / "run.json"
-        stored = json.loads(self._path.read_text()) if self._path.exists() else {}
-        self._stages: dict[str, Any] = {entry["name"]: entry for entry in stored.get("stages", [])}
+        self._out = out
+        self._stages = recorded(out)
         self._head = {
             "config_path": str(config.path),
             "seed": config.run.seed,
@@ -188,17 +144,40 @@ class Record:
         entry = {
             "name": stage.name,
             "command": f"python -m {' '.join(stage.command)}",
-            "status": "done" if outcome.exit_code == 0 else f"failed with exit code {outcome.exit_code}",
+            "status": "done" if outcome.exit_code == 0 else f"failed with {_ended(outcome.exit_code)}",
             "seconds": round(outcome.seconds, 1),
             "peak_memory_mb": round(outcome.peak_memory_mb),
             "started": round(outcome.started),
         }
         before = self._stages.get(stage.name)
-        if before is None or before["status"] != "done" or outcome.seconds > before["seconds"]:
+        if (
+            before is None
+            or before["status"] != "done"
+            or outcome.exit_code != 0
+            or _made_anything(self._out / stage.name, outcome.started)
+        ):
             self._stages[stage.name] = entry
-        order = [known.name for known in STAGES]
-        stages = sorted(self._stages.values(), key=lambda item: order.index(item["name"]))
-        write_json(self._path, {**self._head, "stages": stages})
+        stages = [self._stages[known.name] for known in STAGES if known.name in self._stages]
+        write_json(self._out / "run.json", {**self._head, "stages": stages})
+
+
+def recorded(out: Path) -> dict[str, dict[str, Any]]:
+    """The stages of RUN/run.json by name; none where there is no such file. Raises UserError for a damaged one."""
+    path = out / "run.json"
+    if not path.exists():
+        return {}
+    try:
+        return {entry["name"]: entry for entry in json.loads(path.read_text())["stages"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: not a record of a run ({error!r}). Remove it: only what earlier stages took is lost."
+        ) from error
+
+
+def _made_anything(folder: Path, since: float) -> bool:
+    """Whether a stage wrote into its folder, but for its lists of what went wrong, which every run writes anew."""
+    files = (path for path in folder.rglob("*") if path.name not in ("failures.jsonl", "rejected.jsonl"))
+    return any(path.stat().st_mtime >= since for path in files if path.is_file())
 
 
 def versions() -> dict[str, str]:
