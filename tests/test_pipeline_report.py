@@ -57,6 +57,7 @@ def made_up_run(run_dir: Path, name: str = "reach.mp4") -> Path:
     loss[200] = np.inf
     training.curves(f"Loss {name}", "step", "loss", {f"train {name}": (np.arange(300), loss)}, log_y=True, top=True)
     training.curves("Error", "s", "mm", {n: ([0.1, 0.3, 0.5], [1, 2, 3]) for n in ("model", "no motion")}, top=True)
+    training.curves("Narrow", "step", "loss", {"train": ([0, 1, 2], [4.9, 3.4, 3.1])}, log_y=True)
     training.curves("Nothing finite", "step", "loss", {"train": ([0, 1], [np.nan, np.nan]), "none": ([], [])})
     training.save(run_dir / "pretrain")
     rollout = Section("Rollout", 70)
@@ -206,6 +207,8 @@ const box = document.getElementById('lightbox'); check('film opens', box.open);
 const first = box.querySelector('img').src; box.querySelector('[data-do=next]').click();
 check('next picture', box.querySelector('img').src !== first);
 box.querySelector('[data-do=close]').click(); check('closes', !box.open);
+const charts = [...document.querySelectorAll('.area')].filter((chart) => chart.querySelector('path'));
+check('every scale has marks', charts.every((chart) => chart.querySelectorAll('line.grid').length > 1));
 check('no sideways scroll', document.documentElement.scrollWidth <= innerWidth);
 document.body.dataset.result = out.join(';');
 """
@@ -222,7 +225,7 @@ def test_charts_cloud_and_film_answer_to_a_user_on_a_narrow_screen(tmp_path):
     answers = dict(pair.split(":") for pair in found[1].split(";"))
     assert answers.pop("legend hides a curve") == "1"
     assert answers.pop("gaps") == "3"  # one start, one after the run of NaN, one after the infinite value
-    assert len(answers) == 10 and set(answers.values()) == {"true"}, answers
+    assert len(answers) == 11 and set(answers.values()) == {"true"}, answers
 
 
 def test_same_run_gives_the_same_page(tmp_path):
@@ -254,6 +257,30 @@ def test_missing_and_damaged_parts_are_named_and_the_rest_is_shown(tmp_path):
         "2 rejected, and why",
     ):
         assert text in page, text
+
+
+def test_what_no_stage_of_ours_writes_neither_acts_nor_stops_the_report(tmp_path: Path) -> None:
+    run_dir = made_up_run(tmp_path / "run")
+    other = run_dir / "align/report"
+    other.mkdir(parents=True)
+    acts = {"uri": 'x"><meta http-equiv=refresh content="0;url=https://example.org">', "width": 1, "height": 1}
+    long = {"file": "a" * 300, "caption": "", "width": 1, "height": 1}
+    items = [
+        {"kind": "images", "title": "pictures", "images": [acts, long]},
+        {"kind": "rejections", "rejections": 5},
+        {"kind": "rejections", "counts": {"no_hand": 0}, "rejections": [{"image": acts}]},
+        {"kind": "cloud", "title": "cloud", "cloud": acts | {"data": "x"}},
+    ]
+    text = json.dumps({"title": "Other", "items": items, "order": 1})
+    text = text.replace('"order": 1', '"order": 1e999').replace(
+        '"title": "pictures"', f'"title": "p", "left_out": {"9" * 400}'
+    )
+    (other / "section.json").write_text(text)
+    record = (run_dir / "run.json").read_text().replace("100.0", "1e999").replace("1460", "9" * 400)
+    (run_dir / "run.json").write_text(record.replace("2.13.0", "253cd81a1b2c-dirty"))
+    page = write_report(run_dir).read_text()
+    assert "http-equiv=refresh" not in page and "Other" in page and "2 pictures missing from align/report/" in page
+    assert ">253cd81a1b2c-dirty<" in page
 
 
 def test_empty_run_and_no_run(tmp_path):

@@ -54,17 +54,17 @@ def _groups(parts: list[Part]) -> Iterator[_Group]:
             if item.get("kind") == "cloud":
                 holders = [item.get("cloud")]
             elif item.get("kind") == "rejections":
-                holders = [entry.get("image") for entry in item.get("rejections", []) if isinstance(entry, dict)]
-            elif isinstance(item.get("images"), list):
-                holders = item["images"]
+                holders = [entry.get("image") for entry in _listed(item, "rejections") if isinstance(entry, dict)]
+            else:
+                holders = _listed(item, "images")
             group = _Group(item, [], [], [])
             for holder in holders:
                 if not isinstance(holder, dict):
                     continue
-                name = str(holder.get("file", ""))
-                path = part.folder / name
-                # Only plain names: a section must not be able to pull in files from elsewhere.
-                if not name or Path(name).name != name or path.is_symlink() or not path.is_file():
+                for ours in ("uri", "data", "missing"):
+                    holder.pop(ours, None)
+                path = _file_of(part, str(holder.get("file", "")))
+                if path is None:
                     holder["missing"] = "gone"
                     continue
                 group.holders.append(holder)
@@ -72,6 +72,19 @@ def _groups(parts: list[Part]) -> Iterator[_Group]:
                 group.sizes.append(-(-path.stat().st_size // 3) * 4 + 200)
             if group.holders:
                 yield group
+
+
+def _listed(item: dict[str, Any], name: str) -> list[Any]:
+    return found if isinstance(found := item.get(name), list) else []
+
+
+def _file_of(part: Part, name: str) -> Path | None:
+    """Only plain names: a section must not be able to pull in files from elsewhere."""
+    path = part.folder / name
+    try:
+        return path if Path(name).name == name and name and not path.is_symlink() and path.is_file() else None
+    except (OSError, ValueError):  # a name that no file can have
+        return None
 
 
 def _kept(sizes: list[int], share: int, spread: bool) -> set[int]:

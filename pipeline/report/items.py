@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pipeline.report.html import count_of, data_script, esc, is_number, paragraphs, quantity
@@ -18,7 +19,7 @@ def render_item(item: dict[str, Any], element_id: str, place: str) -> str:
     kind = item.get("kind")
     try:
         return _RENDER[str(kind)](item, element_id, place)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         detail = f"{type(error).__name__}: {error}"
         return _callout("warning", f"An item of kind {kind!r} in {place} cannot be shown ({detail}).")
 
@@ -35,9 +36,9 @@ def _callout(kind: str, text: str) -> str:
     return f'<aside class="note {kind}"><strong>{_NOTE_LABEL[kind]}</strong>{paragraphs(text)}</aside>'
 
 
-def facts_html(facts: list[Any], css_class: str = "facts") -> str:
-    """Key figures as a definition list of tiles."""
-    tiles = "".join(f"<div><dt>{esc(name)}</dt><dd>{quantity(value)}</dd></div>" for name, value in facts)
+def facts_html(facts: list[Any], css_class: str = "facts", shown: Callable[[Any], str] = quantity) -> str:
+    """Key figures as a definition list of tiles. shown: a value as HTML."""
+    tiles = "".join(f"<div><dt>{esc(name)}</dt><dd>{shown(value)}</dd></div>" for name, value in facts)
     return f'<dl class="{css_class}">{tiles}</dl>'
 
 
@@ -69,7 +70,7 @@ def picture_html(picture: dict[str, Any], title: str) -> str:
     """A picture that opens large. The caption is its text alternative; without one, the title of its item."""
     alternative = esc(picture.get("caption") or title)
     size = f'width="{int(picture["width"])}" height="{int(picture["height"])}"'
-    return f'<button type="button" class="zoom"><img src="{picture["uri"]}" alt="{alternative}" {size}></button>'
+    return f'<button type="button" class="zoom"><img src="{esc(picture["uri"])}" alt="{alternative}" {size}></button>'
 
 
 def _pictures(item: dict[str, Any], place: str) -> tuple[list[dict[str, Any]], str]:

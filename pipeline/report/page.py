@@ -200,7 +200,7 @@ def _made_with(record: dict[str, Any]) -> str:
     notes = record.get("notes")
     remarks = "".join(_aside("info", str(note)) for note in notes) if isinstance(notes, list) else ""
     pairs = [[name, value] for name, value in rows if value is not None]
-    return f'<section id="made-with"><h2>Made with</h2>{remarks}{facts_html(pairs, "versions")}</section>'
+    return f'<section id="made-with"><h2>Made with</h2>{remarks}{facts_html(pairs, "versions", esc)}</section>'
 
 
 def _configuration(config: str) -> str:

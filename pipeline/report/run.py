@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 MAX_CONFIG = 200_000
+LARGEST = 1e18
 
 
 @dataclass
@@ -84,13 +85,18 @@ def _read_text(path: Path, run_dir: Path, problems: list[str]) -> str | None:
         return None
 
 
+def _number(text: str) -> int | float | None:
+    value = float(text)
+    return None if abs(value) > LARGEST else int(text) if text.lstrip("-").isdecimal() else value
+
+
 def _read_json(path: Path, run_dir: Path, problems: list[str]) -> dict[str, Any] | None:
     text = _read_text(path, run_dir, problems)
     if text is None:
         return None
     try:
-        # NaN and Infinity are not JSON and would stop the browser's parser: they become gaps.
-        content = json.loads(text, parse_constant=lambda _: None)
+        # What is no number for the browser's parser, or beyond all that is measured, becomes a gap.
+        content = json.loads(text, parse_constant=lambda _: None, parse_float=_number, parse_int=_number)
     except (ValueError, RecursionError) as error:
         problems.append(f"{path.relative_to(run_dir)} is not JSON ({error}); run the stage again to write it anew")
         return None

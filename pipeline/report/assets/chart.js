@@ -46,7 +46,7 @@
     for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e += stride) {
       for (const m of marks) if (m * 10 ** e >= low && m * 10 ** e <= high) ticks.push(m * 10 ** e);
     }
-    return ticks;
+    return ticks.length > 1 ? ticks : niceTicks(low, high, 4);
   }
 
   function domain(values, log, tight) {
