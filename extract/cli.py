@@ -20,10 +20,12 @@ def main() -> int:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    if arguments.workers is not None:
+        arguments.set.append(f"run.workers={arguments.workers}")
     config = config_of(arguments)
     config.section("extract", ExtractConfig)
     if arguments.check:
         return
     from extract.run import run_extract
 
-    run_extract(config, arguments.workers)
+    run_extract(config, None)

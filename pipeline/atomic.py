@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 TEMPORARY = ".tmp-"
+OLD = "-old"
 
 
 def _temporary(path: Path) -> Path:
@@ -41,17 +42,19 @@ def publishing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def publishing_dir(path: Path) -> Iterator[Path]:
-    """Like :func:`publishing` for a folder. An older folder of that name is replaced."""
+    """Like :func:`publishing` for a folder. An older folder of that name is replaced, where a link to it points; what a
+    process that was killed left of earlier tries is removed."""
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
+    _tidy(path)
     temporary = _temporary(path)
-    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary
         for entry in sorted(temporary.rglob("*")):
             _sync(entry)
         if path.exists():
-            old = path.with_name(f"{path.name}{TEMPORARY}{os.getpid()}-old")
+            old = temporary.with_name(temporary.name + OLD)
             os.replace(path, old)
             os.replace(temporary, path)
             shutil.rmtree(old)
@@ -60,6 +63,24 @@ def publishing_dir(path: Path) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _tidy(path: Path) -> None:
+    """Puts a folder back that was about to be replaced when its process was killed, and removes what was to come."""
+    prefix = f"{path.name}{TEMPORARY}"
+    for entry in path.parent.iterdir():
+        owner = entry.name.removeprefix(prefix).removesuffix(OLD)
+        if not entry.name.startswith(prefix) or not owner.isdecimal() or _alive(int(owner)):
+            continue
+        if entry.name.endswith(OLD) and not path.exists():
+            os.replace(entry, path)
+        else:
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    """Whether another process of this number is there."""
+    return process != os.getpid() and Path(f"/proc/{process}").exists()
 
 
 def write_bytes(path: Path, content: bytes) -> None:

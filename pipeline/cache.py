@@ -107,6 +107,8 @@ class Cache:
                     return
                 self._reserve(size, part)
                 watch.during(fetch)
+                if (found := part.stat().st_size) > size:  # the service did not tell how large it is
+                    self._reserve(found, part)
                 os.fsync(handle.fileno())
                 os.replace(part, path)
                 fcntl.flock(handle, fcntl.LOCK_SH)

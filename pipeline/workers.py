@@ -19,6 +19,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS")
+POLL_S = 0.2
+STOPPED_S = 5.0  # what is longer away has been stopped: no turn of the loop takes so long
 TASKS_PER_CHILD = 64  # a child is replaced after this many tasks, so that leaks of native libraries stay bounded
 
 
@@ -38,7 +40,6 @@ Handler = Callable[[Any, dict[str, str], Callable[[str], None]], Any]
 class _Child:
     process: Any
     pipe: Connection
-    task: Any = None
     item: str | None = None
     item_started: float = 0.0
     tasks_done: int = 0
@@ -63,20 +64,25 @@ def run_tasks(
     make_handler: picklable, called once per child. on_done(task, result) and on_failed(task, traceback text) are called
     in this process as results arrive, in no fixed order.
     """
+    workers = max(workers, 1)
     queue = deque(_Job(task) for task in tasks)
     children: list[_Child] = []
     running: dict[int, _Job] = {}
+    turned = time.monotonic()
     try:
         while queue or running:
             while queue and len(running) < workers:
                 child = _idle(children, running) or _start(children, make_handler)
-                job = queue.popleft()
-                child.task, child.item = job.task, None
-                child.item_started = time.monotonic()
-                running[id(child)] = job
-                child.pipe.send((job.task, job.skip))
+                child.item, child.item_started = None, time.monotonic()
+                running[id(child)] = job = queue.popleft()
+                with contextlib.suppress(OSError):  # it has just died, as its end of the pipe will say
+                    child.pipe.send((job.task, job.skip))
             busy = [child for child in children if id(child) in running]
-            ready = wait([child.pipe for child in busy], timeout=0.2)
+            ready = wait([child.pipe for child in busy], timeout=POLL_S)
+            turned, away = time.monotonic(), time.monotonic() - turned - POLL_S
+            if away > STOPPED_S:  # this process was stopped, and the children with it
+                for child in busy:
+                    child.item_started += away
             for child in busy:
                 if child.pipe in ready:
                     _receive(child, children, running, queue, on_done, on_failed)
@@ -93,7 +99,7 @@ def _idle(children: list[_Child], running: dict[int, _Job]) -> _Child | None:
     for child in list(children):
         if id(child) in running:
             continue
-        if child.tasks_done < TASKS_PER_CHILD:
+        if child.tasks_done < TASKS_PER_CHILD and child.process.is_alive():
             return child
         children.remove(child)
         _stop(child)

@@ -115,6 +115,16 @@ def test_beginnings_of_the_dead_and_wrong_accounts_do_no_harm(tmp_path: Path) ->
     assert not part.exists() and set(stored(tmp_path)) == {Path(name(1)).name, Path(name(3)).name}
 
 
+def test_the_limit_holds_for_files_whose_size_no_service_tells(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, 3 * SIZE)
+    for number in range(9):
+        cache.make(name(number, 0), 0, writing(bytes(SIZE)))
+        assert sum(stored(tmp_path).values()) <= 3 * SIZE
+    with pytest.raises(UserError, match="cache_gb"):
+        cache.make(name(9, 0), 0, writing(bytes(4 * SIZE)))
+    assert Path(name(9, 0)).name not in stored(tmp_path)
+
+
 def test_what_never_fits_is_told_with_the_setting(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cache_gb"):
         Cache(tmp_path, 100).make(name(1), SIZE, writing(b""))

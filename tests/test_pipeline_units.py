@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,34 @@ def test_interrupted_writing_leaves_nothing_behind(tmp_path: Path) -> None:
         (folder / "half").write_text("half")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_behind_a_link_is_replaced_where_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "large").mkdir()
+    (tmp_path / "large" / "old").touch()
+    (tmp_path / "pack").symlink_to(tmp_path / "large")
+    with publishing_dir(tmp_path / "pack") as folder:
+        (folder / "new").touch()
+    assert (tmp_path / "pack").is_symlink() and [path.name for path in (tmp_path / "large").iterdir()] == ["new"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["large", "pack"]
+
+
+def test_what_killed_writers_left_of_a_folder_goes_but_never_its_only_whole_one(tmp_path: Path) -> None:
+    gone = 2**22 + 1  # beyond any process of Linux
+    for name in (
+        f"pack.tmp-{gone}",
+        f"pack.tmp-{gone}-old",
+        f"packed.tmp-{gone}",
+        f"pack.tmp-{os.getppid()}",
+        "pack.tmp-x",
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    with pytest.raises(RuntimeError), publishing_dir(tmp_path / "pack"):
+        assert (tmp_path / "pack" / f"pack.tmp-{gone}-old").exists()  # killed between its two renames
+        raise RuntimeError
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == sorted(["pack", f"packed.tmp-{gone}", f"pack.tmp-{os.getppid()}", "pack.tmp-x"])
 
 
 def test_published_folder_replaces_the_old_one_whole(tmp_path: Path) -> None:

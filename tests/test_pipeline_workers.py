@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+import pytest
 
 from pipeline.workers import run_tasks
 
@@ -69,6 +72,46 @@ def test_hang_crash_and_bug_cost_only_what_they_touch() -> None:
     assert done["mixed"] == ["c", "hang skipped (timeout)", "d", "crash skipped (crashed)", "e"]
     assert done["last"] == ["f"]
     assert list(failed) == ["buggy"] and "a bug" in failed["buggy"]
+
+
+def dying_handler() -> Callable[..., Any]:
+    def handle(job: Job, skip: dict[str, str], begin: Callable[[str], None]) -> list[str]:
+        begin("a")
+        threading.Timer(0.05, os._exit, (9,)).start()  # when the result has been sent and nothing is to do
+        return ["a"]
+
+    return handle
+
+
+def test_a_worker_that_dies_with_nothing_to_do_costs_nothing() -> None:
+    done: dict[str, Any] = {}
+    failed: dict[str, str] = {}
+
+    def keep(job: Job, result: Any) -> None:
+        done[job.name] = result
+        time.sleep(0.5)  # the other worker is dead by the time it is given the next task
+
+    run_tasks([Job(str(n), ("a",)) for n in range(4)], dying_handler, 1, 5.0, keep, failed.__setitem__)
+    assert sorted(done) == ["0", "1", "2", "3"] and not failed
+
+
+def slow_handler() -> Callable[..., Any]:
+    def handle(job: Job, skip: dict[str, str], begin: Callable[[str], None]) -> list[str]:
+        begin("slow")
+        time.sleep(1.5)
+        return [f"{item} skipped" if item in skip else item for item in job.items]
+
+    return handle
+
+
+def test_items_do_not_time_out_while_everything_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, ahead = time.monotonic, [0.0]
+    monkeypatch.setattr("pipeline.workers.time.monotonic", lambda: real() + ahead[0])
+    threading.Timer(0.8, lambda: ahead.__setitem__(0, 3600.0)).start()  # as after Ctrl-Z and an hour
+    done: dict[str, Any] = {}
+    run_tasks([Job("one", ("slow",))], slow_handler, -1, 20.0, lambda job, result: done.update({job.name: result}),
+              lambda job, error: pytest.fail(error))  # fmt: skip
+    assert done == {"one": ["slow"]}
 
 
 def test_a_worker_that_cannot_start_fails_its_tasks() -> None:
