@@ -20,21 +20,22 @@ SECTIONS = ("run", "simulate", "index", "extract", "pack", "pretrain", "align", 
 
 
 class Settings(BaseModel):
-    """Base of all settings: frozen, unknown keys are errors. Where a path is expected, a URL is one, too."""
+    """Base of all settings: frozen, unknown keys are errors. Where a path is expected, a URL is one, too, and ``~`` is
+    the home folder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @model_validator(mode="before")
     @classmethod
-    def _urls_are_paths(cls, values: Any) -> Any:
+    def _texts_are_paths(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
         found = dict(values)
         for name, value in values.items():
-            if isinstance(value, str) and "://" in value and name in _paths(cls):
+            if isinstance(value, str) and ("://" in value or value.startswith("~")) and name in _paths(cls):
                 try:
-                    found[name] = place_of(value)
-                except ValueError as error:
+                    found[name] = place_of(value).expanduser()
+                except (ValueError, RuntimeError) as error:
                     raise ValueError(f"{name}: {error}") from None
         return found
 
@@ -115,10 +116,10 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises UserError for a missing file, invalid YAML, a malformed override or an unknown section.
     """
     try:
-        raw = yaml.safe_load(path.read_text()) or {}
+        raw = yaml.load(path.read_bytes(), _NoneTwice) or {}
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}). Name an existing configuration file.") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
         raise UserError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(raw, dict):
         raise UserError(
@@ -132,19 +133,37 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     return Config(raw, path)
 
 
+class _NoneTwice(yaml.SafeLoader):
+    """YAML without Python objects, in which a key that stands twice is an error: the first would be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(
+                    "while reading a mapping", node.start_mark, f"'{key.value}' stands twice", key.start_mark
+                )
+            if isinstance(key.value, str):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def _apply(raw: dict[str, Any], override: str) -> None:
     """Sets one value; a number as a step is a place in a list."""
     dotted, separator, text = override.partition("=")
     if not separator or not dotted:
         raise UserError(f"--set {override}: expected a.b=value, for example pretrain.steps=100.")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        value = yaml.load(text, _NoneTwice)
+    except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"--set {override}: the value is not valid YAML: {error}") from None
     *parents, last = dotted.split(".")
     node: Any = raw
     for key in parents:
-        node = node.setdefault(key, {}) if isinstance(node, dict) else node[_place(node, key, override)]
+        place = key if isinstance(node, dict) else _place(node, key, override)
+        if isinstance(node, dict) and node.get(key) is None:
+            node[key] = {}
+        node = node[place]
     if isinstance(node, dict):
         node[last] = value
     else:

@@ -2,6 +2,7 @@
 # Creates .venv in the checkout with everything Kinecloud needs; does nothing when that is already there.
 #   bash pipeline/install.sh [--dev]      --dev adds the test tools and headless Chromium
 set -euo pipefail
+unset CDPATH # with it, cd may go elsewhere
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 die() { echo "install: $*" >&2; exit 2; }
@@ -23,7 +24,8 @@ system_packages() {
         && ! command -v google-chrome >/dev/null; then
         missing+=(chromium)
     fi
-    "$python" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+    "$python" -c 'import ensurepip, venv' 2>/dev/null \
+        || missing+=("$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')")
     [ ${#missing[@]} -eq 0 ] && return
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         echo "install: system packages ${missing[*]}"

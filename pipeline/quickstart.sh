@@ -5,6 +5,7 @@
 # Makes its own environment, runs every stage, and ends with the paths of the report and the exported policy.
 # Running it again does only what is missing.
 set -euo pipefail
+unset CDPATH # with it, cd may go elsewhere
 started=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -26,11 +27,13 @@ folder() { # OPTION FOLDER: its absolute path
     (cd "$started" && cd "$2" 2>/dev/null && pwd) || { echo "quickstart: $1 $2 is not a folder" >&2; exit 2; }
 }
 
+quoted() { printf "'%s'" "${1//\'/\'\'}"; } # as YAML, in which "#" and ": " have a meaning
+
 config=quickstart sources=()
 if [ -n "$data_set" ]; then
     config=data_set
     data_set=$(folder --data-set "$data_set")
-    sources+=(--set "index.sources.0.path=$data_set")
+    sources+=(--set "index.sources.0.path=$(quoted "$data_set")")
     case "${settings[*]-}" in
         *index.sources.0.actions*) ;;
         *) echo "quickstart: actions are taken for changes of the end effector's pose in m and rad, in the base's frame;" \
@@ -40,7 +43,7 @@ fi
 if [ -n "$videos" ]; then
     if [ -n "$data_set" ]; then config=data_set_and_videos; else config=videos; fi
     videos=$(folder --videos "$videos")
-    sources+=(--set "index.sources.1.path=$videos")
+    sources+=(--set "index.sources.1.path=$(quoted "$videos")")
 fi
 case "$out" in
     "") out=runs/$config ;;
@@ -49,6 +52,6 @@ case "$out" in
 esac
 
 bash pipeline/install.sh
-export MUJOCO_GL=osmesa LP_NUM_THREADS=1 HF_HUB_OFFLINE=1
-.venv/bin/python -m pipeline run "pipeline/configs/$config.yaml" --set "run.out=$out" "${sources[@]}" "${settings[@]}"
+export MUJOCO_GL=${MUJOCO_GL:-osmesa} LP_NUM_THREADS=1
+.venv/bin/python -m pipeline run "pipeline/configs/$config.yaml" --set "run.out=$(quoted "$out")" "${sources[@]}" "${settings[@]}"
 echo "policy: $(cd "$out" && pwd)/export/policy"

@@ -34,7 +34,7 @@ CREDENTIALS = {
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs", "hf": "huggingface_hub"}
 PACKAGES |= dict.fromkeys(("http", "https"), "aiohttp") | dict.fromkeys(("sftp", "ssh"), "paramiko")
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
-_PASSWORD = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
+_PASSWORD = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@|(?<=https://)[^/@\s]+@|(?<=http://)[^/@\s]+@")  # a token, too
 _QUERY = re.compile(r"(://[^\s'\"?]*\?)[^\s'\"]+")
 _REFUSED = {401: PermissionError, 403: PermissionError, 404: FileNotFoundError, 410: FileNotFoundError}
 _Answer = TypeVar("_Answer")

@@ -53,16 +53,43 @@ def test_overrides_replace_and_create(tmp_path: Path) -> None:
     assert config.run.seed == 7
 
 
+def test_overrides_go_below_a_section_that_is_there_and_empty(tmp_path: Path) -> None:
+    config = load(written(tmp_path, "run: {out: x}\npretrain:\n"), ["pretrain.inner.learning_rate=0.5"])
+    assert config.section("pretrain", Outer).inner.learning_rate == 0.5
+
+
 @pytest.mark.parametrize("override", ["steps", "=3", "run.out.deeper=1"])
 def test_malformed_override_is_an_error(tmp_path: Path, override: str) -> None:
     with pytest.raises(UserError, match="--set"):
         load(written(tmp_path, "run: {out: x}"), [override])
 
 
-@pytest.mark.parametrize("text", ["a: [", "- 1\n- 2"])
+NO_YAML = ["a: [", "- 1\n- 2", "run: {seed: 2026-13-45}", "run: {out: caf\xe9}"]
+
+
+@pytest.mark.parametrize("text", NO_YAML)
 def test_file_that_is_no_configuration_is_an_error(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=r"c\.yaml"):
-        load(written(tmp_path, text))
+        load(path)
+
+
+def test_what_stands_twice_is_an_error_because_the_first_would_be_lost(tmp_path: Path) -> None:
+    twice = "pretrain: {steps: 5}\nrun: {out: x}\npretrain: {inner: {}}\n"
+    with pytest.raises(UserError, match=r"'pretrain' stands twice[\s\S]*line 3"):
+        load(written(tmp_path, twice))
+    with pytest.raises(UserError, match="'steps' stands twice"):
+        load(written(tmp_path, "run: {out: x}"), ["pretrain={steps: 5, steps: 6}"])
+    merged = "run: &run {out: x, seed: 3}\npretrain: {<<: *run, seed: 4}\n"
+    assert load(written(tmp_path, merged)).raw["pretrain"] == {"out": "x", "seed": 4}
+
+
+def test_the_home_folder_is_meant_where_a_path_is_expected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load(written(tmp_path, "run: {out: ~/runs/x}")).run.out == tmp_path / "runs/x"
+    with pytest.raises(UserError, match=r"run\.out|run: .*out"):
+        _ = load(written(tmp_path, "run: {out: ~nobody-of-this-name/x}")).run
 
 
 def test_missing_file_is_an_error(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config import load
+
 SCRIPT = Path(__file__).resolve().parent.parent / "pipeline/quickstart.sh"
 
 
@@ -39,6 +41,17 @@ def test_folders_are_taken_from_where_it_is_called(tmp_path: Path) -> None:
     meant = "index.sources.0.actions={unit: rad, frame: joints, mode: absolute}"
     code, words = said(tmp_path, "--data-set", "videos", "--videos", "nothing", "--set", meant)
     assert (code, words) == (2, "quickstart: --videos nothing is not a folder\n")
+
+
+@pytest.mark.parametrize("name", ["Take #2", "Lab: one", "it's {here}", "50 %", "~", "-x", "a\\b"])
+def test_folders_of_any_name_reach_the_configuration_as_they_are(tmp_path: Path, name: str) -> None:
+    (function,) = (line for line in SCRIPT.read_text().splitlines() if line.startswith("quoted() {"))
+    word = subprocess.run(
+        ["bash", "-c", f'{function}\nquoted "$1"', "-", f"/data/{name}"], capture_output=True, text=True
+    )
+    config = tmp_path / "c.yaml"
+    config.write_text("run: {}\n")
+    assert load(config, [f"run.out={word.stdout}"]).run.out == Path(f"/data/{name}")
 
 
 def test_unknown_words_and_words_without_value(tmp_path: Path) -> None:
