@@ -221,7 +221,10 @@ def test_an_interrupted_row_goes_on_where_it_was_and_rows_share_what_is_done(
             runner.run(plan(MAIN_ROW, "truth", 0, SMOKE))
     assert done == ["simulate", "episodes", "extract", "pack", "pack", "pretrain", "judge"]
     done.clear()
+    (go,) = (tmp_path / "align").glob("*/go.json")
+    go.write_text(json.dumps({"began": time.time() - 90, "before": 30}))  # killed twice, after 30 seconds and after 90
     seconds = runner.run(plan(MAIN_ROW, "truth", 0, SMOKE))
+    assert 120 <= seconds["align"] < 130
     assert done == ["align", "rollout"] and set(seconds) >= {"simulate", "rollout"}
     done.clear()
     runner.run(plan(ROWS["p_controller"], "truth", 0, SMOKE))

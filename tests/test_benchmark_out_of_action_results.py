@@ -160,7 +160,7 @@ def test_the_page_tells_rows_targets_stale_results_and_what_was_not_run(tmp_path
     assert main["tasks"][0]["confused"] == 0.1 and main["path_mm"] == 12.3
     assert [point["x"] for point in figures["curves"]["labelled"]["rgbd"]] == [3, 5, 10]
     assert figures["curves"]["videos"] == {}  # two points are no curve
-    text = page(figures, "out_of_action")
+    text = page(figures, "out_of_action/cpu")
     assert "**met**" in text and "**missed**" in text and "| direct (**stale**) | rgbd |" in text
     assert "simulated" in text and "overlays" in text and "| drawer-open | no, video only | 100 (100 to 100)" in text
     assert text.count("(out_of_action/cpu/film.jpg)") == 2  # of one training seed of each chain
@@ -169,7 +169,7 @@ def test_the_page_tells_rows_targets_stale_results_and_what_was_not_run(tmp_path
     assert "human_only (rgbd)" in told and "labelled_5" not in told and "direct (rgbd)" in told
     assert max(len(line) for line in text.splitlines() if line[0:1] not in ("|", "!")) <= 120
     drawn = pictures(figures)
-    assert set(drawn) == {BARS, CELLS, CURVES} and all(f"out_of_action/{name}" in text for name in drawn)
+    assert set(drawn) == {BARS, CELLS, CURVES} and all(f"out_of_action/cpu/{name}" in text for name in drawn)
     assert "direct (rgbd, stale)" in drawn[BARS] and drawn[BARS].count('fill-opacity="0.25"') == 1
     assert drawn[BARS].count("main (") == 2
 
@@ -221,7 +221,9 @@ def test_the_command_keeps_results_and_writes_the_page_and_a_missed_margin_fails
              "--results", str(results), "--page", str(tmp_path / "docs" / "page.md")]  # fmt: skip
     assert benchmark.main(words) == 1 and "does not help" in capsys.readouterr().err
     assert sorted(runs) == ["labelled_videos", MAIN]  # side by side: either may come first
-    assert "results/success.svg" in (tmp_path / "docs" / "page.md").read_text() and (results / BARS).exists()
+    assert (
+        f"results/smoke/{BARS}" in (tmp_path / "docs" / "page.md").read_text() and (results / "smoke" / BARS).exists()
+    )
     assert benchmark.main(words) == 1 and len(runs) == 2  # nothing is measured twice
     shares["labelled_videos"] = 0.0
     (results / "smoke" / "labelled_videos.json").unlink()

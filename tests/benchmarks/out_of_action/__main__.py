@@ -162,10 +162,11 @@ def missed(lines: dict[tuple[str, str], Line], budget: Budget) -> list[str]:
 
 
 def write_page(path: Path, results: Path, figures: dict[str, Any]) -> None:
-    """The page and its pictures, which go into ``results``."""
+    """The page and its pictures, which go to the budget's results."""
+    folder = results / figures["budget"]
     for name, svg in pictures(figures).items():
-        write_bytes(results / name, svg.encode())
-    write_bytes(path, page(figures, Path(os.path.relpath(results, path.parent)).as_posix()).encode())
+        write_bytes(folder / name, svg.encode())
+    write_bytes(path, page(figures, Path(os.path.relpath(folder, path.parent)).as_posix()).encode())
     print(f"written: {path}")
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tests.benchmarks.out_of_action.intervals import difference, figure
-from tests.benchmarks.out_of_action.lines import Line
+from tests.benchmarks.out_of_action.intervals import difference
+from tests.benchmarks.out_of_action.lines import Line, shared
 from tests.benchmarks.out_of_action.rows import CHAIN, MAIN
 
 PAPER = 68.2  # its full method, per cent
@@ -37,11 +37,13 @@ def repeated(ablation: Ablation, lines: dict[tuple[str, str], Line]) -> dict[str
     row was not measured with the present code."""
     document = {"words": ablation.words, "changed": ablation.changed, "full": ablation.full, "here": None}
     document["paper"] = round(ablation.paper - PAPER, 1)
-    rows = [lines.get((name, CHAIN)) for name in (ablation.changed, ablation.full)]
-    measured = [row for row in rows if row is not None and row.measured]
-    seeds = [seed for seed in measured[0].entries if seed in measured[1].entries] if len(measured) == 2 else []
-    if not seeds:
+    changed, full = (lines.get((name, CHAIN)) for name in (ablation.changed, ablation.full))
+    if changed is None or full is None or not (changed.measured and full.measured):
         return document
-    changed, full = (row.of_seeds(seeds).trials(labelled=False) for row in measured)
-    here = {"seeds": [int(seed) for seed in seeds], "changed": figure(changed), "full": figure(full)}
-    return document | {"here": here | {"difference": difference(changed, full)}}
+    if not changed.entries.keys() & full.entries.keys():
+        return document
+    changed, full = shared(changed, full)
+    seeds = [int(seed) for seed in full.entries]
+    apart = difference(changed.trials(labelled=False), full.trials(labelled=False))
+    here = {"seeds": seeds, "changed": changed.unseen, "full": full.unseen, "difference": apart}
+    return document | {"here": here}

@@ -21,7 +21,7 @@ def write_films(report: Path, out: Path, name: str) -> list[dict[str, str]]:
     """Writes ``out/NAME-<n>.jpg`` for each film of the report section; returns their files and words."""
     section = report / "section.json"
     items = json.loads(section.read_text())["items"] if section.exists() else []
-    films = [item for item in items if item["kind"] == "film"]
+    films = [item for item in items if item["kind"] == "film" and item["images"]]
     written = []
     for number, film in enumerate(films):
         file = f"{name}-{number}.jpg"

@@ -89,6 +89,12 @@ class Line:
         return found
 
 
+def shared(line: Line, other: Line) -> tuple[Line, Line]:
+    """Both with the training seeds that both have; as they are where they share none."""
+    seeds = [seed for seed in line.entries if seed in other.entries]
+    return (line.of_seeds(seeds), other.of_seeds(seeds)) if seeds else (line, other)
+
+
 def lines_of(results: Path, budget: Budget) -> dict[tuple[str, str], Line]:
     """All rows in all chains that the table has, by row and chain, measured or not."""
     contents = known_contents(results, budget.name)
@@ -124,7 +130,11 @@ def line_of(
     if fresh:
         return Line(row, chain, FRESH, fresh)
     if entries:
-        return Line(row, chain, STALE, dict(sorted(entries.items())))
+        newest = max(entries.values(), key=lambda entry: entry["date"])
+        alike = {
+            seed: entry for seed, entry in sorted(entries.items()) if entry["tasks"].keys() == newest["tasks"].keys()
+        }
+        return Line(row, chain, STALE, alike)
     why = impossible(row, chain, budget)
     return Line(row, chain, IMPOSSIBLE if why else NOT_RUN, {}, why or "")
 

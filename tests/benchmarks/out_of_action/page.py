@@ -119,7 +119,8 @@ def _reading() -> str:
 Shares of episodes that succeed, mean over tasks, with a 95 % interval: bootstrap over training seeds (where there are
 several) and, within each, over the episodes of each task; tasks are kept; {RESAMPLES} resamples. Three training seeds
 tell little of the spread between them, and where all or no episodes succeed the interval has no width, though more
-episodes would give it one. Fourth column: labelled episodes per labelled task; robot + hand videos per
+episodes would give it one. Differences are over the training seeds that both rows have. Fourth column: labelled
+episodes per labelled task; robot + hand videos per
 labelled task; the same per video-only task. Path error: distance of the predicted to the true path at the last horizon,
 whenever it is there, on robot episodes that nothing was learnt from. A row marked stale was measured with other code or
 settings than the present ones. In plate-slide and plate-slide-back Meta-World puts the plate at one place and varies
@@ -194,7 +195,7 @@ def _films(f: dict[str, Any], folder: str) -> str:
     films = [(row, film) for row in _measured(f) if row["row"] == MAIN for film in row["films"]]
     if not films:
         return ""
-    shown = [f"![{row['chain']}: {film['words']}]({folder}/{f['budget']}/{film['file']})\n\n{row['chain']}: "
+    shown = [f"![{row['chain']}: {film['words']}]({folder}/{film['file']})\n\n{row['chain']}: "
              f"{film['words']}" for row, film in films]  # fmt: skip
     return "## Rollouts (simulated)\n\n" + "\n\n".join(shown)
 

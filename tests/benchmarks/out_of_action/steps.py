@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import yaml
 
 from data.index import read_index, write_index
 from data.pack import packed
-from pipeline.atomic import write_bytes
+from pipeline.atomic import write_bytes, write_json
 from pipeline.errors import KinecloudError
 from pipeline.fingerprint import digest, file_sha256, mark_done, read_done
 from tests.benchmarks.out_of_action.episodes import SOURCES, allowed_labels, chosen, gather
@@ -24,6 +25,7 @@ from tests.benchmarks.out_of_action.plan import Plan, Step
 from tests.benchmarks.pretraining_data import grid_shards
 
 CONFIG = "config.yaml"
+GO = "go.json"  # when the present try at a step began, and what those before it took, seconds
 # What the extract stage goes on from: its plan last, as shards that it does not name are nobody's.
 MADE = tuple(f"extract/{name}" for name in ("stage.json", "*.npz", "rejected/*", "unit-*", "plan.json"))
 MAKES_CLIPS = ("simulate", "episodes", "extract", "pack", "grid")
@@ -75,11 +77,13 @@ class Runner:
         return check_labels([*packed(folder, "train"), *packed(folder, "val")], allowed)
 
     def _do(self, step: Step) -> None:
-        folder, began = self.folder(step), time.monotonic()
+        folder = self.folder(step)
         folder.mkdir(parents=True, exist_ok=True)
+        began, before = time.time(), _seconds_before(folder)
+        write_json(folder / GO, {"began": began, "before": before})
         DOERS[step.name](self, step, folder)
         told = {"content": _content(folder, *CONTENT[step.name])} if step.name in CONTENT else {}
-        mark_done(folder, step.document, seconds=round(time.monotonic() - began, 1), **told)
+        mark_done(folder, step.document, seconds=round(before + time.time() - began, 1), **told)
 
     def stage(self, step: Step, folder: Path, command: Iterable[str], links: dict[str, Path], **sections: Any) -> None:
         """One stage of the project in ``folder``. links: what it finds there, by name. sections: over the step's."""
@@ -103,6 +107,15 @@ class Runner:
         if done.returncode:
             last = "\n".join(log.read_text().splitlines()[-8:])
             raise KinecloudError(f"{' '.join(command)} ended with exit code {done.returncode}; {log} ends:\n{last}")
+
+
+def _seconds_before(folder: Path) -> float:
+    """What earlier tries at the step took, which were killed: each until the last thing that it wrote."""
+    if not (folder / GO).exists():
+        return 0.0
+    go = json.loads((folder / GO).read_text())
+    last = max(path.stat().st_mtime for path in folder.rglob("*") if path.is_file())
+    return go["before"] + max(last - go["began"], 0.0)
 
 
 def _content(folder: Path, *patterns: str) -> str:
