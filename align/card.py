@@ -6,12 +6,16 @@ from typing import Any
 
 from pretrain.model.configuration_kinecloud import KinecloudConfig
 
-SNIPPET = """\
+
+def loading(config: KinecloudConfig) -> str:
+    """Python that loads a policy and asks it for actions, with all arguments that it cannot do without."""
+    depth = ", depth_HW=depth" if config.depth else ""
+    return f"""\
 from transformers import AutoModel
 
 policy = AutoModel.from_pretrained("path/to/policy", trust_remote_code=True).eval()
-actions = policy.act(
-    image, instruction, past_clouds, past_valid, intrinsics, proprio, embodiment)  # numpy in, float32 [K, A] out"""
+# numpy in, float32 [K, A] out
+actions = policy.act(image, instruction, past_clouds, past_valid, intrinsics, proprio, embodiment{depth})"""
 
 
 def model_card(config: KinecloudConfig, provenance: dict[str, Any]) -> str:
@@ -20,7 +24,7 @@ def model_card(config: KinecloudConfig, provenance: dict[str, Any]) -> str:
         _front_matter(provenance),
         "# A Kinecloud policy\n",
         _origin(provenance),
-        f"## Loading\n\nIt needs torch, transformers and numpy.\n\n```python\n{SNIPPET}\n```\n",
+        f"## Loading\n\nIt needs torch, transformers and numpy.\n\n```python\n{loading(config)}\n```\n",
         _inputs(config),
         _outputs(config),
         _data(provenance),
@@ -55,16 +59,16 @@ def _inputs(config: KinecloudConfig) -> str:
     times = ", ".join(f"{time:g}" for time in config.past_times)
     shown = "RGB of any size" if config.scene == "none" else "RGB of any size, of the scene without the robot"
     rows = [
-        ("image", "uint8 [H, W, 3]", f"{shown}; scaled and padded to {config.image_size} pixels inside"),
+        ("image_u8_HW3", "uint8 [H, W, 3]", f"{shown}; scaled and padded to {config.image_size} pixels inside"),
         ("instruction", "str", f"any text, the first {_text_limit(config)} count"),
         (
-            "past_clouds",
+            "past_clouds_PN3",
             f"float32 [{len(config.past_times)}, N, 3]",
             f"metres, camera frame (x right, y down, z forward) at {times} s; row n is the same physical point in "
             "every cloud; N is free",
         ),
         ("past_valid", f"bool [{len(config.past_times)}]", "which of these clouds are known"),
-        ("intrinsics", "float [3, 3]", "pixels of the image given; the centre of the first pixel is at (0.5, 0.5)"),
+        ("intrinsics_33", "float [3, 3]", "pixels of the image given; the centre of the first pixel is at (0.5, 0.5)"),
         ("proprio", f"float [{len(config.proprio_names)}]", ", ".join(config.proprio_names)),
         ("embodiment", "str", " or ".join(f"`{name}`" for name in [*config.embodiments, "unknown"])),
         ("past_visible_PN", "bool [P, N], optional", "which points were measured rather than carried"),

@@ -16,7 +16,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from align.card import SNIPPET, model_card
+from align.card import loading, model_card
 from align.config import ExportConfig
 from align.origin import WEIGHTS, modelling_files, modelling_sha256, policy_folder
 from align.policy import load_policy
@@ -49,7 +49,7 @@ def export(config: Config, document: dict[str, Any]) -> None:
     log = StageLog(config.run.out, STAGE)
     (folder / DONE).unlink(missing_ok=True)
     policy = load_policy(source)
-    provenance = provenance_of(config, settings)
+    shape, provenance = config_of(policy), provenance_of(config, settings)
     with publishing_dir(folder / "policy") as temporary:
         shutil.copyfile(source / WEIGHTS, temporary / WEIGHTS)
         for path in modelling_files():
@@ -59,8 +59,8 @@ def export(config: Config, document: dict[str, Any]) -> None:
         write_json(temporary / "config.json", {**stored, "auto_map": AUTO_MAP, "architectures": ["KinecloudPolicy"]})
         write_json(temporary / "normalization.json", normalization_of(policy))
         write_json(temporary / "provenance.json", provenance)
-        (temporary / "README.md").write_text(model_card(config_of(policy), provenance))
-    _write_section(folder, provenance)
+        (temporary / "README.md").write_text(model_card(shape, provenance))
+    _write_section(folder, shape, provenance)
     mark_done(folder, document)
     log.info(f"done: {folder / 'policy'}")
 
@@ -144,12 +144,12 @@ def _without_episodes(rollout: dict[str, Any] | None) -> dict[str, Any] | None:
     return {**rollout, "tasks": [{k: v for k, v in row.items() if k != "episodes"} for row in rollout["tasks"]]}
 
 
-def _write_section(folder: Path, provenance: dict[str, Any]) -> None:
+def _write_section(folder: Path, config: KinecloudConfig, provenance: dict[str, Any]) -> None:
     section = Section("Exported policy", ORDER)
     section.summary("The policy is a folder that loads anywhere with torch and transformers, without this repository.")
     files = sorted((folder / "policy").iterdir())
     section.table("Files", ["file", "kilobytes"], [[path.name, round(path.stat().st_size / 1000, 1)] for path in files])
-    section.text(f"To load it and ask for actions:\n\n{SNIPPET}")
+    section.text(f"To load it and ask for actions:\n\n{loading(config)}")
     section.facts(
         [
             ("folder", str((folder / "policy").resolve())),
