@@ -1,4 +1,6 @@
-"""A policy of one's own on the features of a pretrained predictor: python docs/examples/outside_policy.py MODEL SHARDS
+"""A policy of one's own on the features of a pretrained predictor; from the root of the checkout:
+
+    PYTHONPATH=. python docs/examples/outside_policy.py MODEL SHARDS
 
 MODEL: RUN/pretrain/model. SHARDS: RUN/pack, with labelled clips. Prints the error of the next action on held-out clips,
 in the labels' units, beside that of always taking the training mean.
