@@ -23,17 +23,21 @@ import numpy as np
 
 from align.evaluate import MEAN, POLICY, REPEAT
 from pipeline.atomic import write_bytes, write_json
+from pipeline.command import exit_code_of
+from pipeline.errors import UserError
 
+FOOTAGE = "KINECLOUD_FOOTAGE"
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG, PAGE = ROOT / "pipeline/configs/data_set.yaml", ROOT / "docs/results/real_actions.md"
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """folder: below KINECLOUD_FOOTAGE. settings: over those of the configuration."""
+    """folder: below KINECLOUD_FOOTAGE. origin: of these files. settings: over those of the configuration."""
 
     folder: str
     words: str
+    origin: str
     settings: tuple[str, ...]
 
 
@@ -41,11 +45,13 @@ DATA_SETS = (
     DataSet(
         "robot/bridge_rlds",
         "BridgeData V2 (RLDS): a WidowX arm, 25 episodes of 10 steps at 5 Hz, three cameras of 64x64 pixels",
+        "tests/debug_dataset of github.com/octo-models/octo, its training split",
         ("index.sources.0.actions.unit=m, rad, 0..1", "align.action_chunk=4"),
     ),
     DataSet(
         "robot/g1_inspire_lerobot",
         "Unitree G1 with Inspire hands (LeRobot v2.1): 3 episodes, 776 frames at 30 Hz, one camera of 640x480 pixels",
+        "episodes 28 to 30 of github.com/YifanTian07/G1-policy-train",
         ("index.sources.0.actions.unit=rad", "index.sources.0.actions.frame=joints",
          "index.sources.0.actions.mode=absolute", "align.action_chunk=15"),
     ),
@@ -58,18 +64,34 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--work", type=Path, help="folder of the runs; default: one that is removed")
     arguments = parser.parse_args()
+    sys.exit(exit_code_of(lambda: benchmark(arguments)))
+
+
+def benchmark(arguments: argparse.Namespace) -> None:
+    """Measures all data sets, writes figures and page. Raises UserError where the footage is not there."""
+    footage = footage_folder()
     with tempfile.TemporaryDirectory() as scratch:
         work = arguments.work or Path(scratch)
-        result = {each.folder: [measured(each, seed, work) for seed in arguments.seeds] for each in DATA_SETS}
+        result = {each.folder: [measured(each, footage, seed, work) for seed in arguments.seeds] for each in DATA_SETS}
     write_json(arguments.json, result)
     write_bytes(PAGE, page(result, arguments.seeds).encode())
     print(PAGE.read_text())
 
 
-def measured(data_set: DataSet, seed: int, work: Path) -> dict[str, Any]:
+def footage_folder() -> Path:
+    """The folder that KINECLOUD_FOOTAGE names. Raises UserError where it lacks one of the data sets."""
+    named = os.environ.get(FOOTAGE, "")
+    missing = [each for each in DATA_SETS if not named or not (Path(named) / each.folder).is_dir()]
+    if missing:
+        wanted = "".join(f"\n  {each.folder}: {each.words}; {each.origin}" for each in missing)
+        raise UserError(f"{FOOTAGE}: found {named!r}; set it to a folder of real footage that holds{wanted}")
+    return Path(named)
+
+
+def measured(data_set: DataSet, footage: Path, seed: int, work: Path) -> dict[str, Any]:
     """What the run's align/eval.json says."""
     out = work / f"{Path(data_set.folder).name}-{seed}"
-    path = Path(os.environ["KINECLOUD_FOOTAGE"]) / data_set.folder
+    path = footage / data_set.folder
     said = (*data_set.settings, f"index.sources.0.path={path}", f"run.out={out}", f"run.seed={seed}")
     overrides = [part for setting in said for part in ("--set", setting)]
     subprocess.run([sys.executable, "-m", "pipeline", "run", str(CONFIG), *overrides], cwd=ROOT, check=True)
