@@ -49,7 +49,7 @@ def export(config: Config, document: dict[str, Any]) -> None:
     log = StageLog(config.run.out, STAGE)
     (folder / DONE).unlink(missing_ok=True)
     policy = load_policy(source)
-    shape, provenance = config_of(policy), provenance_of(config, settings)
+    architecture, provenance = config_of(policy), provenance_of(config, settings)
     with publishing_dir(folder / "policy") as temporary:
         shutil.copyfile(source / WEIGHTS, temporary / WEIGHTS)
         for path in modelling_files():
@@ -59,8 +59,8 @@ def export(config: Config, document: dict[str, Any]) -> None:
         write_json(temporary / "config.json", {**stored, "auto_map": AUTO_MAP, "architectures": ["KinecloudPolicy"]})
         write_json(temporary / "normalization.json", normalization_of(policy))
         write_json(temporary / "provenance.json", provenance)
-        (temporary / "README.md").write_text(model_card(shape, provenance))
-    _write_section(folder, shape, provenance)
+        (temporary / "README.md").write_text(model_card(architecture, provenance))
+    _write_section(folder, architecture, provenance)
     mark_done(folder, document)
     log.info(f"done: {folder / 'policy'}")
 
