@@ -89,12 +89,14 @@ def _index(arguments: argparse.Namespace) -> None:
         return
     from data.index import REJECTED, read_rejected
     from data.scan.build import build_index
+    from data.scan.unread import unread_arrays
+    from pipeline.remote import RemotePath
 
     config = config_of(arguments)
+    settings, folder = config.section("index", IndexConfig), config.folder("index")
     log = StageLog(config.run.out, "index")
-    folder = config.folder("index")
     remove_leftovers(folder)
-    found = build_index(config.section("index", IndexConfig), folder, config.folder("simulate") / "episodes")
+    found = build_index(settings, folder, config.folder("simulate") / "episodes")
     rejected = read_rejected(folder)
     log.first([f"rejected {one.item}: {one.reason}: {one.detail}" for one in rejected], folder / REJECTED)
     reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(found.rejected.items()))
@@ -103,6 +105,14 @@ def _index(arguments: argparse.Namespace) -> None:
         f"video, {len(rejected)} rejected"
         f"{f' ({reasons})' if reasons else ''}"
     )
+    folders = [source.path for source in settings.sources if source.kind == "video" and source.path is not None]
+    unread = [path for folder in folders if not isinstance(folder, RemotePath) for path in unread_arrays(folder)]
+    if unread:
+        log.warning(
+            f"{len(unread)} NPZ files beside videos are not read, {unread[0]} the first: no sidecar names them. Write "
+            f'"arrays": "{unread[0].name}" into {unread[0].with_suffix(".json").name}, with what the arrays need '
+            "(docs/sources.md, arrays beside a video)."
+        )
 
 
 def _pack(arguments: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data import cli
 from data.config import IndexConfig
 from data.index import Episode, Rejection
 from data.simulation.write import encode_video
@@ -107,6 +108,28 @@ def test_bad_sidecar_names_file_field_and_value(
     assert not episodes
     assert rejected["a.mp4"].reason == "bad_sidecar"
     assert message in rejected["a.mp4"].detail
+
+
+def test_arrays_that_no_sidecar_names_are_told(
+    tmp_path: Path, make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name in ("named", "unnamed", "bare", "broken"):
+        make_video(folder / f"{name}.mp4")
+        np.savez(folder / f"{name}.npz", opening=np.zeros(20))
+    (folder / "named.json").write_text('{"arrays": "named.npz"}')
+    (folder / "unnamed.json").write_text('{"instruction": "pour"}')
+    (folder / "broken.json").write_text("{")
+    config = tmp_path / "c.yaml"
+    config.write_text(f"run: {{out: {tmp_path / 'run'}}}\nindex: {{sources: [{{name: mine, path: {folder}}}]}}\n")
+    monkeypatch.setattr("sys.argv", ["data", "index", "--config", str(config)])
+    assert cli.main() == 0
+    (warning,) = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    assert "2 NPZ files" in warning and "bare.npz the first" in warning and '"arrays": "bare.npz"' in warning
+    (folder / "bare.json").write_text('{"arrays": "bare.npz"}')
+    (folder / "unnamed.npz").unlink()
+    assert cli.main() == 0 and "warning" not in capsys.readouterr().out
 
 
 def test_content_decides_identity(tmp_path: Path, make_video: MakeVideo) -> None:
