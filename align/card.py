@@ -138,9 +138,10 @@ def _figures(provenance: dict[str, Any]) -> str:
             rate = row["policy"]
             interval = f"{100 * rate['low']:.0f}–{100 * rate['high']:.0f} %"
             seen = "yes" if row["labelled"] else "no, video only"
-            constant = max((found["successes"] for found in row["references"].values()), default=0)
+            best = max(row["references"].values(), key=lambda found: found["successes"], default=None)
+            constant = f"{best['successes']} of {best['episodes']}" if best else "–"
             ours = f"{rate['successes']} of {rate['episodes']} ({interval})"
-            lines.append(f"| {row['task']} | {seen} | {ours} | {constant} of {rate['episodes']} |")
+            lines.append(f"| {row['task']} | {seen} | {ours} | {constant} |")
         lines.append("")
     return "## Measured\n\n" + ("\n".join(lines) if lines else "Nothing was measured.\n")
 

@@ -14,6 +14,8 @@ from pipeline.config import Settings
 from pipeline.errors import UserError
 from pipeline.logs import StageLog
 
+WIDEST = 1000  # characters that a table may ask for
+
 
 def main() -> int:
     """Parses the command line and runs it; returns the exit code."""
@@ -49,11 +51,20 @@ def main() -> int:
     samples = add("samples", "which windows a training step reads", _samples)
     _shards(samples)
     for name, default in (("--seed", 0), ("--step", 0), ("--batch-size", 8), ("--rank", 0), ("--world", 1)):
-        samples.add_argument(name, type=int, default=default)
+        samples.add_argument(name, type=_at_least(1 if name in ("--batch-size", "--world") else 0), default=default)
     add("format", "print docs/format.md", _format)
 
     arguments = parser.parse_args()
     return exit_code_of(lambda: arguments.function(arguments))
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(word: str) -> int:
+        if (value := int(word)) < least:
+            raise argparse.ArgumentTypeError(f"{value} is below {least}")
+        return value
+
+    return number
 
 
 def _shards(parser: argparse.ArgumentParser) -> None:
@@ -109,9 +120,9 @@ def _index(arguments: argparse.Namespace) -> None:
     unread = [path for folder in folders if not isinstance(folder, RemotePath) for path in unread_arrays(folder)]
     if unread:
         log.warning(
-            f"{len(unread)} NPZ files beside videos are not read, {unread[0]} the first: no sidecar names them. Write "
-            f'"arrays": "{unread[0].name}" into {unread[0].with_suffix(".json").name}, with what the arrays need '
-            "(docs/sources.md, arrays beside a video)."
+            f"{len(unread)} NPZ files beside videos are not read, {unread[0]} the first: no sidecar names them. Say "
+            f'"arrays": "{unread[0].name}" in {unread[0].with_suffix(".json").name} (or in a column of the CSV file '
+            "that is the sidecar), with what the arrays need (docs/sources.md, arrays beside a video)."
         )
 
 
@@ -148,10 +159,11 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 
 def _upgrade(arguments: argparse.Namespace) -> None:
-    from data.upgrade import upgrade
+    from data.upgrade import targets, upgrade
 
-    for path in _paths(arguments):
-        print(f"{path}: {upgrade(path, arguments.out)} clips -> {arguments.out / path.name}")
+    paths = _paths(arguments)
+    for path, target in zip(paths, targets(paths, arguments.out), strict=True):
+        print(f"{path}: {upgrade(path, target)} clips -> {target}")
 
 
 def _convert(arguments: argparse.Namespace) -> None:
@@ -167,14 +179,16 @@ def _convert(arguments: argparse.Namespace) -> None:
 
 def _stats(arguments: argparse.Namespace) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
+    from rich.text import Text
 
     from data.stats import COLUMNS, stats
 
-    table = Table(*COLUMNS)
+    table = Table(*(Column(name, no_wrap=True) for name in COLUMNS))
     for row in stats(_paths(arguments)):
-        table.add_row(*(str(row[column]) for column in COLUMNS))
-    Console().print(table)
+        table.add_row(*(Text(str(row[column])) for column in COLUMNS))
+    wanted = Console(width=WIDEST).measure(table).maximum
+    Console(width=max(wanted, Console().width)).print(table, crop=False)
 
 
 def _peek(arguments: argparse.Namespace) -> None:

@@ -32,7 +32,8 @@ def peek(shard: Path, key: str | None, out: Path, recording: Path | None) -> str
 
         write_recording(clip, recording)
     rows = [strip_image(clip), scene_strip(clip)] if clip.scenes else [strip_image(clip)]
-    Image.fromarray(np.concatenate(rows)).save(out)
+    with publishing(out) as temporary:
+        Image.fromarray(np.concatenate(rows)).save(temporary, "PNG" if out.suffix.lower() == ".png" else "JPEG")
     video = out.with_suffix(".mp4")
     write_video(clip, video)
     written = ", ".join(str(path) for path in (out, video, recording) if path is not None)

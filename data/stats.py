@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from data.clips import Clip, Shard
+from pipeline.errors import UserError
 
 COLUMNS = (
     "source",
@@ -35,6 +36,10 @@ def stats(paths: Iterable[Path]) -> list[dict[str, Any]]:
     kinds: dict[tuple[str, str, str], list[tuple[Any, ...]]] = defaultdict(list)
     for path in paths:
         for clip in Shard(path).clips():
+            if wrong := clip.problems():
+                raise UserError(
+                    f"{path}: clip {clip.key}: {wrong[0]}. `python -m data verify` tells all that is wrong."
+                )
             kinds[(clip.meta.source, clip.meta.embodiment, clip.meta.scale)].append(_measure(clip))
     rows = []
     for kind, measured in sorted(kinds.items()):

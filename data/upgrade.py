@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,29 +24,49 @@ from pipeline.errors import UserError
 Sample = dict[str, bytes | str]
 
 
-def upgrade(path: Path, out: Path) -> int:
-    """Writes the shard at ``path`` as ``out/NAME.tar`` in this release's version; returns its number of clips.
+def targets(paths: Sequence[Path], out: Path) -> list[Path]:
+    """Where each of the shards goes, ``out/NAME.tar``.
 
-    Raises UserError for a shard that cannot be read, is newer than this release, or would be written over itself.
+    Raises UserError where two would go to one place, or one over any of them.
     """
-    if (out / path.name).resolve() == path.resolve():
-        raise UserError(f"--out {out}: the shard would be written over itself. Name another folder.")
+    found = [out / path.name for path in paths]
+    for number, (path, target) in enumerate(zip(paths, found, strict=True)):
+        if target in found[:number]:
+            other = paths[found.index(target)]
+            raise UserError(
+                f"{path}: {other} has the same name. Bring them up one after the other, each into a folder."
+            )
+        if target.resolve() in {one.resolve() for one in paths}:
+            raise UserError(f"--out {out}: {target} is one of the shards. Name another folder.")
+    return found
+
+
+def upgrade(path: Path, target: Path) -> int:
+    """Writes the shard at ``path`` as ``target`` in this release's version; returns its number of clips.
+
+    Raises UserError for a shard that cannot be read, or is newer than this release.
+    """
     shard = Shard(path)
-    out.mkdir(parents=True, exist_ok=True)
-    with publishing(out / path.name) as temporary:
+    with publishing(target) as temporary:
         return write_samples(temporary, _upgraded(shard))
 
 
 def _upgraded(shard: Shard) -> Iterator[Sample]:
     for key in shard.keys:
         sample = shard.raw(key)
-        meta = json.loads(shard.member(key, "meta.json"))
-        version = meta.get("schema_version")
-        if version not in range(1, SCHEMA_VERSION + 1):
-            raise UserError(f"{shard.path}: clip {key}: schema_version {version!r} is not one this release knows.")
-        for step in range(version, SCHEMA_VERSION):
-            meta = STEPS[step](meta, sample)
-        sample["meta.json"] = json.dumps(meta, sort_keys=True, allow_nan=False).encode()
+        try:
+            meta = json.loads(shard.member(key, "meta.json"))
+            version = meta["schema_version"]
+            if not isinstance(version, int) or version not in range(1, SCHEMA_VERSION + 1):
+                raise UserError(f"{shard.path}: clip {key}: schema_version {version!r} is not one this release knows.")
+            for step in range(version, SCHEMA_VERSION):
+                meta = STEPS[step](meta, sample)
+            sample["meta.json"] = json.dumps(meta, sort_keys=True, allow_nan=False).encode()
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(
+                f"{shard.path}: clip {key}: cannot be brought up ({error!r}). `python -m data verify` tells what is "
+                "wrong with the shard."
+            ) from None
         yield sample
 
 

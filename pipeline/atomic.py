@@ -67,10 +67,8 @@ def publishing_dir(path: Path) -> Iterator[Path]:
 
 def _tidy(path: Path) -> None:
     """Puts a folder back that was about to be replaced when its process was killed, and removes what was to come."""
-    prefix = f"{path.name}{TEMPORARY}"
     for entry in path.parent.iterdir():
-        owner = entry.name.removeprefix(prefix).removesuffix(OLD)
-        if not entry.name.startswith(prefix) or not owner.isdecimal() or _alive(int(owner)):
+        if not _is_leftover(entry) or entry.name.rpartition(TEMPORARY)[0] != path.name:
             continue
         if entry.name.endswith(OLD) and not path.exists():
             os.replace(entry, path)
@@ -78,9 +76,12 @@ def _tidy(path: Path) -> None:
             shutil.rmtree(entry, ignore_errors=True)
 
 
-def _alive(process: int) -> bool:
-    """Whether another process of this number is there."""
-    return process != os.getpid() and Path(f"/proc/{process}").exists()
+def _is_leftover(path: Path) -> bool:
+    """Whether the name is that of something temporary, and no other process is at work that could have made it."""
+    _, mark, owner = path.name.removesuffix(OLD).rpartition(TEMPORARY)
+    if not mark or not owner.isdecimal():
+        return False
+    return int(owner) == os.getpid() or not Path(f"/proc/{owner}").exists()
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -105,8 +106,10 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what interrupted writers left behind in ``folder`` (not in its subfolders)."""
+    """Removes what interrupted writers left behind in ``folder`` (not in its subfolders), but not what others write."""
     for entry in folder.glob(f"*{TEMPORARY}*"):
+        if not _is_leftover(entry):
+            continue
         if entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)
         else:

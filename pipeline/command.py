@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import signal
@@ -12,7 +13,12 @@ from pathlib import Path
 
 from pipeline.cache import CACHE_GB
 from pipeline.config import Config, load
-from pipeline.errors import KinecloudError
+from pipeline.errors import KinecloudError, UserError
+
+# What can be wrong with the place where results are to be written.
+WRITING = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR,
+                     errno.EEXIST, errno.EISDIR))  # fmt: skip
+REMEDY = "Check permissions and free space there, or name another place; what was finished is kept."
 
 
 def add_config_options(parser: argparse.ArgumentParser, check: bool = True) -> None:
@@ -70,3 +76,8 @@ def exit_code_of(function: Callable[[], int | None]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be flushed at exit
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno not in WRITING:
+            raise
+        print(f"error: {error.filename or 'writing'}: {error.strerror}. {REMEDY}", file=sys.stderr, flush=True)
+        return UserError.exit_code

@@ -70,3 +70,12 @@ def test_the_table_has_the_arguments_by_their_names(kind: str) -> None:
     table = model_card(config, PROVENANCE).split("## Inputs")[1].split("## Output")[0]
     taken = set(inspect.signature(prepared).parameters) - {"wanted"} - (set() if config.depth else {"depth_HW"})
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == taken
+
+
+def test_a_reference_is_counted_over_its_own_episodes() -> None:
+    rate = {"successes": 3, "episodes": 5, "low": 0.2, "high": 0.9}
+    references = {"mean action": {"successes": 4, "episodes": 4}, "zero": {"successes": 0, "episodes": 4}}
+    task = {"task": "push", "labelled": True, "policy": rate, "references": references}
+    rollout = {"conditions": "Simulated.", "tasks": [task, {**task, "references": {}}]}
+    card = model_card(POLICIES["colour"], {**PROVENANCE, "evaluation": {"align": None, "rollout": rollout}})
+    assert "| 3 of 5 (20–90 %) | 4 of 4 |" in card and "| 3 of 5 (20–90 %) | – |" in card

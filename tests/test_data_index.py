@@ -115,7 +115,7 @@ def test_arrays_that_no_sidecar_names_are_told(
 ) -> None:
     folder = tmp_path / "videos"
     folder.mkdir()
-    for name in ("named", "unnamed", "bare", "broken"):
+    for name in ("named", "unnamed", "bare", "broken", ".hidden"):
         make_video(folder / f"{name}.mp4")
         np.savez(folder / f"{name}.npz", opening=np.zeros(20))
     (folder / "named.json").write_text('{"arrays": "named.npz"}')
@@ -130,6 +130,9 @@ def test_arrays_that_no_sidecar_names_are_told(
     (folder / "bare.json").write_text('{"arrays": "bare.npz"}')
     (folder / "unnamed.npz").unlink()
     assert cli.main() == 0 and "warning" not in capsys.readouterr().out
+    (folder / "CAM1.npz").touch()
+    make_video(folder / "cam1.mp4", frames=22).rename(folder / "CAM1.MP4")
+    assert cli.main() == 0 and "CAM1.npz the first" in capsys.readouterr().out
 
 
 def test_content_decides_identity(tmp_path: Path, make_video: MakeVideo) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from data.clips import Clip, Shard, write_shard
+from data import cli
+from data.clips import Clip, Shard, sample_of, write_samples, write_shard
 from data.config import PackConfig
 from data.pack import made_from, pack, packed, validation_groups
-from data.stats import stats
+from data.stats import COLUMNS, stats
 from pipeline.errors import UserError
 from pipeline.units import UnitStore
 
@@ -81,3 +83,24 @@ def test_stats_count_clips_by_kind(extracted: tuple[Path, list[str]]) -> None:
     assert sum(row["clips"] for row in rows) == 21
     assert {row["embodiment"] for row in rows} == {"human-hand", "sawyer-gripper"}
     assert all(0.6 < row["depth m"] < 0.8 for row in rows)
+
+
+def test_the_table_of_stats_is_whole_wherever_it_is_shown(
+    tmp_path: Path, make_clip: Callable[..., Clip], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = make_clip(1)
+    named = replace(clip, meta=clip.meta.model_copy(update={"embodiment": "[red]arm[/b]", "source": "a-long-name" * 9}))
+    write_shard(tmp_path / "train-00000.tar", [named])
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.argv", ["data", "stats", str(tmp_path)])
+    assert cli.main() == 0
+    said = capsys.readouterr().out
+    assert all(word in said for word in (*COLUMNS, "[red]arm[/b]", "a-long-name" * 9)) and "\u2026" not in said
+
+
+def test_stats_name_the_clip_that_they_cannot_count(tmp_path: Path, make_clip: Callable[..., Clip]) -> None:
+    clip = make_clip(1)
+    sample = {name: content for name, content in sample_of(clip).items() if name != "sigma.npy"}
+    write_samples(tmp_path / "train-00000.tar", [sample])
+    with pytest.raises(UserError, match=rf"train-00000\.tar: clip {clip.key}: .*sigma.*data verify"):
+        stats([tmp_path / "train-00000.tar"])

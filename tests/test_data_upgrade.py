@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from data.clips import Clip, Shard, sample_of, verify, write_samples
-from data.upgrade import upgrade
+from data.upgrade import targets, upgrade
 from pipeline.errors import UserError
 
 
@@ -36,7 +36,7 @@ def test_old_shards_are_refused_with_the_remedy_and_then_read(tmp_path: Path, ma
     with pytest.raises(UserError, match=r"schema_version 1, this release reads 3"):
         Shard(old).clip(clips[0].key)
 
-    assert upgrade(old, tmp_path / "new") == 2
+    assert upgrade(old, tmp_path / "new" / "old.tar") == 2
     new = Shard(tmp_path / "new" / "old.tar")
     assert verify([new.path]) == []
     assert [new.meta(key).camera_motion for key in new.keys] == ["unknown", "given"]
@@ -49,8 +49,8 @@ def test_old_shards_are_refused_with_the_remedy_and_then_read(tmp_path: Path, ma
 
 def test_upgrading_twice_changes_nothing(tmp_path: Path, make_clip: Callable[..., Clip]) -> None:
     old = write_version_1(tmp_path / "old.tar", [make_clip(3)])
-    upgrade(old, tmp_path / "one")
-    upgrade(tmp_path / "one" / "old.tar", tmp_path / "two")
+    upgrade(old, tmp_path / "one" / "old.tar")
+    upgrade(tmp_path / "one" / "old.tar", tmp_path / "two" / "old.tar")
     assert (tmp_path / "one" / "old.tar").read_bytes() == (tmp_path / "two" / "old.tar").read_bytes()
 
 
@@ -61,7 +61,7 @@ def test_version_2_keeps_what_it_knows(tmp_path: Path, make_clip: Callable[..., 
     write_samples(tmp_path / "old.tar", [sample])
     with pytest.raises(UserError, match="schema_version 2"):
         Shard(tmp_path / "old.tar").clip(clip.key)
-    upgrade(tmp_path / "old.tar", tmp_path / "new")
+    upgrade(tmp_path / "old.tar", tmp_path / "new" / "old.tar")
     assert verify([tmp_path / "new" / "old.tar"]) == []
     read = Shard(tmp_path / "new" / "old.tar").clip(clip.key)
     assert read.meta == clip.meta and read.images == clip.images and read.scenes == read.depths == []
@@ -69,9 +69,16 @@ def test_version_2_keeps_what_it_knows(tmp_path: Path, make_clip: Callable[..., 
 
 def test_it_refuses_to_overwrite_and_to_guess(tmp_path: Path, make_clip: Callable[..., Clip]) -> None:
     old = write_version_1(tmp_path / "old.tar", [make_clip(4)])
-    with pytest.raises(UserError, match="written over itself"):
-        upgrade(old, tmp_path)
+    (tmp_path / "other").mkdir()
+    other = write_version_1(tmp_path / "other" / "old.tar", [make_clip(6)])
+    before = other.read_bytes()
+    for paths, out in (([old], tmp_path), ([old, other], tmp_path / "other")):
+        with pytest.raises(UserError, match="is one of the shards"):
+            targets(paths, out)
+    with pytest.raises(UserError, match="has the same name"):
+        targets([old, other], tmp_path / "new")
+    assert other.read_bytes() == before and targets([old], tmp_path / "new") == [tmp_path / "new" / "old.tar"]
     future = write_version_1(tmp_path / "future.tar", [make_clip(5)], schema_version=99)
     with pytest.raises(UserError, match="schema_version 99"):
-        upgrade(future, tmp_path / "new")
+        upgrade(future, tmp_path / "new" / "future.tar")
     assert not list((tmp_path / "new").glob("*"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import cli
+from pipeline.command import exit_code_of
 from pipeline.config import Config, load
 from pipeline.errors import UserError
 from pipeline.process import Outcome
@@ -78,6 +80,16 @@ def test_a_run_folder_that_cannot_be_made_is_named(tmp_path: Path, place: str) -
     config.write_text(f"run: {{out: {tmp_path / place}}}\n")
     with pytest.raises(UserError, match=r"run\.out: .*file.*Name a folder that can be written"):
         run(load(config), None, None, [], dry_run=False)
+
+
+def test_no_room_is_told_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/clips.tar")
+
+    assert exit_code_of(full) == 2
+    assert "error: /data/clips.tar: No space left on device. Check" in capsys.readouterr().err
+    with pytest.raises(FileNotFoundError):  # a bug keeps its traceback
+        exit_code_of(lambda: Path("/nowhere").stat() and None)
 
 
 def test_output_that_nobody_reads_and_names_that_no_terminal_shows(tmp_path: Path) -> None:

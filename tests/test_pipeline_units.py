@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.atomic import publishing, publishing_dir, write_json
+from pipeline.atomic import publishing, publishing_dir, remove_leftovers, write_json
 from pipeline.errors import Refused, UserError
 from pipeline.fingerprint import differences, is_done, mark_done
 from pipeline.units import UnitStore, finished_shards
@@ -59,6 +59,14 @@ def test_interrupted_writing_leaves_nothing_behind(tmp_path: Path) -> None:
         (folder / "half").write_text("half")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_leftovers_are_removed_but_not_what_others_write_nor_what_only_looks_like_it(tmp_path: Path) -> None:
+    gone, alive = 2**22 + 1, os.getppid()
+    for name in (f"a.tar.tmp-{gone}", f"b.tmp-{gone}-old", f"a.tar.tmp-{alive}", "notes.tmp-copy"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"a.tar.tmp-{alive}", "notes.tmp-copy"]
 
 
 def test_a_folder_behind_a_link_is_replaced_where_it_lies(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,14 +13,17 @@ from pipeline.errors import UserError
 
 def unread_arrays(folder: Path) -> Iterator[Path]:
     """NPZ files below ``folder`` with the name of a video beside them of which no sidecar names them."""
-    for path in sorted(folder.rglob("*.npz")):
-        videos = [video for suffix in sorted(VIDEO_SUFFIXES) if (video := path.with_suffix(suffix)).is_file()]
-        if videos and not any(path.name in _named(video) for video in videos):
-            yield path
+    for place, below, names in os.walk(folder):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        files = [Path(place, name) for name in sorted(names) if not name.startswith(".")]
+        videos = {file.stem: file for file in files if file.suffix.lower() in VIDEO_SUFFIXES}
+        for file in files:
+            if file.suffix == ".npz" and file.stem in videos and not _is_named(file, videos[file.stem]):
+                yield file
 
 
-def _named(video: Path) -> set[str | None]:
+def _is_named(arrays: Path, video: Path) -> bool:
     try:
-        return {sidecar.arrays for sidecar in read_sidecars(video)}
+        return any(sidecar.arrays == arrays.name for sidecar in read_sidecars(video))
     except UserError:
-        return {video.with_suffix(".npz").name}  # the video is rejected for its sidecar, which is told already
+        return True  # or not: the video is rejected for its sidecar, which is told already
