@@ -18,7 +18,7 @@ from typing import Any
 
 from align.card import loading, model_card
 from align.config import ExportConfig
-from align.origin import WEIGHTS, modelling_files, modelling_sha256, policy_folder
+from align.origin import WEIGHTS, modelling_files, modelling_sha256, policy_folder, rollout_of
 from align.policy import load_policy
 from data.index import has_index, read_index
 from data.schema import SCHEMA_VERSION
@@ -93,7 +93,6 @@ def provenance_of(config: Config, settings: ExportConfig) -> dict[str, Any]:
     align_mark = read_done(config.folder("align")) or {}
     pretrain_mark = read_done(config.folder("pretrain"))
     pack_mark = read_done(config.folder("pack"))
-    rollout = config.folder("rollout") / "rollout.json"
     return {
         "license": settings.license,
         "data": _data(config),
@@ -109,7 +108,7 @@ def provenance_of(config: Config, settings: ExportConfig) -> dict[str, Any]:
         "evaluation": {
             "pretrain": _read(config.folder("pretrain") / "eval.json"),
             "align": _read(config.folder("align") / "eval.json"),
-            "rollout": _without_episodes(_read(rollout)),
+            "rollout": _without_episodes(rollout_of(config)),
         },
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Mapping
 from typing import IO, Any
 
@@ -32,5 +33,10 @@ def receive(stream: IO[bytes]) -> dict[str, np.ndarray] | None:
     body = stream.read(length)
     if len(body) < length:
         raise ValueError(f"message: found {len(body)} bytes; expected {length}: the other side ended while it wrote")
-    with np.load(io.BytesIO(body), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    try:
+        with zipfile.ZipFile(io.BytesIO(body)):  # so that it is an archive, and nothing else that numpy opens
+            pass
+        with np.load(io.BytesIO(body), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (zipfile.BadZipFile, EOFError, KeyError, OSError, NotImplementedError) as error:
+        raise ValueError(f"message: found {error}; expected an npz archive") from error

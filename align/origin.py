@@ -11,7 +11,7 @@ from data.simulation.config import SimulateConfig
 from extract.config import ExtractConfig
 from pipeline.config import Config
 from pipeline.errors import UserError
-from pipeline.fingerprint import digest, file_sha256, require_done
+from pipeline.fingerprint import digest, file_sha256, read_done, require_done
 from pretrain.shards import training_identity
 
 WEIGHTS = "model.safetensors"
@@ -57,7 +57,7 @@ def rollout_made_from(config: Config, settings: RolloutConfig) -> dict[str, Any]
 
 def export_made_from(config: Config, settings: ExportConfig) -> dict[str, Any]:
     """Everything that decides the exported folder: the policy and the results told in its card."""
-    rollout = config.folder("rollout") / "rollout.json"
+    rollout = rollout_of(config)
     document = {
         "stage": "export",
         "stage_version": STAGE_VERSION,
@@ -65,9 +65,17 @@ def export_made_from(config: Config, settings: ExportConfig) -> dict[str, Any]:
         "policy_sha256": file_sha256(policy_folder(config) / WEIGHTS),
         "modelling_sha256": modelling_sha256(),
         "eval": digest(json.loads((config.folder("align") / "eval.json").read_text())),
-        "rollout": digest(json.loads(rollout.read_text())) if rollout.exists() else None,
+        "rollout": None if rollout is None else digest(rollout),
     }
     return json.loads(json.dumps(document))
+
+
+def rollout_of(config: Config) -> dict[str, Any] | None:
+    """RUN/rollout/rollout.json; None where the stage has not finished, or tried another policy than the present one."""
+    mark = read_done(config.folder("rollout"))
+    if mark is None or mark["made_from"]["policy_sha256"] != file_sha256(policy_folder(config) / WEIGHTS):
+        return None
+    return json.loads((config.folder("rollout") / "rollout.json").read_text())
 
 
 def modelling_files() -> list[Path]:

@@ -64,7 +64,7 @@ class DynamicsPredictor(nn.Module):
         for name, value in (expect or {}).items():
             if name not in told:
                 raise ValueError(f"{place}: config.json tells no {name}; you expect {value!r}")
-            if told[name] != value:
+            if told[name] != (list(value) if isinstance(value, tuple) else value):
                 raise ValueError(f"{place}: {name} is {told[name]!r}; you expect {value!r}")
         return made
 

@@ -16,6 +16,7 @@ from align.origin import export_made_from
 from align.policy import load_policy
 from pipeline.atomic import write_json
 from pipeline.config import Config
+from pipeline.fingerprint import file_sha256, mark_done
 from tests.align_runs import aligned, command
 
 FOREIGN = """
@@ -121,6 +122,13 @@ def test_it_is_made_again_when_there_is_more_to_tell(
     rates = {"successes": 2, "episodes": 5, "low": 0.12, "high": 0.77}
     row = {"task": "drawer-close-v3", "labelled": True, "policy": rates, "references": {}, "episodes": []}
     write_json(exported.folder("rollout") / "rollout.json", {"conditions": "Made up.", "tasks": [row]})
+    for unfinished in (None, {"policy_sha256": "of another policy"}):
+        if unfinished is not None:
+            mark_done(exported.folder("rollout"), unfinished)
+        assert main() == 0
+        assert "nothing to do" in capsys.readouterr().out
+    weights = exported.folder("align") / "model" / "model.safetensors"
+    mark_done(exported.folder("rollout"), {"policy_sha256": file_sha256(weights)})
     assert main() == 0
     assert "nothing to do" not in capsys.readouterr().out
     assert "2 of 5 (12–77 %)" in (exported.folder("export") / "policy" / "README.md").read_text()

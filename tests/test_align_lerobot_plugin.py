@@ -145,6 +145,13 @@ def test_a_picture_arrives_as_it_was_and_rows_keep_apart() -> None:
         assert row.moments.times_T.tolist() == [1.0] and row.moments.opening_T[0] == batch[OPENING][number]
 
 
+def test_times_keep_their_digits_however_large_they_are() -> None:
+    config, now = tiny_policy().config, 1_763_800_000.0  # seconds since 1970
+    batches = [batch_of() | {TIME: torch.tensor([[now + 0.05 * step]] * 2, dtype=torch.float64)} for step in range(3)]
+    times = [rows_of(batch, config, CAMERA, 0.05, 0.0)[0].moments.times_T[0] for batch in batches]
+    np.testing.assert_allclose(np.diff(times), 0.05, atol=1e-6)
+
+
 def test_moments_beyond_the_beginning_of_an_episode_do_not_count() -> None:
     batch = batch_of()
     over_time = {name: torch.stack([value] * 3, 1) for name, value in batch.items() if name != "task"}

@@ -132,12 +132,22 @@ def error_of(options: Sequence[Any], capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().err
 
 
-def test_what_cannot_be_served_is_told(run: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_served_is_told(
+    run: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     policy = run.folder("export") / "policy"
     assert f"--policy {tmp_path}: holds no config.json and no model.safetensors" in error_of(
         ["--policy", tmp_path], capsys
     )
     assert "expected 1 or more" in error_of(["--policy", policy, "--clients", 0], capsys)
+    for size in ("nan", "inf", "0"):
+        assert f"--message-mb {float(size)}: expected 0.001" in error_of(
+            ["--policy", policy, "--message-mb", size], capsys
+        )
+    named = ["--policy", policy, "--host", "a..b"]
+    monkeypatch.setenv(TOKEN, "secret")
+    assert "a..b:8000 cannot be listened on" in error_of(named, capsys)
+    monkeypatch.delenv(TOKEN)
     predictor = run.folder("pretrain") / "model"
     assert "weights are missing" in error_of(["--policy", predictor], capsys)
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -162,6 +172,10 @@ def test_strangers_need_a_token(tmp_path: Path, capsys: pytest.CaptureFixture[st
     path.write_text(" secret\n")
     assert token_of("0.0.0.0", path, {}) == token_of("0.0.0.0", None, {TOKEN: "secret"}) == "secret"
     assert token_of("127.0.0.1", None, {}) is token_of("::1", None, {}) is token_of("localhost", None, {}) is None
+    for line in ("two\nlines", "two words", "b\x07ll"):
+        path.write_text(line)
+        with pytest.raises(UserError, match=rf"--token-file {path}: holds white space or what is not printed"):
+            token_of("127.0.0.1", path, {})
     path.write_text("\n")
     for missing, message in ((path, "is empty"), (tmp_path / "none", "cannot be read")):
         with pytest.raises(UserError, match=message):

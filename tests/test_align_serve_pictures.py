@@ -147,6 +147,34 @@ def test_what_does_not_go_on_is_rejected_and_forgotten(change: dict[str, Any], m
     np.testing.assert_array_equal(*answers)
 
 
+@pytest.mark.parametrize("wrong", [[1.1, 1.1, 0.5], [90, 5, 32], [90, 1e30, 32], [90, 90, 1e30], [90, 90, -2000]])
+def test_intrinsics_that_are_not_in_pixels_begin_no_episode(wrong: list[float]) -> None:
+    first, second, *_ = moments()
+    fx, fy, cx = wrong
+    begun = session()
+    with pytest.raises(
+        Rejected, match=r"intrinsics_33: found .*; expected fx and fy of 6.4 to .*in pixels of the picture"
+    ):
+        begun.answer(sent(first, "rgb", intrinsics_33=np.array([[fx, 0, cx], [0, fy, 32.0], [0, 0, 1]])))
+    assert "actions" in begun.answer(sent(second, "rgb"))
+
+
+def test_time_goes_on_however_large_it_is() -> None:
+    first, second, *_ = moments()
+    begun = session()
+    begun.answer(sent(first, "rgb", time=1.7e15))
+    with pytest.raises(Rejected, match=r"time: found 1.7e.15 s; expected at least"):
+        begun.answer(sent(second, "rgb", time=1.7e15))
+
+
+def test_a_picture_without_finite_actions_is_taken_in_as_the_message_says() -> None:
+    first, second, *_ = moments()
+    begun = session()
+    with pytest.raises(Rejected, match=r"(?s)actions: found values that are not finite.*taken in: go on with the next"):
+        begun.answer(sent(first, "rgb", proprio=np.full(3, 1e38, np.float32)))
+    assert "actions" in begun.answer(sent(second, "rgb"))
+
+
 def test_depth_and_mask_are_held_against_the_picture() -> None:
     first = moments(1)[0]
     wrong = {"depth_HW": np.full((64, 64), -1.0), "mask_HW": np.zeros((64, 32), bool), "extra": 1}
@@ -154,7 +182,7 @@ def test_depth_and_mask_are_held_against_the_picture() -> None:
         session("truth").answer(sent(first, "truth", **wrong))
     lines = str(rejected.value).splitlines()
     assert lines[0].startswith("extra: found an unknown field")
-    assert "depth_HW: found 4096 negative values; expected finite, at least 0. Put 0 where" in lines[1]
+    assert "depth_HW: found 4096 negative values; expected finite, 0 to 1e+06. Put 0 where" in lines[1]
     assert "mask_HW: found bool [64, 32]; expected bool [64, 64]" in lines[2]
 
 

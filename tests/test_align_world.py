@@ -129,6 +129,9 @@ def test_a_process_that_was_killed_is_told(aligned: Config) -> None:
     with pytest.raises(RuntimeError, match="align world ended with exit code -9"):
         environment.reset(seed=SEED)
     environment.close()
+    environment.close()
+    world = environment._world
+    assert world._errors.closed and world._process.stdout is not None and world._process.stdout.closed
 
 
 def test_a_process_that_ends_while_it_answers_is_told(tmp_path: Path) -> None:
@@ -162,9 +165,14 @@ def test_messages_are_whole_and_hold_arrays_alone() -> None:
     assert message is not None and message["a"].tolist() == [0, 1, 2]
     assert str(message["text"]) == "née" and bool(message["yes"]) is True
     assert receive(io.BytesIO()) is None
+    npy = io.BytesIO()
+    np.save(npy, np.arange(3))
     for cut in (4, len(whole) - 1):
         with pytest.raises(ValueError, match="message: found"):
             receive(io.BytesIO(whole[:cut]))
+    for body in (b"", b"PK\x03\x04" + bytes(40), npy.getvalue()):
+        with pytest.raises(ValueError, match="expected an npz archive"):
+            receive(io.BytesIO(len(body).to_bytes(8, "little") + body))
     with pytest.raises(ValueError, match="expected a length of at most"):
         receive(io.BytesIO(b"\xff" * 20))
     pickled = io.BytesIO()

@@ -84,7 +84,8 @@ def test_an_outside_policy_learns_from_a_saved_predictor(tmp_path: Path) -> None
         DynamicsPredictor.from_pretrained(run, expect={"scene": "depth"})
     with pytest.raises(ValueError, match=r"config.json tells no colour; you expect 'red'"):
         DynamicsPredictor.from_pretrained(run, expect={"colour": "red"})
-    extractor = DynamicsPredictor.from_pretrained(run, expect={"image_size": 32})
+    past = tuple(DynamicsPredictor.from_pretrained(run).predictor.config.past_times)
+    extractor = DynamicsPredictor.from_pretrained(run, expect={"image_size": 32, "past_times": past})
     shards = sorted((tmp_path / "clips").glob("*.tar"))
     windows = WindowDataset(shards, extractor.window(points=12))
     assert extractor(collate([windows[(0, 0)], windows[(1, 1)]])).points_BHN3.shape[2:] == (12, 3)

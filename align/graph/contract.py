@@ -82,7 +82,7 @@ def check(document: Mapping[str, Any], expected: Mapping[str, Any], whose: str) 
     wrong = [
         f"{path}: the graph says {found!r}; {whose} {value!r}"
         for path, value in expected.items()
-        if (found := at(document, path)) != value
+        if (found := at(document, path)) != (list(value) if isinstance(value, tuple) else value)
     ]
     if wrong:
         raise ContractError("\n".join(wrong))

@@ -88,7 +88,7 @@ def rows_of(batch: Mapping[str, Any], config: KinecloudConfig, camera: str, step
 
     times_BT = now_s + step_s * np.tile(np.arange(1 - moments, 1, dtype=np.float64), (size_B, 1))
     if TIME in batch:
-        times_BT = _shaped(TIME, _numbers(batch[TIME]), (size_B, moments)).astype(np.float64)
+        times_BT = _shaped(TIME, _f64(batch[TIME]), (size_B, moments))
     visible_BTN = told(VISIBLE, (count,), True) > 0.5
     opening_BT, grasp_BT3 = told(OPENING, (), np.nan), told(GRASP, (3,), np.nan)
     poses_BT44 = np.tile(np.eye(4, dtype=np.float32), (size_B, moments, 1, 1))
@@ -118,6 +118,11 @@ def rows_of(batch: Mapping[str, Any], config: KinecloudConfig, camera: str, step
 def _numbers(values: Tensor) -> np.ndarray:
     array = torch.as_tensor(values).detach().cpu().numpy()
     return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+def _f64(values: Tensor) -> np.ndarray:
+    """Times keep their digits: seconds since 1970 in f32 are two minutes apart."""
+    return torch.as_tensor(values).detach().cpu().double().numpy()
 
 
 def _now(values: Tensor, over_time: bool) -> Tensor:

@@ -6,6 +6,7 @@ The simulator, and extraction that follows the gripper, run in Kinecloud's own e
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -80,14 +81,17 @@ class WorldProcess:
         return self._hear()
 
     def close(self) -> None:
-        if self._process.stdin is not None and not self._process.stdin.closed:
-            self._process.stdin.close()
+        assert self._process.stdin is not None and self._process.stdout is not None
+        if self._errors.closed:
+            return
+        with self._errors, self._process.stdout:
+            with contextlib.suppress(BrokenPipeError):  # it has died, and a question to it was not sent
+                self._process.stdin.close()
             try:
                 self._process.wait(_ENDS_S)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-            self._errors.close()
 
     def _hear(self) -> dict[str, np.ndarray]:
         assert self._process.stdout is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ def main(words: Sequence[str]) -> int:
 
 def _serve(arguments: argparse.Namespace) -> None:
     for name, least in (("port", 0), ("waiting", 0), ("clients", 1), ("message_mb", 0.001)):
-        if getattr(arguments, name) < least:
+        if not least <= getattr(arguments, name) < math.inf:
             option = name.replace("_", "-")
             raise UserError(f"--{option} {getattr(arguments, name)}: expected {least} or more")
     if arguments.policy and arguments.set:
@@ -76,6 +77,11 @@ def token_of(host: str, path: Path | None, environment: Mapping[str, str]) -> st
     token = token.strip()
     if path is not None and not token:
         raise UserError(f"--token-file {path}: is empty; put a token into it, for example of `openssl rand -hex 32`")
+    if not token.isprintable() or " " in token:
+        place = f"--token-file {path}" if path is not None else f"${TOKEN}"
+        raise UserError(
+            f"{place}: holds white space or what is not printed, which no header can carry; one line, please"
+        )
     if not token and not _is_local(host):
         raise UserError(
             f"--host {host}: other machines can reach it, and nobody is asked for a token; put one into a file for "

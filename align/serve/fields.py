@@ -13,6 +13,7 @@ from align.serve.rejected import Rejected, problem, shown
 
 Kind = Literal["array", "number", "flag", "text"]
 MOST_CHARACTERS = 2000  # of a text
+MOST_NAME = 100  # characters of a field's name that is compared with those known
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def checked(observation: Mapping[str, Any], fields: Sequence[Field], largest: Ma
 
 
 def _extra(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name[:MOST_NAME], known, n=1)
     remedy = f"Did you mean {near[0]}?" if near else "Leave it out."
     return problem(name, "an unknown field", f"one of {', '.join(known)}", remedy)
 

@@ -129,7 +129,10 @@ class PictureSession:
                 )  # fmt: skip
             itself = {name: seen[name] for name in ("instruction", "proprio")}
             embodiment = seen.get("embodiment", self._embodiment)
-            answer["actions"] = actions(self._policy, {**_told(view), **itself, "embodiment": embodiment})
+            try:
+                answer["actions"] = actions(self._policy, {**_told(view), **itself, "embodiment": embodiment})
+            except Rejected as error:
+                raise Rejected(f"{error}\nThe picture itself was taken in: go on with the next one.") from None
         return answer
 
     def _episode_of(self, seen: dict[str, Any]) -> _Episode:
@@ -138,6 +141,7 @@ class PictureSession:
         height, width = seen["image_u8_HW3"].shape[:2]
         episode = self._episode
         if episode is None or seen.get("reset", False):
+            _require_pixels(intrinsics_33, max(width, height))
             camera = Camera(intrinsics_33, (width, height), "given")
             eyes = Eyes(camera, self._following, self._policy.config, self._image_side)
             self._episode = _Episode(camera, eyes, seen["time"])
@@ -150,13 +154,22 @@ class PictureSession:
         if not np.allclose(intrinsics_33, begun.intrinsics_33, rtol=SAME, atol=0):
             wanted = f"{begun.intrinsics_33.tolist()}, as this episode began"
             raise Rejected(problem("intrinsics_33", str(intrinsics_33.tolist()), wanted, remedy))
-        if not seen["time"] >= episode.time + STEP_S:
+        if not (seen["time"] >= episode.time + STEP_S and seen["time"] > episode.time):  # these differ at 1e15 s
             wanted = f"at least {STEP_S:g} s more than the last, {episode.time:g} s"
             raise Rejected(problem("time", f"{seen['time']:g} s", wanted, remedy))
         if self._following.sensors == "truth" and episode.frames >= MASKED_PICTURES:
             wanted = f"at most {MASKED_PICTURES} in an episode that is followed by masks"
             raise Rejected(problem("image_u8_HW3", "one more picture", wanted, remedy))
         return episode
+
+
+def _require_pixels(intrinsics_33: np.ndarray, side: int) -> None:
+    """Raises Rejected for intrinsics that cannot be in pixels of a picture whose longer side is ``side``."""
+    focal, centre = intrinsics_33[[0, 1], [0, 1]], np.abs(intrinsics_33[:2, 2])
+    if (focal < side / 10).any() or (focal > side * 1000).any() or (centre > side * 10).any():
+        wanted = f"fx and fy of {side / 10:g} to {side * 1000:g}, cx and cy of at most {side * 10:g}"
+        remedy = "They are in pixels of the picture that is sent."
+        raise Rejected(problem("intrinsics_33", str(intrinsics_33.tolist()), wanted, remedy))
 
 
 def _told(view: View) -> dict[str, Any]:

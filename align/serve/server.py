@@ -89,7 +89,7 @@ class PolicyServer:
                 self._serve, terms.host, terms.port, compression=None, max_size=terms.message_bytes, max_queue=1,
                 origins=[None], process_request=self._let_in, server_header=None,
             )  # fmt: skip
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, UnicodeError) as error:
             raise UserError(
                 f"serve: {terms.host}:{terms.port} cannot be listened on ({error}); name another --host or --port"
             ) from None

@@ -12,6 +12,7 @@ from data.simulation.sensors import Sensors
 from pretrain.model.configuration_kinecloud import UNKNOWN_EMBODIMENT, KinecloudConfig
 
 FLOATS = ("float32", "float64")
+FARTHEST_M = 1e6  # what is farther is no measurement
 CAMERA = "camera frame: x right, y down, z forward"
 
 
@@ -104,8 +105,8 @@ def _embodiment(config: KinecloudConfig, required: bool) -> Field:
 
 def _depth(of: str) -> Field:
     return Field(
-        "depth_HW", "array", FLOATS, ("H", "W"), f"depth of {of}, metres along z, 0 = unknown", "finite, at least 0",
-        _no_depth, "Put 0 where nothing was measured.",
+        "depth_HW", "array", FLOATS, ("H", "W"), f"depth of {of}, metres along z, 0 = unknown",
+        f"finite, 0 to {FARTHEST_M:g}", _no_depth, "Put 0 where nothing was measured.",
     )  # fmt: skip
 
 
@@ -119,8 +120,9 @@ def _not_finite(value: Any) -> str | None:
 
 
 def _no_depth(value: np.ndarray) -> str | None:
-    negative = np.count_nonzero(value < 0)
-    return _not_finite(value) or (f"{negative} negative values" if negative else None)
+    negative, far = np.count_nonzero(value < 0), np.count_nonzero(value > FARTHEST_M)
+    beyond = f"{far} values beyond {FARTHEST_M:g} m" if far else None
+    return _not_finite(value) or (f"{negative} negative values" if negative else beyond)
 
 
 def _no_opening(value: Any) -> str | None:
