@@ -164,7 +164,8 @@ There: what the change did to the mean success on four tasks of SIMPLER, from {P
 tells it; a network of 3.3 billion weights there learned from some 137,000 real episodes and acts by a direct head.
 Here: on the tasks seen only in video, chain {CHAIN}, with the training seeds that both rows have. Rows that differ in
 how they learn actions have a direct head, those that differ in points have inverse dynamics. 2D tracks here are given
-the depth that is measured now."""
+the depth that is measured now. The predictor of grid learns points all over the picture, and is then asked for the
+gripper's, which the head follows."""
 
 
 def _agrees(here: dict[str, Any]) -> str:
