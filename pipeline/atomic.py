@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 TEMPORARY = ".tmp-"
 OLD = "-old"
 
@@ -77,11 +79,15 @@ def _tidy(path: Path) -> None:
 
 
 def _is_leftover(path: Path) -> bool:
-    """Whether the name is that of something temporary, and no other process is at work that could have made it."""
+    """Whether the name is that of something temporary, and no other process is at work that could have made it: one of
+    its number, in a container for instance, may have begun later."""
     _, mark, owner = path.name.removesuffix(OLD).rpartition(TEMPORARY)
     if not mark or not owner.isdecimal():
         return False
-    return int(owner) == os.getpid() or not Path(f"/proc/{owner}").exists()
+    try:
+        return int(owner) == os.getpid() or psutil.Process(int(owner)).create_time() > path.lstat().st_mtime
+    except (psutil.Error, OSError, OverflowError):  # no such process, or it has just finished its work
+        return True
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -63,8 +63,15 @@ def test_interrupted_writing_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_leftovers_are_removed_but_not_what_others_write_nor_what_only_looks_like_it(tmp_path: Path) -> None:
     gone, alive = 2**22 + 1, os.getppid()
-    for name in (f"a.tar.tmp-{gone}", f"b.tmp-{gone}-old", f"a.tar.tmp-{alive}", "notes.tmp-copy"):
+    for name in (
+        f"a.tar.tmp-{gone}",
+        f"b.tmp-{gone}-old",
+        f"a.tar.tmp-{alive}",
+        f"b.tar.tmp-{alive}",
+        "notes.tmp-copy",
+    ):
         (tmp_path / name).touch()
+    os.utime(tmp_path / f"b.tar.tmp-{alive}", (1, 1))  # of a process that had this number before
     remove_leftovers(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"a.tar.tmp-{alive}", "notes.tmp-copy"]
 
@@ -106,7 +113,7 @@ def test_published_folder_replaces_the_old_one_whole(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:
-    (tmp_path / "unit-00000.tar.tmp-123").write_bytes(b"half")
+    (tmp_path / "unit-00000.tar.tmp-4194305").write_bytes(b"half")
     UnitStore(tmp_path, {})
     assert not list(tmp_path.glob("*.tmp-*"))
 

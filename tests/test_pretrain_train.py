@@ -91,12 +91,13 @@ def test_a_killed_run_goes_on_to_the_same_bytes(whole: Config, shards: tuple[Pat
     config = load(path)
     checkpoints = config.folder("pretrain") / "checkpoints"
     assert [folder.name for folder in sorted(checkpoints.iterdir())] == ["step-00000003", "step-00000006"]
-    (checkpoints / "step-00000009.tmp-1").mkdir()  # as if killed while saving
+    left = checkpoints / f"step-00000009.tmp-{2**22 + 1}"  # as if killed while saving; no process has such a number
+    left.mkdir()
     pretrain(config, resume=True)
     last = f"checkpoints/step-{STEPS:08d}"
     same_bytes(whole, config, "metrics.jsonl", "eval.json", "model/model.safetensors", f"{last}/model.safetensors")
     same_bytes(whole, config, f"{last}/optimizer.safetensors")
-    assert not (checkpoints / "step-00000009.tmp-1").exists()
+    assert not left.exists()
 
 
 def test_training_learns_and_is_evaluated_beside_the_baselines(whole: Config):
