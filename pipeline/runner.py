@@ -79,6 +79,8 @@ def run(config: Config, first: str | None, last: str | None, overrides: Sequence
         out.mkdir(parents=True, exist_ok=True)
         with alone_in(out) as lock:
             _run_all(stages, config, lock)
+    except BrokenPipeError:  # whoever read the output has gone: nothing is wrong with the folder
+        raise
     except OSError as error:
         raise UserError(
             f"run.out: {error.filename or out}: {error.strerror}. Name a folder that can be written."

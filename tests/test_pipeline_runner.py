@@ -92,6 +92,19 @@ def test_no_room_is_told_without_a_traceback(capsys: pytest.CaptureFixture[str])
         exit_code_of(lambda: Path("/nowhere").stat() and None)
 
 
+def test_a_run_whose_output_nobody_reads_says_nothing_of_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> None:
+        raise BrokenPipeError
+
+    config = tmp_path / "c.yaml"
+    config.write_text(f"run: {{out: {tmp_path / 'run'}}}\npack: {{}}\n")
+    monkeypatch.setattr("pipeline.logs.StageLog.info", gone)
+    with pytest.raises(BrokenPipeError):
+        run(load(config), None, None, [], dry_run=False)
+
+
 def test_output_that_nobody_reads_and_names_that_no_terminal_shows(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii:strict"}
 
