@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import dataclasses
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -254,6 +256,19 @@ def test_the_distribution_carries_all_it_imports_under_its_own_name(tmp_path: Pa
                 module = node.module or ""
                 assert module.split(".")[0] not in OURS, (path, module)
                 assert not module.startswith(PACKAGE) or module in modules | packages, (path, module)
+
+
+def test_the_distribution_declares_what_it_imports(tmp_path: Path) -> None:
+    files = assemble(tmp_path)
+    declared = tomllib.loads((ROOT / "align/lerobot_plugin/pyproject.toml").read_text())["project"]["dependencies"]
+    names = {re.split(r"[<>=~]", line)[0].lower().replace("pyyaml", "yaml") for line in declared}
+    brought = {"gymnasium", "triton"}  # by lerobot; where a GPU compiles kernels
+    for path in files:
+        for node in ast.parse(path.read_text()).body:
+            found = [name.name for name in node.names] if isinstance(node, ast.Import) else []
+            found += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            for top in {module.split(".")[0] for module in found} - sys.stdlib_module_names - {PACKAGE}:
+                assert top in names | brought, f"{path.name} imports {top}, which is not declared"
 
 
 @pytest.fixture(scope="module")
