@@ -48,7 +48,7 @@ def publishing_dir(path: Path) -> Iterator[Path]:
     process that was killed left of earlier tries is removed."""
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    _tidy(path)
+    remove_leftovers(path.parent, of=path.name)
     temporary = _temporary(path)
     temporary.mkdir()
     try:
@@ -65,17 +65,6 @@ def publishing_dir(path: Path) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _tidy(path: Path) -> None:
-    """Puts a folder back that was about to be replaced when its process was killed, and removes what was to come."""
-    for entry in path.parent.iterdir():
-        if not _is_leftover(entry) or entry.name.rpartition(TEMPORARY)[0] != path.name:
-            continue
-        if entry.name.endswith(OLD) and not path.exists():
-            os.replace(entry, path)
-        else:
-            shutil.rmtree(entry, ignore_errors=True)
 
 
 def _is_leftover(path: Path) -> bool:
@@ -111,12 +100,16 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Removes what interrupted writers left behind in ``folder`` (not in its subfolders), but not what others write."""
+def remove_leftovers(folder: Path, of: str | None = None) -> None:
+    """Removes what interrupted writers left behind in ``folder`` (not in its subfolders), but not what others write;
+    puts a folder back that was about to be replaced. of: only what was to get this name; None = any."""
     for entry in folder.glob(f"*{TEMPORARY}*"):
-        if not _is_leftover(entry):
+        whole = entry.with_name(entry.name.rpartition(TEMPORARY)[0])
+        if of not in (None, whole.name) or not _is_leftover(entry):
             continue
-        if entry.is_dir():
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
+        if not entry.is_dir():
             entry.unlink(missing_ok=True)
+        elif entry.name.endswith(OLD) and not whole.exists():
+            os.replace(entry, whole)
+        else:
+            shutil.rmtree(entry, ignore_errors=True)
