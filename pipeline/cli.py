@@ -34,19 +34,23 @@ def main() -> int:
 
 def _dispatch(arguments: argparse.Namespace) -> None:
     if arguments.command == "run":
-        config = load(arguments.config, arguments.set)
-        try:
-            runner.run(config, arguments.first, arguments.last, arguments.set, arguments.dry_run)
-        except BaseException:
-            if not arguments.dry_run and (config.run.out / "run.json").exists():
-                _report_all_the_same(config.run.out)
-            raise
-        if not arguments.dry_run:
-            _report(config.run.out)
+        _run(arguments)
     elif arguments.command == "status":
         _status(arguments.run_dir)
     else:
         _report(arguments.run_dir)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    config = load(arguments.config, arguments.set)
+    try:
+        runner.run(config, arguments.first, arguments.last, arguments.set, arguments.dry_run)
+    except BaseException:
+        if not arguments.dry_run and (config.run.out / "run.json").exists():
+            _report_all_the_same(config.run.out)
+        raise
+    if not arguments.dry_run:
+        _report(config.run.out)
 
 
 def _report(run_dir: Path) -> None:

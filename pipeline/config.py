@@ -160,10 +160,9 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     *parents, last = dotted.split(".")
     node: Any = raw
     for key in parents:
-        place = key if isinstance(node, dict) else _place(node, key, override)
         if isinstance(node, dict) and node.get(key) is None:
             node[key] = {}
-        node = node[place]
+        node = node[key] if isinstance(node, dict) else node[_place(node, key, override)]
     if isinstance(node, dict):
         node[last] = value
     else:

@@ -65,8 +65,8 @@ def run(config: Config, first: str | None, last: str | None, overrides: Sequence
     """Checks the configuration of all stages, then runs them; stops at the first that fails.
 
     Writes ``RUN/config.yaml`` (as resolved) and ``RUN/run.json`` (status, time, peak memory of each stage, versions).
-    Raises KinecloudError with the exit code of a stage that failed; UserError where nothing can be written, or while
-    another run is at work there.
+    Raises KinecloudError with the exit code of a stage that failed; UserError where the folder cannot be made, or
+    while another run is at work there.
     """
     stages = selected(config, first, last)
     _check_all(config, stages, overrides)
@@ -77,14 +77,12 @@ def run(config: Config, first: str | None, last: str | None, overrides: Sequence
     out = config.run.out
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with alone_in(out) as lock:
-            _run_all(stages, config, lock)
-    except BrokenPipeError:  # whoever read the output has gone: nothing is wrong with the folder
-        raise
     except OSError as error:
         raise UserError(
             f"run.out: {error.filename or out}: {error.strerror}. Name a folder that can be written."
         ) from error
+    with alone_in(out) as lock:
+        _run_all(stages, config, lock)
 
 
 def _run_all(stages: Sequence[Stage], config: Config, lock: BinaryIO) -> None:

@@ -79,10 +79,10 @@ def run_tasks(
                     child.pipe.send((job.task, job.skip))
             busy = [child for child in children if id(child) in running]
             ready = wait([child.pipe for child in busy], timeout=POLL_S)
-            turned, away = time.monotonic(), time.monotonic() - turned - POLL_S
-            if away > STOPPED_S:  # this process was stopped, and the children with it
+            before, turned = turned, time.monotonic()
+            if turned - before > STOPPED_S:  # this process was stopped, and the children with it
                 for child in busy:
-                    child.item_started += away
+                    child.item_started += turned - before
             for child in busy:
                 if child.pipe in ready:
                     _receive(child, children, running, queue, on_done, on_failed)
