@@ -93,6 +93,7 @@ def provenance_of(config: Config, settings: ExportConfig) -> dict[str, Any]:
     align_mark = read_done(config.folder("align")) or {}
     pretrain_mark = read_done(config.folder("pretrain"))
     pack_mark = read_done(config.folder("pack"))
+    policy = file_sha256(policy_folder(config) / WEIGHTS)
     return {
         "license": settings.license,
         "data": _data(config),
@@ -102,13 +103,13 @@ def provenance_of(config: Config, settings: ExportConfig) -> dict[str, Any]:
         "pretrain": _training(pretrain_mark),
         "align": _training(align_mark),
         "seed": config.run.seed,
-        "policy_sha256": file_sha256(policy_folder(config) / WEIGHTS),
+        "policy_sha256": policy,
         "modelling_sha256": modelling_sha256(),
         "versions": versions(),
         "evaluation": {
             "pretrain": _read(config.folder("pretrain") / "eval.json"),
             "align": _read(config.folder("align") / "eval.json"),
-            "rollout": _without_episodes(rollout_of(config)),
+            "rollout": _without_episodes(rollout_of(config, policy)),
         },
     }
 

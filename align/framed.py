@@ -34,9 +34,15 @@ def receive(stream: IO[bytes]) -> dict[str, np.ndarray] | None:
     if len(body) < length:
         raise ValueError(f"message: found {len(body)} bytes; expected {length}: the other side ended while it wrote")
     try:
-        with zipfile.ZipFile(io.BytesIO(body)):  # so that it is an archive, and nothing else that numpy opens
-            pass
-        with np.load(io.BytesIO(body), allow_pickle=False) as archive:
+        with np.lib.npyio.NpzFile(
+            io.BytesIO(body), allow_pickle=False
+        ) as archive:  # np.load would open other things, too
             return {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, EOFError, KeyError, OSError, NotImplementedError) as error:
+    except (
+        zipfile.BadZipFile,
+        EOFError,
+        KeyError,
+        OSError,
+        NotImplementedError,
+    ) as error:  # the last: of unknown packing
         raise ValueError(f"message: found {error}; expected an npz archive") from error

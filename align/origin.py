@@ -57,12 +57,13 @@ def rollout_made_from(config: Config, settings: RolloutConfig) -> dict[str, Any]
 
 def export_made_from(config: Config, settings: ExportConfig) -> dict[str, Any]:
     """Everything that decides the exported folder: the policy and the results told in its card."""
-    rollout = rollout_of(config)
+    policy = file_sha256(policy_folder(config) / WEIGHTS)
+    rollout = rollout_of(config, policy)
     document = {
         "stage": "export",
         "stage_version": STAGE_VERSION,
         "settings": settings.model_dump(mode="json"),
-        "policy_sha256": file_sha256(policy_folder(config) / WEIGHTS),
+        "policy_sha256": policy,
         "modelling_sha256": modelling_sha256(),
         "eval": digest(json.loads((config.folder("align") / "eval.json").read_text())),
         "rollout": None if rollout is None else digest(rollout),
@@ -70,10 +71,10 @@ def export_made_from(config: Config, settings: ExportConfig) -> dict[str, Any]:
     return json.loads(json.dumps(document))
 
 
-def rollout_of(config: Config) -> dict[str, Any] | None:
-    """RUN/rollout/rollout.json; None where the stage has not finished, or tried another policy than the present one."""
+def rollout_of(config: Config, policy_sha256: str) -> dict[str, Any] | None:
+    """RUN/rollout/rollout.json; None where the stage has not finished, or tried another policy than this one."""
     mark = read_done(config.folder("rollout"))
-    if mark is None or mark["made_from"]["policy_sha256"] != file_sha256(policy_folder(config) / WEIGHTS):
+    if mark is None or mark["made_from"]["policy_sha256"] != policy_sha256:
         return None
     return json.loads((config.folder("rollout") / "rollout.json").read_text())
 
