@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tests.benchmarks.out_of_action.intervals import difference
 from tests.benchmarks.out_of_action.lines import Line, shared
 from tests.benchmarks.out_of_action.rows import CHAIN, MAIN
 
@@ -44,6 +43,6 @@ def repeated(ablation: Ablation, lines: dict[tuple[str, str], Line]) -> dict[str
         return document
     changed, full = shared(changed, full)
     seeds = [int(seed) for seed in full.entries]
-    apart = difference(changed.trials(labelled=False), full.trials(labelled=False))
+    apart = changed.minus(full, labelled=False)
     here = {"seeds": seeds, "changed": changed.unseen, "full": full.unseen, "difference": apart}
     return document | {"here": here}

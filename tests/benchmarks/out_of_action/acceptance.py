@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tests.benchmarks.out_of_action.intervals import difference
-from tests.benchmarks.out_of_action.lines import Line, shared
+from tests.benchmarks.out_of_action.lines import Line
 from tests.benchmarks.out_of_action.rows import MAIN
 
 Key = tuple[str, str]  # row, chain
@@ -76,7 +75,7 @@ def judged(target: Target, lines: dict[Key, Line]) -> dict[str, Any]:
 def _compared(target: Target, of: Line, over: Line) -> tuple[bool, str]:
     if target.apart:
         return of.unseen["low"] > over.unseen["high"], f"{_shown(of.unseen)} against {_shown(over.unseen)}"
-    found = difference(*(line.trials(target.labelled) for line in shared(of, over)))
+    found = of.minus(over, target.labelled)
     met = found["high"] >= 0 if target.labelled else _within(target, found["mean"])
     return met, f"{found['mean']:+.2f} ({found['low']:+.2f} to {found['high']:+.2f})"
 

@@ -10,8 +10,8 @@ import numpy as np
 from tests.benchmarks.out_of_action.ablations import ABLATIONS, repeated
 from tests.benchmarks.out_of_action.acceptance import TARGETS, judged
 from tests.benchmarks.out_of_action.episodes import capped
-from tests.benchmarks.out_of_action.intervals import difference, figure
-from tests.benchmarks.out_of_action.lines import Line, shared
+from tests.benchmarks.out_of_action.intervals import figure
+from tests.benchmarks.out_of_action.lines import Line
 from tests.benchmarks.out_of_action.rows import MAIN, Clips, Row
 from tests.benchmarks.out_of_action.suite import Budget
 
@@ -49,7 +49,7 @@ def _row(line: Line, main: Line | None, budget: Budget) -> dict[str, Any]:
     paths = [task["path_mm"] for task in tasks if not task["labelled"] and task["path_mm"] is not None]
     apart = None
     if main is not None and main is not line and main.measured and line.measured:
-        apart = difference(*(one.trials(labelled=False) for one in shared(line, main)))
+        apart = line.minus(main, labelled=False)
     return document | {
         "seeds": [int(seed) for seed in line.entries],
         "episodes": sorted({len(t["tried"]) for e in line.entries.values() for t in e["tasks"].values()}),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from data.simulation.sensors import Sensors
-from tests.benchmarks.out_of_action.intervals import Trials, figure
+from tests.benchmarks.out_of_action.intervals import Trials, difference, figure
 from tests.benchmarks.out_of_action.plan import plan
 from tests.benchmarks.out_of_action.results import known_contents, read_row
 from tests.benchmarks.out_of_action.rows import ROWS, Row
@@ -39,6 +39,10 @@ class Line:
     def of_seeds(self, seeds: Sequence[str]) -> Line:
         """The same of fewer training seeds."""
         return replace(self, entries={seed: self.entries[seed] for seed in seeds})
+
+    def minus(self, other: Line, labelled: bool) -> dict[str, float]:
+        """Difference of means over the training seeds that both have, or over all where they share none."""
+        return difference(*(line.trials(labelled) for line in shared(self, other)))
 
     def tasks(self, labelled: bool) -> list[str]:
         first = next(iter(self.entries.values()))["tasks"]

@@ -169,9 +169,9 @@ gripper's, which the head follows."""
 
 
 def _agrees(here: dict[str, Any]) -> str:
-    return (
-        "yes" if here["difference"]["high"] < 0 else "**no**: better" if here["difference"]["low"] > 0 else "not seen"
-    )
+    if here["difference"]["high"] < 0:
+        return "yes"
+    return "**no**: better" if here["difference"]["low"] > 0 else "not seen"
 
 
 def _signed(value: dict[str, float]) -> str:
