@@ -1,6 +1,6 @@
 """docs/results/out_of_action.md: what makes tasks executable that were seen in video only.
 
-    python -m tests.benchmarks.out_of_action --budget smoke|cpu|gpu --work DIR --json F [--rows NAME ...]
+    python -m tests.benchmarks.out_of_action --budget smoke|small|cpu|gpu --work DIR --json F [--rows NAME ...]
         [--chains truth rgbd rgb] [--seeds 0 1 2] [--episodes N] [--results docs/results/out_of_action]
         [--page docs/results/out_of_action.md] [--jobs N] [--again]
 
@@ -25,7 +25,7 @@ from typing import Any
 from data.simulation.sensors import Sensors
 from pipeline.atomic import write_bytes, write_json
 from pipeline.errors import KinecloudError, UserError
-from tests.benchmarks.out_of_action.code import snapshot
+from tests.benchmarks.out_of_action.code import same_code, snapshot
 from tests.benchmarks.out_of_action.figures import figures_of
 from tests.benchmarks.out_of_action.lines import Line, lines_of
 from tests.benchmarks.out_of_action.page import page, pictures
@@ -53,7 +53,7 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     lines = lines_of(arguments.results, budget)
-    figures = figures_of(lines, budget, {"episodes": budget.episodes})
+    figures = figures_of(lines, budget, {"episodes": budget.episodes, "same_code": same_code()})
     write_json(arguments.json, figures)
     if arguments.page:
         write_page(arguments.page, arguments.results, figures)

@@ -1,9 +1,14 @@
-"""Which code decides a step's result: what its modules define, and what that uses of the project (definitions.py)."""
+"""Which code decides a step's result: what its modules define, and what that uses of the project (definitions.py).
+
+Code that was shown to give the same results as a former one counts as the former one: SAME, see ``same_results``.
+"""
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from pipeline.atomic import publishing_dir
 from pipeline.fingerprint import digest, file_sha256
@@ -15,6 +20,7 @@ DECIDING = ("data", "extract", "pretrain", "align", "tests")  # the rest starts,
 # What tells about a result without changing it.
 REPORTS = frozenset({"report", "rollout_report", "cli", "pictures", "trackers", "card", "peek", "stats", "rerun_log"})
 _OURS = "tests.benchmarks.out_of_action"
+SAME = Path(*_OURS.split("."), "same_results.json")  # by step: digest of the code, and of the former that it counts as
 ENTRIES: dict[str, tuple[str, ...]] = {
     "simulate": ("data.simulation.run",),
     "episodes": (f"{_OURS}.episodes",),
@@ -46,8 +52,16 @@ def _is_source(path: Path) -> bool:
 
 
 def code_digest(step: str, root: Path = ROOT) -> str:
-    """SHA-256 over the definitions that decide the step's result."""
-    return digest(reached(ENTRIES[step], root, decides))
+    """SHA-256 over the definitions that decide the step's result, or over former ones that gave the same."""
+    found = digest(reached(ENTRIES[step], root, decides))
+    same = same_code(root).get(step)
+    return same["as"] if same and same["code"] == found else found
+
+
+def same_code(root: Path = ROOT) -> dict[str, dict[str, Any]]:
+    """SAME of the project in ``root``, by step; ``same_results.record`` writes it."""
+    path = root / SAME
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def decides(module: str) -> bool:

@@ -36,6 +36,7 @@ def page(figures: dict[str, Any], folder: str) -> str:
     parts = [
         "# Tasks seen only in video", _intro(figures), "## Targets", _targets(figures),
         "## Success by row", _picture(folder, BARS, "success by row", drawn), _rows(figures), _reading(),
+        _same_code(figures),
         "## Task by task", _picture(folder, CELLS, "success by row and task", drawn), _tasks(figures),
         "## The source paper's ablations", _ablations(figures),
         "## How much is needed", _picture(folder, CURVES, "success over labels and videos", drawn), _curve_words(drawn),
@@ -125,6 +126,20 @@ labelled task; the same per video-only task. Path error: distance of the predict
 whenever it is there, on robot episodes that nothing was learnt from. A row marked stale was measured with other code or
 settings than the present ones. In plate-slide and plate-slide-back Meta-World puts the plate at one place and varies
 its goal alone, so that their episodes are much alike and tend to succeed or fail together."""
+
+
+def _same_code(f: dict[str, Any]) -> str:
+    """What was changed without making rows stale, and how that was shown."""
+    shown: dict[tuple[str, ...], list[str]] = {}
+    for step, one in f["facts"].get("same_code", {}).items():
+        words = one["before"], one["budget"], ", ".join(one["rows"]), ", ".join(one["chains"]), one["date"]
+        shown.setdefault(words, []).append(step)
+    return "\n\n".join(
+        f"""Code of {", ".join(sorted(steps))} was changed after commit {before}, and rows from before count as fresh:
+with the code of that commit and with the present, the small budget `{budget}` gave the same files, byte for byte (rows
+{rows}; chain {chains}; {date}; `python -m tests.benchmarks.out_of_action.same_results`)."""
+        for (before, budget, rows, chains, date), steps in shown.items()
+    )
 
 
 def _tasks(f: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from data.simulation.sensors import Sensors
@@ -111,6 +111,7 @@ SMOKE = Budget(
     jobs=2,
     margin=0.5,
 )  # fmt: skip
+SMALL = replace(SMOKE, name="small", chains=CHAINS, resolution=480)  # pictures that extraction finds grippers in
 CPU = Budget(
     "cpu",
     pretrain={"steps": 5000, "checkpoint_every": 5000, "device": "cpu"},
@@ -121,4 +122,4 @@ GPU = Budget(
     pretrain={"steps": 20000, "batch_size": 128, "checkpoint_every": 5000, "mixed_precision": "bf16", "device": "cuda"},
     align={"steps": 3000, "batch_size": 64, "checkpoint_every": 3000, "device": "cuda"},
 )
-BUDGETS = {budget.name: budget for budget in (SMOKE, CPU, GPU)}
+BUDGETS = {budget.name: budget for budget in (SMOKE, SMALL, CPU, GPU)}

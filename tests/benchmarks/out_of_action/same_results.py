@@ -1,0 +1,161 @@
+"""Shows that a change of the code changes no result: rows are measured with the code before it and with the present.
+
+    python -m tests.benchmarks.out_of_action.same_results --before REVISION --work DIR [--budget small]
+        --rows NAME ... --chains rgbd ...
+
+Every step whose code differs is done with both, on one thread each, and what later steps and the table read of it is
+compared byte by byte. Where all is alike, SAME tells that the step's present code gives what the former one gave
+(``code.code_digest``), and results that took hours are not stale for a change that is no part of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.atomic import publishing_dir, write_json
+from pipeline.errors import KinecloudError
+from pipeline.fingerprint import file_sha256, read_done
+from tests.benchmarks.out_of_action.code import ROOT, SAME, code_digest, same_code, snapshot
+from tests.benchmarks.out_of_action.results import read_row
+from tests.benchmarks.out_of_action.rows import ROWS
+from tests.benchmarks.out_of_action.steps import CONTENT
+from tests.benchmarks.out_of_action.suite import BUDGETS, CHAINS
+
+SEED = 0
+# What is read of a step's folder.
+READ = CONTENT | {
+    "simulate": ("simulate/episodes/*",),
+    "grid": ("*/*.tar",),
+    "pretrain": ("pretrain/model/*.safetensors",),
+    "judge": ("judged.json",),
+    "align": ("align/model/*.safetensors",),
+    "rollout": ("rollout/rollout.json", "rollout/report/image-*.jpg"),
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """0 when all is alike, 1 when something differs."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.out_of_action.same_results", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--before", required=True, help="revision of the code that results were made with")
+    parser.add_argument("--work", type=Path, required=True, help="folder that keeps every step")
+    parser.add_argument("--budget", choices=tuple(BUDGETS), default="small")
+    parser.add_argument("--rows", nargs="+", choices=tuple(ROWS), required=True)
+    parser.add_argument("--chains", nargs="+", choices=CHAINS, required=True)
+    arguments = parser.parse_args(words)
+    try:
+        roots = checkout(arguments.before, arguments.work), snapshot(arguments.work)
+        before, after = (measured(root, arguments) for root in roots)
+        same, differing = compared(before, after)
+    except KinecloudError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    for line in differing:
+        print(f"error: {line}", file=sys.stderr)
+    told = {"before": arguments.before, "budget": arguments.budget, "rows": arguments.rows, "chains": arguments.chains}
+    record(same, told | {"date": datetime.date.today().isoformat()})
+    print(f"alike with other code: {', '.join(same) or 'nothing, as no code of these steps differs'}")
+    return 1 if differing else 0
+
+
+def checkout(revision: str, work: Path) -> Path:
+    """The project as it was, in a folder of ``work``. Raises KinecloudError for what git does not know."""
+
+    def git(*words: str) -> bytes:
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True)
+        if done.returncode:
+            raise KinecloudError(f"git {' '.join(words)}: {done.stderr.decode().strip()}")
+        return done.stdout
+
+    commit = git("rev-parse", "--verify", f"{revision}^{{commit}}").decode().strip()
+    out = work.resolve() / "code" / commit[:16]
+    if not out.exists():
+        with publishing_dir(out) as temporary:
+            archive = temporary.with_suffix(".tar")
+            git("archive", "-o", str(archive), commit)
+            with tarfile.open(archive) as content:
+                content.extractall(temporary, filter="data")
+            archive.unlink()
+    return out
+
+
+def measured(root: Path, arguments: argparse.Namespace) -> dict[str, Path]:
+    """The step folders of all rows, by row, chain and step, made with the code in ``root``. Raises KinecloudError."""
+    work = arguments.work.resolve()
+    results = work / "results" / root.name
+    command = ("--budget", arguments.budget, "--rows", *arguments.rows, "--chains", *arguments.chains,
+               "--seeds", str(SEED), "--work", str(work), "--results", str(results),
+               "--json", str(results / "figures.json"), "--jobs", "1", "--workers", "1")  # fmt: skip
+    single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LP_NUM_THREADS"), "1")
+    environment = os.environ | single | {"PYTHONPATH": str(root)}
+    subprocess.run([sys.executable, "-m", "tests.benchmarks.out_of_action", *command], cwd=root, env=environment)
+    found = {}
+    for row in arguments.rows:
+        chains = read_row(results, arguments.budget, row)
+        for chain in arguments.chains:
+            if chain not in chains:
+                raise KinecloudError(f"{row} ({chain}) was not measured with the code in {root}")
+            for name, digest in chains[chain][str(SEED)]["steps"].items():
+                step = name if name in READ else _step_of(work, digest)
+                found[f"{row} ({chain}): {name}"] = work / step / digest
+    return found
+
+
+def _step_of(work: Path, digest: str) -> str:
+    """Of a step that is called otherwise in its row."""
+    return next(step for step in READ if (work / step / digest).exists())
+
+
+def compared(before: dict[str, Path], after: dict[str, Path]) -> tuple[dict[str, tuple[str, str]], list[str]]:
+    """Steps that gave the same with other code: digests of the code before and of the present by step; and a line for
+    each that did not."""
+    same: dict[str, tuple[str, str]] = {}
+    differing = {}
+    for name, folder in after.items():
+        former = before[name]
+        made_before, made_after = (_made_from(one) for one in (former, folder))
+        step = made_after["step"]
+        if files := list(_different(former, folder, READ[step])):
+            differing[step] = f"{name}: {', '.join(files[:5])} differ between {former} and {folder}"
+        if made_before["code"] != made_after["code"]:
+            same[step] = made_before["code"], made_after["code"]
+    return {step: codes for step, codes in same.items() if step not in differing}, list(differing.values())
+
+
+def _made_from(folder: Path) -> dict[str, Any]:
+    mark = read_done(folder)
+    assert mark is not None
+    return mark["made_from"]
+
+
+def _different(folder: Path, other: Path, patterns: Sequence[str]) -> Iterator[str]:
+    """Names of files that are not in both with the same content."""
+    if folder == other:
+        return
+    contents = [
+        {str(path.relative_to(one)): file_sha256(path) for pattern in patterns for path in one.glob(pattern)}
+        for one in (folder, other)
+    ]
+    if not all(contents):
+        yield "no files"
+    yield from sorted(name for name in contents[0].keys() | contents[1].keys()
+                      if contents[0].get(name) != contents[1].get(name))  # fmt: skip
+
+
+def record(same: dict[str, tuple[str, str]], told: dict[str, Any], root: Path = ROOT) -> None:
+    """Writes SAME of the project in ``root``: what was shown now, and what still holds of what was shown before."""
+    still = {step: one for step, one in same_code(root).items() if code_digest(step, root) == one["as"]}
+    write_json(root / SAME, still | {step: {"code": now, "as": former} | told for step, (former, now) in same.items()})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
