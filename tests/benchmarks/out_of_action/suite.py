@@ -111,7 +111,10 @@ SMOKE = Budget(
     jobs=2,
     margin=0.5,
 )  # fmt: skip
-SMALL = replace(SMOKE, name="small", chains=CHAINS, resolution=480)  # pictures that extraction finds grippers in
+# As much as extraction needs to find grippers, so that every chain is possible.
+SMALL = replace(
+    SMOKE, name="small", labelled_tasks=LABELLED_TASKS, chains=CHAINS, episodes=2, robot=3, hand=1, resolution=480
+)
 CPU = Budget(
     "cpu",
     pretrain={"steps": 5000, "checkpoint_every": 5000, "device": "cpu"},
