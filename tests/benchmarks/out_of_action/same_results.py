@@ -55,6 +55,8 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         roots = checkout(arguments.before, arguments.work), snapshot(arguments.work)
         before, after = (measured(root, arguments) for root in roots)
+        if before.keys() != after.keys():
+            raise KinecloudError(f"not measured with both codes: {', '.join(sorted(before.keys() ^ after.keys()))}")
         same, differing = compared(before, after)
     except KinecloudError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -101,18 +103,12 @@ def measured(root: Path, arguments: argparse.Namespace) -> dict[str, Path]:
     found = {}
     for row in arguments.rows:
         chains = read_row(results, arguments.budget, row)
-        for chain in arguments.chains:
-            if chain not in chains:
-                raise KinecloudError(f"{row} ({chain}) was not measured with the code in {root}")
-            for name, digest in chains[chain][str(SEED)]["steps"].items():
-                step = name if name in READ else _step_of(work, digest)
-                found[f"{row} ({chain}): {name}"] = work / step / digest
+        if not chains:
+            raise KinecloudError(f"{row} was not measured with the code in {root}")
+        for chain, entries in chains.items():
+            for name, digest in entries[str(SEED)]["steps"].items():
+                found[f"{row} ({chain}): {name}"] = next(work.glob(f"*/{digest}"))
     return found
-
-
-def _step_of(work: Path, digest: str) -> str:
-    """Of a step that is called otherwise in its row."""
-    return next(step for step in READ if (work / step / digest).exists())
 
 
 def compared(before: dict[str, Path], after: dict[str, Path]) -> tuple[dict[str, tuple[str, str]], list[str]]:

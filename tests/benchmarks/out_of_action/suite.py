@@ -113,7 +113,16 @@ SMOKE = Budget(
 )  # fmt: skip
 # As much as extraction needs to find grippers, so that every chain is possible.
 SMALL = replace(
-    SMOKE, name="small", labelled_tasks=LABELLED_TASKS, chains=CHAINS, episodes=2, robot=3, hand=1, resolution=480
+    SMOKE,
+    name="small",
+    labelled_tasks=LABELLED_TASKS,
+    chains=CHAINS,
+    episodes=2,
+    robot=3,
+    hand=1,
+    resolution=480,
+    rows=None,
+    margin=None,
 )
 CPU = Budget(
     "cpu",
