@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import struct
 import tarfile
+import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.errors import UserError
 
 _BLOCK = 512  # of a tar file: a header before each file, which is padded to whole blocks
+_END = bytes(_BLOCK)
+_ADLER = 65521  # zlib.adler32 sums modulo this prime
+_HEADER = struct.Struct("100s24x11s13x6s2xc100x5s83xc")  # name, length, checksum, kind, magic, first of a prefix
+_TAIL = 2**20  # bytes that are read at once behind the last file; writers fill up to 10 kB
 
 
-@dataclass(frozen=True)
-class File:
+class File(NamedTuple):
     """One file in a shard. header, content: offsets in bytes. length: of the content."""
 
     name: str
@@ -38,41 +44,96 @@ class Irregular(Exception):
 
 
 def walk(handle: int, at: int) -> Iterator[File]:
-    """Files of a plain ustar archive from the header at offset ``at`` on. Raises Irregular where only tarfile can help.
+    """Files of a plain ustar archive from the header at offset ``at`` up to its end, or to the end of what is there.
 
-    handle: an open file descriptor; its position is neither used nor moved.
+    handle: an open file descriptor; its position is neither used nor moved. Raises Irregular where only tarfile can
+    help.
     """
-    while True:
-        header = os.pread(handle, _BLOCK, at)
-        if header[:1] == b"\0":  # the end
-            return
-        if len(header) < _BLOCK or header[257:262] != b"ustar" or header[156:157] != b"0" or header[345] != 0:
+    while len(header := os.pread(handle, _BLOCK, at)) == _BLOCK and header != _END:
+        name, size, checksum, kind, magic, prefix = _HEADER.unpack_from(header)
+        if magic != b"ustar" or kind != b"0" or prefix != b"\0":
             raise Irregular
         try:
-            name, length = header[:100].rstrip(b"\0").decode("ascii"), int(header[124:135], 8)
+            length, sound = int(size, 8), int(checksum, 8) % _ADLER == _checksum(header)
+            file = File(name.rstrip(b"\0").decode("ascii"), at, at + _BLOCK, length)
         except ValueError as error:
             raise Irregular from error
-        yield File(name, at, at + _BLOCK, length)
-        at += _BLOCK + -(-length // _BLOCK) * _BLOCK
+        if length < 0 or not sound:
+            raise Irregular
+        yield file
+        at += _BLOCK + _padded(length)
 
 
 def all_files(path: Path) -> tuple[list[File], bool]:
-    """All files of a shard in order, and whether ``walk`` finds them. Raises UserError naming what is wrong."""
+    """All files of a shard in order, and whether ``walk`` finds them.
+
+    Raises UserError naming what is wrong: no archive, truncated, a damaged header, a key or a file that stands twice.
+    """
     try:
         with path.open("rb") as handle:
-            size = os.fstat(handle.fileno()).st_size
             try:
                 files, plain = list(walk(handle.fileno(), 0)), True
+                end = files[-1].content + _padded(files[-1].length) if files else 0
             except Irregular:
-                files, plain = _by_tarfile(path), False
-    except (tarfile.TarError, OSError) as error:
+                (files, end), plain = _by_tarfile(path), False
+            _require_end(path, handle.fileno(), files, end)
+    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
         raise UserError(f"{path}: cannot be read as a shard ({error}). Run `python -m data verify`.") from error
-    for file in files:
-        if file.content + file.length > size:
-            raise UserError(f"{path}: truncated inside clip {file.key}. Remove it and run the stage again.")
+    _require_distinct(path, files)
     return files, plain
 
 
-def _by_tarfile(path: Path) -> list[File]:
+def _require_end(path: Path, handle: int, files: list[File], end: int) -> None:
+    """Raises UserError unless a block of zeros follows the last file, and nothing but zeros that.
+
+    tarfile takes whatever is no header for the end: what was cut between two files, or has a damaged header, would pass
+    for a shorter shard.
+    """
+    at = end
+    while part := os.pread(handle, _TAIL, at):
+        if part.count(0) < len(part):
+            after = files[-1].name if files else "nothing"
+            raise UserError(
+                f"{path}: damaged after {after}: at byte {end} begins neither a file nor the end of the archive. "
+                "Remove it and run the stage again."
+            )
+        at += len(part)
+    if at - end < _BLOCK:
+        where = f" inside clip {files[-1].key} or after it" if files else ""
+        raise UserError(f"{path}: truncated{where}: the archive has no end. Remove it and run the stage again.")
+
+
+def _require_distinct(path: Path, files: list[File]) -> None:
+    """Raises UserError where a key or a file stands twice: readers would take one of the two, each another one."""
+    seen: set[str] = set()
+    for key, group in itertools.groupby(files, lambda file: file.key):
+        fields = [file.field for file in group]
+        if key in seen:
+            raise UserError(f"{path}: clip {key} stands twice, with others in between. Leave out one of the two.")
+        if len(set(fields)) < len(fields):
+            name = next(name for name in fields if fields.count(name) > 1)
+            raise UserError(f"{path}: clip {key}: {name} stands twice. Leave out one of the two, or rename a clip.")
+        seen.add(key)
+
+
+def _padded(length: int) -> int:
+    return -(-length // _BLOCK) * _BLOCK
+
+
+def _checksum(header: bytes) -> int:
+    """Of a tar header: the sum of its bytes, the eight of the checksum itself as spaces; modulo _ADLER.
+
+    adler32 is 1 and that sum in its lower half, and ten times as fast as ``sum``.
+    """
+    return ((zlib.adler32(header) & 0xFFFF) - 1 - sum(header[148:156]) + 8 * ord(" ")) % _ADLER
+
+
+def _by_tarfile(path: Path) -> tuple[list[File], int]:
+    """All files, and the offset of what is no header any more."""
+    files: list[File] = []
     with tarfile.open(path, "r:") as archive:
-        return [File(member.name, member.offset, member.offset_data, member.size) for member in archive]
+        for member in archive:
+            if member.size < 0:  # tarfile would go backwards, for ever
+                raise tarfile.ReadError(f"{member.name}: {member.size} bytes")
+            files.append(File(member.name, member.offset, member.offset_data, member.size))
+        return files, archive.offset

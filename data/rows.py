@@ -7,7 +7,6 @@ travels to loader processes in a few megabytes and needs no more memory than its
 
 from __future__ import annotations
 
-import contextlib
 import io
 import itertools
 import os
@@ -78,10 +77,12 @@ class OpenShards:
     def _from(self, shard: int, header: int) -> Iterator[File]:
         """Files from a clip's first header on."""
         known, found = self._irregular.get((shard, header)), False
-        with contextlib.suppress(Irregular):
+        try:
             for file in walk(self._handle(shard), header) if known is None else known:
                 found = True
                 yield file
+        except Irregular:
+            found = False
         if not found:
             raise UserError(f"{self.paths[shard]}: has changed since it was opened. Start again.")
 

@@ -132,8 +132,6 @@ def _odd_files(names: list[str]) -> str | None:
             series.setdefault(name.partition(".")[2], []).append(name)
         elif name != "meta.json" and not (name.endswith(".npy") and name.removesuffix(".npy") in FIELD_BY_NAME):
             return f"{name}: not a file of the format, and would be lost. Take it out of the shard."
-    if len(set(names)) < len(names):
-        return "a file stands twice in the clip."
     for suffix in PICTURE_BY_SUFFIX:
         found = sorted(series.get(suffix, []))
         if len(found) > MOST_FRAMES:
