@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from data.archive import File
-from data.clips import Clip, parse_array, parse_meta
+from data.clips import VERIFY, Clip, parse_array, parse_meta
 from data.config import MixtureConfig, WindowConfig
 from data.geometry import invert_rigid, transform
 from data.kept import Kept
@@ -28,13 +28,14 @@ from data.letterbox import letterbox, letterbox_depth
 from data.mixture import Order, shares
 from data.resample import SLACK_S, resample_points, resample_scalar
 from data.rows import ClipRows, OpenShards
-from data.schema import ClipMeta
+from data.schema import FIELD_BY_NAME, ClipMeta, misfit
 from data.waypoints import grasp_path
 from pipeline.ahead import ahead
 from pipeline.errors import UserError
 
 CACHE_MB = 256
 AHEAD = 2  # batches
+_TIMES = FIELD_BY_NAME["timestamps"]
 Labels = Literal["ignored", "only", "where_known"]
 Square = dict[str, np.ndarray]  # what is shown of one frame: image, intrinsics, where asked for depth
 
@@ -116,6 +117,8 @@ class WindowDataset(Dataset):
                     continue
                 name = _name_of(meta, mixture) if mixture is not None else ""
             times = parse_array(content("timestamps.npy"), path, key, "timestamps")
+            if wrong := misfit(_TIMES, times.dtype, times.shape, {}) or _TIMES.check(times):
+                raise UserError(f"{path}: clip {key}: timestamps: {wrong}. {VERIFY}")
             count = int(np.searchsorted(times, times[-1] - self.config.horizons_s[0] + SLACK_S, side="right"))
             if count:
                 if self.config.scene != "none" and "0000.scene.jpg" not in places:

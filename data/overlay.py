@@ -7,7 +7,7 @@ import colorsys
 import cv2
 import numpy as np
 
-from data.clips import Clip, decode_depth, decode_image, encode_image
+from data.clips import Clip, encode_image
 
 MIN_SIDE = 256  # small frames are enlarged, so that points can be told apart
 
@@ -48,9 +48,9 @@ def scene_strip(clip: Clip, count: int = 6) -> np.ndarray:
     bright, unknown black, where the clip has depth."""
     frames = np.unique(np.linspace(0, clip.frames - 1, count).round().astype(int)).tolist()
     height, width = overlay(clip, 0).shape[:2]
-    rows = [[decode_image(clip.scenes[frame]) for frame in frames]]
+    rows = [[clip.scene(frame) for frame in frames]]
     if clip.depths:
-        depths = [decode_depth(clip.depths[frame]) for frame in frames]
+        depths = [clip.depth(frame) for frame in frames]
         near = min((float(depth[depth > 0].min()) for depth in depths if depth.any()), default=1.0)
         rows.append([_grey(near / np.maximum(depth, near) * (depth > 0)) for depth in depths])
     enlarged = [

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from data.archive import File, Irregular, all_files, walk
-from data.clips import Clip, decode_depth, decode_image, parse_array, parse_meta, series_of
-from data.schema import FIELD_BY_NAME, PICTURES, ClipMeta
+from data.clips import VERIFY, Clip, Decode, decode_depth, decode_image, parse_array, parse_meta, series_of
+from data.pictures import BadPicture
+from data.schema import FIELD_BY_NAME, FIELDS, PICTURES, ClipMeta, misfit
 from data.waypoints import grasp_path, waypoints_ahead
 from pipeline.errors import UserError
 
@@ -115,9 +116,11 @@ def _layout(start: bytes) -> _Rows | None:
         if np.lib.format.read_magic(stream) != (1, 0):
             return None
         shape, columns_first, dtype = np.lib.format.read_array_header_1_0(stream)
-    except ValueError:
+    except Exception:  # of whatever kind: numpy has many for damaged headers
         return None
-    return None if columns_first or dtype.hasobject else _Rows(stream.tell(), dtype, shape)
+    if columns_first or dtype.hasobject or not all(type(size) is int and size >= 0 for size in shape):
+        return None
+    return _Rows(stream.tell(), dtype, shape)
 
 
 class ClipRows:
@@ -134,6 +137,7 @@ class ClipRows:
             if (series := series_of(name)) is not None:
                 self._pictures[series].append(self._files[name])
         self._large = {name: self._place(name) for name in LARGE}
+        self._require_layouts()
         self._waypoints: dict[float, tuple[np.ndarray, np.ndarray]] = {}
         places = 200 * len(self._files)  # about what a name and its place take
         derived = 100 * len(self.arrays["timestamps"])  # the grasp path, waypoints
@@ -159,15 +163,15 @@ class ClipRows:
 
     def image(self, frame: int) -> np.ndarray:
         """uint8 [H,W,3] RGB of one frame."""
-        return decode_image(self._picture("images", frame))
+        return self._decoded("images", frame, decode_image)
 
     def scene(self, frame: int) -> np.ndarray:
         """uint8 [H,W,3] RGB of one frame without the actor. Raises UserError where the clip has no scenes."""
-        return decode_image(self._picture("scenes", frame))
+        return self._decoded("scenes", frame, decode_image)
 
     def depth(self, frame: int) -> np.ndarray | None:
         """f32 [H,W] metres, depth of one frame's scene, 0 = unknown; None where the clip has no depth."""
-        return decode_depth(self._picture("depths", frame)) if self._pictures["depths"] else None
+        return self._decoded("depths", frame, decode_depth) if self._pictures["depths"] else None
 
     @cached_property
     def grasp(self) -> np.ndarray:
@@ -200,15 +204,32 @@ class ClipRows:
         )
         return Clip(self.key, arrays, images, self.meta, scenes, depths)
 
+    def _require_layouts(self) -> None:
+        """Raises UserError where an array is not there, or of another type or shape than the format says."""
+        sizes: dict[str, int] = {}
+        for spec in FIELDS:
+            stored = self._large.get(spec.name, self.arrays.get(spec.name))
+            if stored is not None:
+                wrong = misfit(spec, stored.dtype, stored.shape, sizes)
+            else:
+                needed = self.meta.action_spec is not None if spec.labelled_only else not spec.optional
+                wrong = "missing" if needed and spec.name in SMALL else None
+            if wrong is not None:
+                raise UserError(f"{self._path}: clip {self.key}: {spec.name}: {wrong}. {VERIFY}")
+
     @property
     def _path(self) -> Path:
         return self._shards.paths[self._shard]
 
-    def _picture(self, series: str, frame: int) -> bytes:
+    def _decoded(self, series: str, frame: int, decode: Decode) -> np.ndarray:
         files = self._pictures[series]
         if frame >= len(files):
             raise UserError(f"{self._path}: clip {self.key}: {series}: no picture of frame {frame}.")
-        return self._shards.read(self._shard, files[frame].content, files[frame].length)
+        content = self._shards.read(self._shard, files[frame].content, files[frame].length)
+        try:
+            return decode(content, self.meta.image_size)
+        except BadPicture as error:
+            raise UserError(f"{self._path}: clip {self.key}: {files[frame].field}: {error}. {VERIFY}") from None
 
     def _content(self, name: str, length: int | None = None) -> bytes:
         if name not in self._files:
@@ -223,7 +244,7 @@ class ClipRows:
             return parse_array(content, self._path, self.key, name)
         try:
             return np.frombuffer(content, layout.dtype, offset=layout.offset).reshape(layout.shape)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise UserError(f"{self._path}: clip {self.key}: {name}.npy cannot be read ({error}).") from error
 
     def _place(self, name: str) -> _Rows | np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 from typing import Literal
 
 import numpy as np
@@ -53,12 +54,16 @@ def _increasing(array: np.ndarray) -> str | None:
 
 
 def _intrinsics(array: np.ndarray) -> str | None:
+    if (wrong := _finite(array)) is not None:
+        return wrong
     if not (array[0, 0] > 0 and array[1, 1] > 0):
         return f"focal lengths {array[0, 0]:g}, {array[1, 1]:g} are not positive"
     return None if np.array_equal(array[2], [0, 0, 1]) else f"last row is {array[2].tolist()}, not 0 0 1"
 
 
 def _rigid(array: np.ndarray) -> str | None:
+    if (wrong := _finite(array)) is not None:
+        return wrong
     rotation = array[:, :3, :3].astype(np.float64)
     residual = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max()
     if residual > 1e-3 or (np.linalg.det(rotation) < 0).any():
@@ -98,13 +103,13 @@ FIELDS: tuple[FieldSpec, ...] = (
     ),
     FieldSpec("confidence", "float32", ("T",), "-", "0..1: is this the declared effector", _unit_interval),
     FieldSpec("timestamps", "float64", ("T",), "seconds", "presentation times, strictly increasing", _increasing),
-    FieldSpec("intrinsics", "float32", (3, 3), "pixels at meta.image_size", "fx, fy > 0", _intrinsics),
+    FieldSpec("intrinsics", "float32", (3, 3), "pixels at meta.image_size", "finite; fx, fy > 0", _intrinsics),
     FieldSpec(
         "world_from_camera",
         "float32",
         ("T", 4, 4),
         "metres",
-        "rigid; constant when the camera is static, identity when unknown (see meta.camera_motion)",
+        "finite and rigid; constant when the camera is static, identity when unknown (see meta.camera_motion)",
         _rigid,
     ),
     FieldSpec(
@@ -128,28 +133,31 @@ FIELD_BY_NAME = {spec.name: spec for spec in FIELDS}
 class PictureSpec:
     """One series of pictures of a clip: a file ``NNNN.suffix`` for each frame, or, where optional, none at all.
 
-    name: attribute of data.clips.Clip that holds the files. modes: Pillow's names of what may be stored.
+    name: attribute of data.clips.Clip that holds the files. format, modes: Pillow's names of what may be stored.
     """
 
     name: str
     suffix: str
+    format: str
     rule: str
     modes: tuple[str, ...]
     optional: bool = True
 
 
 PICTURES: tuple[PictureSpec, ...] = (
-    PictureSpec("images", "jpg", "the conditioning frames, JPEG, RGB", ("RGB",), optional=False),
+    PictureSpec("images", "jpg", "JPEG", "the conditioning frames, JPEG, RGB", ("RGB",), optional=False),
     PictureSpec(
-        "scenes", "scene.jpg",
+        "scenes", "scene.jpg", "JPEG",
         "the frames without the actor (the effector and its arm), filled with what was last seen behind it: JPEG, RGB",
         ("RGB",),
     ),
     PictureSpec(
-        "depths", "depth.png", "depth of the scene, without the actor: 16-bit PNG, millimetres along z, 0 = unknown",
+        "depths", "depth.png", "PNG",
+        "depth of the scene, without the actor: 16-bit PNG, millimetres along z, 0 = unknown",
         ("I;16", "I;16B", "I"),
     ),
 )  # fmt: skip
+PICTURE_BY_NAME = {spec.name: spec for spec in PICTURES}
 PICTURE_BY_SUFFIX = {spec.suffix: spec for spec in PICTURES}
 
 
@@ -211,13 +219,7 @@ def problems(arrays: dict[str, np.ndarray], meta: ClipMeta, pictures: dict[str, 
         array = arrays[spec.name]
         if spec.labelled_only and meta.action_spec is None:
             found.append(f"{spec.name}: present, but meta.action_spec is null")
-        elif str(array.dtype) != spec.dtype:
-            found.append(f"{spec.name}: dtype {array.dtype}, expected {spec.dtype}")
-        elif not _fits(array.shape, spec.shape, sizes):
-            found.append(f"{spec.name}: shape {list(array.shape)}, expected {_shape_text(spec, sizes)}")
-        elif array.size == 0:
-            found.append(f"{spec.name}: empty")
-        elif (wrong := spec.check(array)) is not None:
+        elif (wrong := misfit(spec, array.dtype, array.shape, sizes) or spec.check(array)) is not None:
             found.append(f"{spec.name}: {wrong}")
     found += [f"{name}: not a field of the format" for name in arrays if name not in FIELD_BY_NAME]
     frames = sizes.get("T")
@@ -232,11 +234,24 @@ def problems(arrays: dict[str, np.ndarray], meta: ClipMeta, pictures: dict[str, 
             f"meta.schema_version: {meta.schema_version}, this release reads {SCHEMA_VERSION}; "
             "older shards are brought up by `python -m data upgrade`"
         )
+    numbers = {f"quality.{name}": value for name, value in meta.quality.items()}
+    if meta.action_spec is not None:
+        numbers["action_spec.rate_hz"] = meta.action_spec.rate_hz
+    found += [f"meta.{name}: {value} is not finite" for name, value in numbers.items() if not isfinite(value)]
     if meta.action_spec is not None:
         for symbol, names in (("A", meta.action_spec.names), ("P", meta.action_spec.proprio_names)):
             if symbol in sizes and sizes[symbol] != len(names):
                 found.append(f"meta.action_spec: {len(names)} names for {sizes[symbol]} dimensions ({symbol})")
     return found
+
+
+def misfit(spec: FieldSpec, dtype: np.dtype, shape: tuple[int, ...], sizes: dict[str, int]) -> str | None:
+    """What is wrong with an array by its header alone, or None. sizes: of symbols, by the arrays looked at before."""
+    if str(dtype) != spec.dtype:
+        return f"dtype {dtype}, expected {spec.dtype}"
+    if not _fits(shape, spec.shape, sizes):
+        return f"shape {list(shape)}, expected {_shape_text(spec, sizes)}"
+    return "empty" if 0 in shape else None
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[str | int, ...], sizes: dict[str, int]) -> bool:

@@ -8,7 +8,6 @@ Version 2 knew no grasp points, pictures of the scene or depth. All of them are 
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -60,7 +59,7 @@ def _upgraded(shard: Shard) -> Iterator[Sample]:
             if not isinstance(version, int) or version not in range(1, SCHEMA_VERSION + 1):
                 raise UserError(f"{shard.path}: clip {key}: schema_version {version!r} is not one this release knows.")
             for step in range(version, SCHEMA_VERSION):
-                meta = STEPS[step](meta, sample)
+                meta = STEPS[step](meta, shard, key)
             sample["meta.json"] = json.dumps(meta, sort_keys=True, allow_nan=False).encode()
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(
@@ -70,16 +69,13 @@ def _upgraded(shard: Shard) -> Iterator[Sample]:
         yield sample
 
 
-def _from_1(meta: dict[str, Any], sample: Sample) -> dict[str, Any]:
-    content = sample["world_from_camera.npy"]
-    assert isinstance(content, bytes)
-    poses_T44 = np.load(io.BytesIO(content), allow_pickle=False)
-    motion = "unknown" if (poses_T44 == np.eye(4)).all() else "given"
+def _from_1(meta: dict[str, Any], shard: Shard, key: str) -> dict[str, Any]:
+    motion = "unknown" if (shard.array(key, "world_from_camera") == np.eye(4)).all() else "given"
     return {**meta, "schema_version": 2, "camera_motion": motion}
 
 
-def _from_2(meta: dict[str, Any], sample: Sample) -> dict[str, Any]:
+def _from_2(meta: dict[str, Any], shard: Shard, key: str) -> dict[str, Any]:
     return {**meta, "schema_version": 3}
 
 
-STEPS: dict[int, Callable[[dict[str, Any], Sample], dict[str, Any]]] = {1: _from_1, 2: _from_2}
+STEPS: dict[int, Callable[[dict[str, Any], Shard, str], dict[str, Any]]] = {1: _from_1, 2: _from_2}

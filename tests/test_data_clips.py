@@ -10,8 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from data.clips import Clip, Shard, decode_depth, encode_depth_mm, sample_of, verify, write_shard
+from data.clips import (
+    Clip,
+    Shard,
+    decode_depth,
+    decode_image,
+    encode_depth_mm,
+    sample_of,
+    verify,
+    write_samples,
+    write_shard,
+)
 from data.format_page import format_page
 from data.schema import FIELDS
 from pipeline.errors import UserError
@@ -35,6 +46,12 @@ def test_round_trip_is_lossless(make_clip: Callable[..., Clip], tmp_path: Path) 
     assert verify([tmp_path / "a.tar"]) == []
 
 
+def as_png(jpeg: bytes) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(decode_image(jpeg)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def test_scenes_make_the_round_trip_and_are_verified(make_clip: Callable[..., Clip], tmp_path: Path) -> None:
     clip = with_scene(make_clip(0, frames=12))
     write_shard(tmp_path / "a.tar", [clip, make_clip(1)])
@@ -43,8 +60,10 @@ def test_scenes_make_the_round_trip_and_are_verified(make_clip: Callable[..., Cl
     assert (read.images, read.scenes, read.depths) == (clip.images, clip.scenes, clip.depths)
     assert (plain.scenes, plain.depths) == ([], [])
     np.testing.assert_array_equal(read.arrays["grasp"], clip.arrays["grasp"])
-    write_shard(tmp_path / "b.tar", [dataclasses.replace(clip, depths=clip.scenes)])
-    assert any("0003.depth.png: its pixels are RGB, expected I;16" in line for line in verify([tmp_path / "b.tar"]))
+    write_shard(tmp_path / "b.tar", [dataclasses.replace(clip, depths=[as_png(clip.scenes[0])] * 12)])
+    assert any(
+        "0003.depth.png: [64, 48] and RGB, expected [64, 48] and I;16" in line for line in verify([tmp_path / "b.tar"])
+    )
     with pytest.raises(ValueError, match="scenes: 11, expected T=12 or none"):
         sample_of(dataclasses.replace(clip, scenes=clip.scenes[1:]))
     clip.arrays["grasp"][3, 1] = np.nan
@@ -82,6 +101,12 @@ def broken(clip: Clip, field: str, value: np.ndarray | None) -> Clip:
     return dataclasses.replace(clip, arrays=arrays)
 
 
+def with_value(array: np.ndarray, at: tuple[int, ...], value: float) -> np.ndarray:
+    changed = array.copy()
+    changed[at] = value
+    return changed
+
+
 @pytest.mark.parametrize(
     ("field", "change", "message"),
     [
@@ -94,6 +119,10 @@ def broken(clip: Clip, field: str, value: np.ndarray | None) -> Clip:
         ("confidence", lambda a: a + 1, "confidence: values span"),
         ("timestamps", lambda a: a[::-1].copy(), "timestamps: values do not strictly increase"),
         ("intrinsics", lambda a: -a, "intrinsics: focal lengths"),
+        ("intrinsics", lambda a: with_value(a, (0, 2), np.nan), "intrinsics: 1 values are not finite"),
+        ("intrinsics", lambda a: with_value(a, (1, 1), np.inf), "intrinsics: 1 values are not finite"),
+        ("world_from_camera", lambda a: with_value(a, (2, 0, 3), np.nan), "world_from_camera: 1 values are not finite"),
+        ("world_from_camera", lambda a: with_value(a, (2, 0, 0), np.nan), "world_from_camera: 1 values are not finite"),
         ("world_from_camera", lambda a: a * 2, "world_from_camera: rotation part"),
         ("opening", lambda a: a - 1, "opening: a known value is negative"),
         ("actions", lambda a: np.zeros((20, 4), np.float32), "actions: present, but meta.action_spec is null"),
@@ -107,6 +136,23 @@ def test_every_rule_is_enforced_and_names_its_field(
     bad = broken(clip, field, change(clip.arrays.get(field)))
     with pytest.raises(ValueError, match=message):
         sample_of(bad)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b'"quality": {}', b'"quality": {"score": NaN}', "meta.quality.score: nan is not finite"),
+        (b'"rate_hz": 20.0', b'"rate_hz": 1e999', "meta.action_spec.rate_hz: inf is not finite"),
+    ],
+)
+def test_numbers_of_the_meta_are_finite(
+    make_clip: Callable[..., Clip], tmp_path: Path, old: bytes, new: bytes, message: str
+) -> None:
+    sample = sample_of(make_clip(0, labelled=True))
+    stored = sample["meta.json"]
+    assert isinstance(stored, bytes) and old in stored
+    write_samples(tmp_path / "a.tar", [{**sample, "meta.json": stored.replace(old, new)}])
+    assert verify([tmp_path / "a.tar"]) == [f"{tmp_path / 'a.tar'}: clip {sample['__key__']}: {message}"]
 
 
 def test_a_dot_in_the_key_is_refused(make_clip: Callable[..., Clip]) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image, UnidentifiedImageError
 
 from data.clips import Clip
 from data.convert.features import (
@@ -21,6 +19,7 @@ from data.convert.features import (
     column_of,
 )
 from data.convert.statistics import Pixels, pixels_of, summary
+from data.pictures import BadPicture, decoded
 
 KEY, SHARD, POSITION, META = (f"kinecloud/{name}" for name in ("key", "shard", "position", "meta"))
 PLACED = ("episode_index", "length", "data/chunk_index", "data/file_index", "dataset_from_index", "dataset_to_index")
@@ -76,18 +75,10 @@ def checked(clip: Clip, kind: Kind) -> dict[str, Pixels]:
     for spec in kind.pictures:
         counted[spec.name] = pixels_of(spec.name)
         for number, content in enumerate(clip.pictures(spec)):
-            name = f"{number:04d}.{spec.suffix}"
             try:
-                with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
-                    size, mode = image.size, image.mode
-                    if size != clip.meta.image_size or mode not in spec.modes:
-                        wanted = f"{list(clip.meta.image_size)} and {spec.modes[0]}"
-                        raise BadClip("bad_picture", f"{name}: {list(size)} and {mode}, expected {wanted}")
-                    counted[spec.name].add(np.asarray(image))
-            except UnidentifiedImageError:
-                raise BadClip("bad_picture", f"{name}: {len(content)} bytes that are neither JPEG nor PNG") from None
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-                raise BadClip("bad_picture", f"{name}: cannot be decoded ({error})") from None
+                counted[spec.name].add(decoded(content, spec, clip.meta.image_size))
+            except BadPicture as error:
+                raise BadClip("bad_picture", f"{number:04d}.{spec.suffix}: {error}") from None
     return counted
 
 
