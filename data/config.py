@@ -95,9 +95,7 @@ class IndexConfig(Settings):
 class PackConfig(Settings):
     """``python -m data pack``: filter, split by group, shuffle, equal shards."""
 
-    val_fraction: float = Field(
-        default=0.15, gt=0, lt=1, description="Share of groups held out, per embodiment and task."
-    )
+    val_fraction: float = Field(default=0.15, gt=0, lt=1, description="Share of groups held out, per source and task.")
     clips_per_shard: int = Field(default=64, ge=1)
     min_frames: int = Field(default=8, ge=2, description="Shorter clips are left out and counted.")
     min_visible: float = Field(default=0.2, ge=0, le=1, description="Least mean share of measured points.")

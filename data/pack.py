@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 import numpy as np
 
-from data.clips import Shard, write_samples
+from data.archive import File
+from data.clips import parse_array, parse_meta, write_samples
 from data.config import PackConfig
-from data.schema import SCHEMA_VERSION, ClipMeta
+from data.rows import OpenShards
+from data.schema import SCHEMA_VERSION
+from data.split import validation_groups
 from pipeline.atomic import publishing_dir, write_json
 from pipeline.errors import UserError
 from pipeline.fingerprint import mark_done
@@ -23,13 +27,22 @@ SPLITS = ("train", "val")
 STAGE_VERSION = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Candidate:
-    """A clip that may be packed."""
+    """A clip that may be packed: where it lies, and what decides where it goes and is counted.
 
-    shard: Shard
-    key: str
-    meta: ClipMeta
+    Some 300 bytes, as there may be millions. shard: number of its shard. header: offset of its first file there.
+    """
+
+    shard: int
+    header: int
+    source: str
+    task: str
+    instruction: str
+    group: str
+    embodiment: str
+    frames: int
+    labelled: bool
 
 
 def made_from(settings: PackConfig, seed: int, extract_folder: Path, episode_ids: list[str]) -> dict[str, Any]:
@@ -53,11 +66,12 @@ def pack(
 
     Raises UserError when no clip is left for training.
     """
-    candidates, left_out = _select(settings, extract_folder, set(episode_ids))
-    held_out = validation_groups([candidate.meta for candidate in candidates], settings.val_fraction, seed)
+    shards = OpenShards([path for path, _ in finished_shards(extract_folder)])
+    candidates, left_out = select(settings, shards, set(episode_ids))
+    held_out = validation_groups(candidates, settings.val_fraction, seed)
     split: dict[str, list[Candidate]] = {name: [] for name in SPLITS}
     for candidate in candidates:
-        split["val" if candidate.meta.group in held_out else "train"].append(candidate)
+        split["val" if candidate.group in held_out else "train"].append(candidate)
     if not split["train"]:
         raise UserError(
             f"{extract_folder}: no clip is left for training; left out: {dict(left_out)}. "
@@ -66,7 +80,7 @@ def pack(
     summary: dict[str, Any] = {"left_out": dict(sorted(left_out.items())), "splits": {}}
     with publishing_dir(out) as temporary:
         for name in SPLITS:
-            summary["splits"][name] = _write_split(name, split[name], settings.clips_per_shard, seed, temporary)
+            summary["splits"][name] = _write_split(name, shards, split[name], settings.clips_per_shard, seed, temporary)
         write_json(temporary / "summary.json", summary)
         mark_done(temporary, document)
     return summary
@@ -77,30 +91,14 @@ def packed(folder: Path, split: str) -> list[Path]:
     return sorted(folder.glob(f"{split}-*.tar"))
 
 
-def validation_groups(metas: list[ClipMeta], fraction: float, seed: int) -> set[str]:
-    """Groups held out: in every stratum (source, task or instruction) about ``fraction`` of them, by hash order.
-
-    A group is never split. A stratum with a single group stays in training.
-    """
-    strata: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for meta in metas:
-        strata[(meta.source, meta.task or meta.instruction)].add(meta.group)
-    held_out: set[str] = set()
-    for groups in strata.values():
-        order = sorted(groups, key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).hexdigest())
-        count = min(math.ceil(fraction * len(groups)), len(groups) - 1)
-        held_out |= set(order[:count])
-    return held_out
-
-
-def _select(settings: PackConfig, extract_folder: Path, wanted: set[str]) -> tuple[list[Candidate], Counter[str]]:
+def select(settings: PackConfig, shards: OpenShards, wanted: set[str]) -> tuple[list[Candidate], Counter[str]]:
+    """Clips that may be packed, in order, and how many may not, by reason. wanted: episodes."""
     chosen: list[Candidate] = []
     left_out: Counter[str] = Counter()
-    for path, _ in finished_shards(extract_folder):
-        shard = Shard(path)
-        for key in shard.keys:
-            meta = shard.meta(key)
-            visible = shard.array(key, "visible")
+    for number, path in enumerate(shards.paths):
+        for key, files in shards.clips(number):
+            meta = parse_meta(_content(shards, number, key, files, "meta.json"), path, key)
+            visible = parse_array(_content(shards, number, key, files, "visible.npy"), path, key, "visible")
             if meta.episode_id not in wanted:
                 left_out["no longer in the index"] += 1
             elif len(visible) < settings.min_frames:
@@ -108,23 +106,50 @@ def _select(settings: PackConfig, extract_folder: Path, wanted: set[str]) -> tup
             elif visible.mean() < settings.min_visible:
                 left_out[f"less than {settings.min_visible:g} of the points visible"] += 1
             else:
-                chosen.append(Candidate(shard, key, meta))
+                chosen.append(
+                    Candidate(
+                        shard=number,
+                        header=files[0].header,
+                        source=intern(meta.source),
+                        task=intern(meta.task or ""),
+                        instruction=intern(meta.instruction),
+                        group=intern(meta.group),
+                        embodiment=intern(meta.embodiment),
+                        frames=len(meta.source_frames),
+                        labelled=meta.action_spec is not None,
+                    )
+                )
     return chosen, left_out
 
 
-def _write_split(name: str, clips: list[Candidate], per_shard: int, seed: int, folder: Path) -> dict[str, Any]:
+def _content(shards: OpenShards, shard: int, key: str, files: list[File], name: str) -> bytes:
+    file = next((file for file in files if file.field == name), None)
+    if file is None:
+        raise UserError(f"{shards.paths[shard]}: clip {key} has no {name}.")
+    return shards.read(shard, file.content, file.length)
+
+
+def _sample(shards: OpenShards, clip: Candidate) -> dict[str, bytes | str]:
+    """The clip's files as they are."""
+    key, files = shards.files(clip.shard, clip.header)
+    contents = {file.field: shards.read(clip.shard, file.content, file.length) for file in files}
+    return {"__key__": key, **contents}
+
+
+def _write_split(
+    name: str, shards: OpenShards, clips: list[Candidate], per_shard: int, seed: int, folder: Path
+) -> dict[str, Any]:
     """Shuffles and writes one split in shards whose sizes differ by one clip at most."""
     order = np.random.default_rng([seed, SPLITS.index(name)]).permutation(len(clips))
-    shards = [part for part in np.array_split(order, max(1, math.ceil(len(clips) / per_shard))) if len(part)]
-    for number, part in enumerate(shards):
-        samples = (clips[place].shard.raw(clips[place].key) for place in part)
-        write_samples(folder / f"{name}-{number:05d}.tar", samples)
-    embodiments = Counter(clip.meta.embodiment for clip in clips)
+    parts = [part for part in np.array_split(order, max(1, math.ceil(len(clips) / per_shard))) if len(part)]
+    for number, part in enumerate(parts):
+        write_samples(folder / f"{name}-{number:05d}.tar", (_sample(shards, clips[place]) for place in part))
+    embodiments = Counter(clip.embodiment for clip in clips)
     return {
         "clips": len(clips),
-        "shards": len(shards),
-        "groups": len({clip.meta.group for clip in clips}),
-        "frames": sum(len(clip.meta.source_frames) for clip in clips),
-        "labelled": sum(clip.meta.action_spec is not None for clip in clips),
+        "shards": len(parts),
+        "groups": len({clip.group for clip in clips}),
+        "frames": sum(clip.frames for clip in clips),
+        "labelled": sum(clip.labelled for clip in clips),
         "embodiments": dict(sorted(embodiments.items())),
     }

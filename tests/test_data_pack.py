@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import json
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +14,9 @@ import pytest
 from data import cli
 from data.clips import Clip, Shard, sample_of, write_samples, write_shard
 from data.config import PackConfig
-from data.pack import made_from, pack, packed, validation_groups
+from data.pack import made_from, pack, packed, select
+from data.rows import OpenShards
+from data.split import validation_groups
 from data.stats import COLUMNS, stats
 from pipeline.errors import UserError
 from pipeline.units import UnitStore
@@ -67,6 +72,40 @@ def test_no_clip_left_is_an_error_with_the_reasons(extracted: tuple[Path, list[s
     with pytest.raises(UserError, match="fewer than 99 frames"):
         run_pack(extracted, tmp_path / "pack", min_frames=99)
     assert not (tmp_path / "pack").exists()
+
+
+def test_what_is_packed_are_the_clips_as_they_were_stored(
+    extracted: tuple[Path, list[str]], make_clip: Callable[..., Clip], tmp_path: Path
+) -> None:
+    """Byte for byte as a writer of whole clips has them; one clip has names too long for a plain archive."""
+    folder, _ = extracted
+    shard = folder / "unit-00001.tar"
+    clips = [clip if number else replace(clip, key="long-" * 30) for number, clip in enumerate(Shard(shard).clips())]
+    write_shard(shard, clips)
+    sidecar = shard.with_suffix(".json")
+    sidecar.write_text(json.dumps({**json.loads(sidecar.read_text()), "bytes": shard.stat().st_size}))
+    run_pack(extracted, tmp_path / "pack")
+    known = {clip.key: sample_of(clip) for path in folder.glob("*.tar") for clip in Shard(path).clips()}
+    assert "long-" * 30 in known
+    for path in [*packed(tmp_path / "pack", "train"), *packed(tmp_path / "pack", "val")]:
+        write_samples(tmp_path / "again.tar", [known.pop(key) for key in Shard(path).keys])
+        assert (tmp_path / "again.tar").read_bytes() == path.read_bytes()
+    assert list(known) == ["made-up-0020-00"], "the clip that is too short"
+
+
+def test_clips_that_wait_to_be_packed_take_little_memory(make_clip: Callable[..., Clip], tmp_path: Path) -> None:
+    """A million of them fit into a GB, however many frames they have."""
+    write_shard(tmp_path / "a.tar", (make_clip(number, frames=40) for number in range(100)))
+    episodes = {f"made-up-{number:04d}" for number in range(100)}
+    shards = OpenShards([tmp_path / "a.tar"])
+    tracemalloc.start()
+    try:
+        candidates, _ = select(PackConfig(), shards, episodes)
+        gc.collect()
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(candidates) == 100 and taken < 100 * 1000
 
 
 def test_every_stratum_is_held_out_in_part(make_clip: Callable[..., Clip]) -> None:
