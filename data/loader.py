@@ -86,7 +86,8 @@ class WindowDataset(Dataset):
         self._end_C = np.cumsum([count for *_, count, _ in found], dtype=np.int64)  # one more than the last window
         names = [name for *_, name in found]
         self._quotas = shares(mixture, names) if mixture is not None and found else {}
-        self._group_C = np.array([list(self._quotas).index(n) if n in self._quotas else -1 for n in names], np.int16)
+        group_of = {name: number for number, name in enumerate(self._quotas)}
+        self._group_C = np.array([group_of.get(name, -1) for name in names], np.int32)
         self.windows: Sequence[Window] = _Windows(self)
         if window.scene == "depth" and found and not self._any_depth:
             raise UserError(
@@ -134,7 +135,9 @@ class WindowDataset(Dataset):
         if not self._quotas:
             return Order([range(len(self))], [1], seed)
         group_of_window = np.repeat(self._group_C, np.diff(self._end_C, prepend=0))
-        groups = [np.flatnonzero(group_of_window == group) for group in range(len(self._quotas))]
+        by_group = np.argsort(group_of_window, kind="stable")
+        ends = np.searchsorted(group_of_window[by_group], np.arange(len(self._quotas) + 1))
+        groups = [by_group[first:end] for first, end in itertools.pairwise(ends)]
         return Order(groups, list(self._quotas.values()), seed)
 
     def divide_memory(self, processes: int) -> None:

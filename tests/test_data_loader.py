@@ -181,6 +181,18 @@ def test_points_are_expressed_in_the_camera_of_now(make_clip: Callable[..., Clip
         np.testing.assert_allclose(cloud, sample["past"][-1], atol=1e-5)
 
 
+def test_a_mixture_has_as_many_names_as_it_likes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than fit into 16 bits, each with a window or two of its own."""
+    many = 2**15 + 10
+    clips = [(0, 0, 1 + number % 2, f"task-{number:05d}") for number in range(many)]
+    monkeypatch.setattr(WindowDataset, "_scan", lambda self, shard, mixture: iter(clips))
+    dataset = WindowDataset([Path("made-up.tar")], WINDOW, mixture=MixtureConfig(by="task", weights={"*": 1}))
+    order = dataset.order(seed=0)
+    owner = np.repeat(np.arange(many), [count for *_, count, _ in clips])
+    drawn = [owner[order.at(position)[0]] for position in range(many)]
+    assert sorted(drawn) == list(range(many)), "a block holds every name once"
+
+
 def test_labels_follow_the_frame(shards: list[Path]) -> None:
     dataset = WindowDataset(shards, WINDOW, labels="only")
     assert {window.key for window in dataset.windows} == {dataset.windows[0].key, dataset.windows[-1].key}
