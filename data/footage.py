@@ -73,16 +73,17 @@ class Video(Footage):
         try:
             with np.load(path, allow_pickle=False) as stored:
                 found = {name: stored[name] for name in ARRAYS if name in stored}
-        except (OSError, ValueError, EOFError, KeyError) as error:
+        except Exception as error:  # of whatever kind: NumPy and zipfile have many for damage
             raise Unreadable("bad_arrays", f"{path.name} cannot be read ({error})") from None
         for name, array in found.items():
-            if self.episode.frames and len(array) != self.episode.frames:
-                detail = f"{path.name}: {name} has {len(array)} entries for {self.episode.frames} frames"
+            entries = len(array) if array.ndim else 0
+            if self.episode.frames and entries != self.episode.frames:
+                detail = f"{path.name}: {name} has {entries} entries for {self.episode.frames} frames"
                 raise Unreadable("bad_arrays", detail)
         shapes = {"actor": (self.episode.height, self.episode.width), "grasp": (3,)}
         for name, rest in (shapes | dict.fromkeys(JOINTS, (21, 3))).items():
             if name in found and found[name].shape[1:] != rest:
-                detail = f"{path.name}: {name} is {list(found[name].shape)}, expected {[len(found[name]), *rest]}"
+                detail = f"{path.name}: {name} is {list(found[name].shape)}, expected {[*found[name].shape[:1], *rest]}"
                 raise Unreadable("bad_arrays", detail)
         needed = ["depth", "mask"] if self.episode.sidecar.effector == "mask" else []
         needed += ["actions", "proprio"] if self.episode.sidecar.labelled else []

@@ -48,5 +48,8 @@ def _has_all(episode: Episode, needed: Sequence[str]) -> bool:
     path = episode.arrays_path
     if path is None or not path.exists():
         return False
-    with np.load(path, allow_pickle=False) as stored:
-        return all(name in stored for name in needed)
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return all(name in stored for name in needed)
+    except Exception:  # of whatever kind: the episode is rejected where it is read, which says why
+        return False

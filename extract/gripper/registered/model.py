@@ -95,7 +95,7 @@ def load_model(path: Path) -> GripperModel:
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in names if name in stored}
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # of whatever kind: NumPy and zipfile have many for damage
         raise UserError(
             f"extract.gripper.detect.model: {path} cannot be read as a gripper model ({error}); name the "
             "gripper-model.npz of an earlier run, or leave the setting out to have one built"
