@@ -61,7 +61,7 @@ def walk(handle: int, at: int) -> Iterator[File]:
         if length < 0 or not sound:
             raise Irregular
         yield file
-        at += _BLOCK + _padded(length)
+        at += _BLOCK + -(-length // _BLOCK) * _BLOCK
 
 
 def all_files(path: Path) -> tuple[list[File], bool]:
@@ -73,7 +73,7 @@ def all_files(path: Path) -> tuple[list[File], bool]:
         with path.open("rb") as handle:
             try:
                 files, plain = list(walk(handle.fileno(), 0)), True
-                end = files[-1].content + _padded(files[-1].length) if files else 0
+                end = files[-1].content + -(-files[-1].length // _BLOCK) * _BLOCK if files else 0
             except Irregular:
                 (files, end), plain = _by_tarfile(path), False
             _require_end(path, handle.fileno(), files, end)
@@ -114,10 +114,6 @@ def _require_distinct(path: Path, files: list[File]) -> None:
             name = next(name for name in fields if fields.count(name) > 1)
             raise UserError(f"{path}: clip {key}: {name} stands twice. Leave out one of the two, or rename a clip.")
         seen.add(key)
-
-
-def _padded(length: int) -> int:
-    return -(-length // _BLOCK) * _BLOCK
 
 
 def _checksum(header: bytes) -> int:

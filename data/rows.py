@@ -72,8 +72,9 @@ class OpenShards:
     def files(self, shard: int, header: int) -> tuple[str, list[File]]:
         """Key and files of the clip whose first header is at ``header``."""
         members = [next(following := self._from(shard, header))]
-        members += itertools.takewhile(lambda file: file.key == members[0].key, following)
-        return members[0].key, members
+        key = members[0].key
+        members += itertools.takewhile(lambda file: file.name.startswith(f"{key}."), following)
+        return key, members
 
     def _from(self, shard: int, header: int) -> Iterator[File]:
         """Files from a clip's first header on."""

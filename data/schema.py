@@ -247,7 +247,7 @@ def problems(arrays: dict[str, np.ndarray], meta: ClipMeta, pictures: dict[str, 
 
 def misfit(spec: FieldSpec, dtype: np.dtype, shape: tuple[int, ...], sizes: dict[str, int]) -> str | None:
     """What is wrong with an array by its header alone, or None. sizes: of symbols, by the arrays looked at before."""
-    if str(dtype) != spec.dtype:
+    if dtype != spec.dtype:
         return f"dtype {dtype}, expected {spec.dtype}"
     if not _fits(shape, spec.shape, sizes):
         return f"shape {list(shape)}, expected {_shape_text(spec, sizes)}"
