@@ -124,6 +124,19 @@ def test_an_empty_table_shows_nothing(model: GripperModel, tmp_path: Path) -> No
     assert extraction.tracks == [] and [reason for reason, _ in extraction.rejections] == ["no_fit"]
 
 
+@pytest.mark.parametrize("metres", [0.0, 0.01, 30.0, np.inf, np.nan])
+def test_frames_that_show_nothing_in_its_range_are_frames_without_it(model: GripperModel, metres: float) -> None:
+    state = path(10)[0]
+    shown = [drawn(model, state, t / 20) for t in range(3)]
+    blind = [replace(shown[t], depth=np.full((SIZE, SIZE), metres, np.float32)) for t in (0, 1)]
+    gripper = RegisteredGripper(model, CAMERA, 60)
+    assert gripper.see(blind[0]) is None
+    assert gripper.see(shown[1]) is not None
+    assert gripper.see(replace(blind[1], time=0.075)) is None
+    seen = gripper.see(shown[2])
+    assert seen is not None and np.linalg.norm(seen.grasp_3 - model.grasp(state)) < 0.004
+
+
 def test_one_that_is_gone_is_looked_for_less_often_and_found_when_it_is_back(
     model: GripperModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,11 +102,14 @@ def _scores(
     offsets_N3: np.ndarray,
     tint_N3: np.ndarray,
 ) -> np.ndarray:
-    """f64 [L]: share of the probes that agree with depth (half) and colour, minus the share that is looked through."""
-    points = (starts_L3[:, None] + offsets_N3).reshape(-1, 3)
-    depth, rows, columns = measured_at(depth_HW, camera, points)
-    behind = (depth - points[:, 2]).reshape(len(starts_L3), -1)
-    wrong = np.abs(tint_HW3[rows, columns].reshape(len(starts_L3), -1, 3) - tint_N3).max(-1)
+    """f64 [L]: share of the probes that agree with depth (half) and colour, minus the share that is looked through.
+
+    L may be 0: a frame can show nothing at the distances of the gripper.
+    """
+    points = starts_L3[:, None] + offsets_N3
+    depth, rows, columns = measured_at(depth_HW, camera, points.reshape(-1, 3))
+    behind = depth.reshape(points.shape[:2]) - points[..., 2]
+    wrong = np.abs(tint_HW3[rows, columns].reshape(points.shape) - tint_N3).max(-1)
     agree = np.abs(behind) < NEAR_M
     return 0.5 * agree.mean(1) + 0.5 * (agree & (wrong < SAME_TINT)).mean(1) - (behind > NEAR_M).mean(1)
 
