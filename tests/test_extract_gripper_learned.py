@@ -14,8 +14,9 @@ from align.followers import following
 from data.config import IndexConfig
 from data.index import Episode, read_index
 from data.scan.build import build_index
+from data.video import pinhole
 from extract.config import ExtractConfig
-from extract.effector import EffectorTrack, extract
+from extract.effector import Camera, EffectorTrack, extract
 from extract.effectors import build_extractor
 from extract.gates import faults
 from extract.gripper.config import GripperConfig
@@ -24,7 +25,7 @@ from extract.gripper.learned.build import build_network, prepare_network
 from extract.gripper.learned.extractor import LearnedExtractor
 from extract.gripper.learned.gaze import SIDE, Picture, gaze_at
 from extract.gripper.learned.labels import labelled
-from extract.gripper.learned.live import LearnedEstimate, LearnedGripper
+from extract.gripper.learned.live import WIDEST, LearnedEstimate, LearnedGripper, search_places
 from extract.gripper.learned.model import LearnedGripperModel, load_network
 from extract.gripper.learned.settings import LearnedSettings
 from extract.gripper.learned.steady import smoothed_positions
@@ -177,6 +178,17 @@ def test_one_that_jumps_is_found_again(extractor: LearnedExtractor) -> None:
     assert np.linalg.norm(made.poses_T44[23, :3, 3] - made.poses_T44[1, :3, 3]) > 0.15
     assert seen[2] is not None
     assert errors(seen[2].grasp_3[None], Drawn([], made.poses_T44[23:], made.opening_T))[0][0] < 0.015
+
+
+def test_wider_pictures_are_searched_in_more_places_but_not_without_end(model: LearnedGripperModel) -> None:
+    def places(focal: float) -> np.ndarray:
+        return np.array(search_places(Camera(pinhole(focal * 640, 640, 480), (640, 480), "given"), model))
+
+    counts = [len(places(focal)) for focal in (2 * WIDEST, WIDEST, WIDEST / 1e6)]
+    assert counts[1] == pytest.approx(4 * counts[0], rel=0.2)
+    assert counts[2] == counts[1]
+    for focal in (1.0, WIDEST / 1e6):
+        assert np.isfinite(places(focal)).all() and (places(focal)[:, 2] > 0).all()
 
 
 def test_the_cloud_has_points_on_the_palm_and_on_jaws_that_open(episodes: list[Episode]) -> None:

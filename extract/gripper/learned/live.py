@@ -23,6 +23,7 @@ from extract.gripper.learned.steady import Belief, expected, first_belief, ray_n
 ROLLS = (-0.06, 0.06)  # radians, of the last looks, whose mean counts
 LOOKS = 2  # before those
 SEARCH_LOOKS = 3
+WIDEST = 0.2  # of the picture's longer side, a focal length (136 degrees): shorter ones would be searched without end
 APART, DEEPER = 0.45, 0.45  # crop widths, logarithm: between places of a search, less than twice what lessons are off
 KEPT = 6  # places of a search that are looked at closer
 CONVERGED, SETTLED = 0.2, 0.15  # crop widths, logarithm: the last looks see it where they look
@@ -183,13 +184,17 @@ def placed(
 
 
 def search_places(camera: Camera, model: LearnedGripperModel) -> list[np.ndarray]:
-    """f64 [3] metres each: over the whole picture, at distances as in the labelled episodes and somewhat beyond."""
+    """f64 [3] metres each: over the whole picture, at distances as in the labelled episodes and somewhat beyond.
+
+    Their number grows with the square of what the picture shows; of one wider than ``WIDEST``, it does no longer.
+    """
     near, far = model.range_2
+    focal_px = max(camera.focal_px, WIDEST * max(camera.image_size))
     layers = max(1, int(np.ceil(np.log(far / near) / DEEPER)))
     distances = np.exp(np.linspace(np.log(near), np.log(far), 2 * layers + 1)[1::2])
     places = []
     for distance in distances:
-        step = APART * float(model.width) * camera.focal_px / distance
+        step = APART * float(model.width) * focal_px / distance
         axes = [
             (np.arange(max(1, round(side / step))) + 0.5) * side / max(1, round(side / step))
             for side in camera.image_size
