@@ -170,6 +170,8 @@ def test_observations_that_do_not_fit_are_refused(policy: KinecloudPolicy, graph
         ({"embodiment": "octopus"}, "this policy knows: unknown, human-hand"),
         ({"depth_HW": None}, "depth_HW is missing"),
         ({"proprio": np.full(3, np.nan)}, "proprio holds values that are not finite"),
+        ({"depth_HW": np.full(observation["depth_HW"].shape, np.nan)}, "depth_HW holds values that are not finite"),
+        ({"past_grasp_P3": np.full((4, 3), np.nan)}, "past_grasp_P3 holds values that are not finite"),
         ({"past_clouds_PN3": np.ones((4, 1, 3)), "past_visible_PN": None}, "takes 2 or more"),
     ]
     for change, message in changes:

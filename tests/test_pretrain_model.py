@@ -20,7 +20,8 @@ from pretrain.model.configuration_kinecloud import KinecloudConfig
 from pretrain.model.direct import BINS, BinnedHead, DirectHead, FlowHead, bins_of
 from pretrain.model.geometry import rotation_matrix
 from pretrain.model.modeling_kinecloud import KinecloudPredictor
-from pretrain.model.policy_kinecloud import KinecloudPolicy
+from pretrain.model.observation import prepared
+from pretrain.model.policy_kinecloud import KinecloudPolicy, wanted_of
 from pretrain.model.square import letterbox, letterbox_depth
 
 B, P, H, N, S = 3, 4, 5, 20, 32
@@ -294,6 +295,60 @@ def test_acting_names_the_argument_that_does_not_fit(policy):
     inputs = act_inputs(random_window(batch=1))
     with pytest.raises(ValueError, match=r"past_clouds_PN3 has shape \[3, 20, 3\]; expected \[4, any, 3\]"):
         policy.act(**inputs | {"past_clouds_PN3": inputs["past_clouds_PN3"][:3]})
+
+
+def sees(config: KinecloudConfig, **changes: Any) -> dict[str, Any]:
+    """What a policy of this configuration is given for an observation."""
+    observation = act_inputs(random_window(batch=1)) | {"proprio": np.zeros(0), "depth_HW": np.ones((48, 64))}
+    return prepared(wanted_of(config), **observation | changes)
+
+
+def with_one(value: float, shape: tuple[int, ...], at: tuple[int, ...]) -> np.ndarray:
+    array = np.ones(shape)
+    array[at] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"past_clouds_PN3": np.zeros((P, 0, 3))}, r"past_clouds_PN3 has shape \[4, 0, 3\], which holds nothing"),
+        (
+            {"past_clouds_PN3": np.full((P, N, 3), 1e39)},
+            "past_clouds_PN3 holds values .* mark missing clouds in past_v",
+        ),
+        ({"image_u8_HW3": np.zeros((0, 64, 3), np.uint8), "depth_HW": np.zeros((0, 64))}, "image_u8_HW3 has shape .*0"),
+        (
+            {"intrinsics_33": np.diag([80.0, 0, 1])},
+            r"intrinsics_33 has focal lengths \[80.0, 0.0\]; expected more than 0",
+        ),
+        ({"depth_HW": with_one(np.nan, (48, 64), (3, 5))}, "depth_HW holds values .* finite; put 0 where nothing was"),
+        ({"depth_HW": with_one(np.inf, (48, 64), (3, 5))}, "depth_HW holds values .* finite; put 0 where nothing was"),
+        ({"depth_HW": with_one(-0.2, (48, 64), (3, 5))}, "depth_HW holds negative values, down to -0.2 m; put 0 where"),
+        ({"past_grasp_P3": with_one(np.nan, (P, 3), (1, 2))}, "past_grasp_P3 holds values .* finite; leave it out"),
+        ({"past_grasp_P3": with_one(np.inf, (P, 3), (P - 1, 0))}, "past_grasp_P3 holds values .* finite; leave it out"),
+    ],
+)
+def test_what_would_give_actions_of_nothing_is_refused_with_a_remedy(changes, message):
+    assert sees(small_config(depth=True))
+    with pytest.raises(ValueError, match=message):
+        sees(small_config(depth=True), **changes)
+
+
+def test_what_is_not_known_may_be_left_unknown():
+    nowhere = np.zeros((48, 64))
+    assert (sees(small_config(depth=True), depth_HW=nowhere)["depth"] == 0).all()
+    assert np.isnan(sees(small_config(), past_opening_P=np.full(P, np.nan))["past_opening"]).all()
+    assert "past_grasp" not in sees(small_config())
+    assert "depth" not in sees(small_config(), depth_HW=nowhere + np.nan)  # a policy that knows no depth
+
+
+def test_a_grasp_point_of_a_time_that_is_not_valid_says_nothing(policy):
+    inputs, grasp = act_inputs(random_window(batch=1)), 0.5 + 0.01 * np.arange(P * 3.0).reshape(P, 3)
+    assert not inputs["past_valid"][0]
+    told = [{**inputs, "past_grasp_P3": np.concatenate([np.full((1, 3), v), grasp[1:]])} for v in (0.4, np.nan)]
+    np.testing.assert_array_equal(policy.act(**told[1]), policy.act(**told[0]))
+    assert np.isfinite(prepared(wanted_of(policy.config), **told[1])["past_grasp"]).all()  # what a graph needs to see
 
 
 def test_a_saved_policy_loads_from_its_own_copy_of_the_files(policy, tmp_path: Path):

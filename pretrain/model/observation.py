@@ -45,12 +45,13 @@ def prepared(
 
     image_u8_HW3: u8 RGB of any size; intrinsics_33: its pixels. past_clouds_PN3: metres, camera frame of this image, at
     ``config.past_times``; past_valid: bool [P]. proprio: [Q] as ``config.proprio_names``, physical units. embodiment:
-    one of ``config.embodiments``, or ``unknown``. past_visible_PN: default all. past_opening_P: metres, default
-    unknown. past_grasp_P3: metres, default the centroid of the points seen now. depth_HW: metres, 0 = unknown, of what
-    the image shows; needed if ``config.depth``.
-    Raises ValueError naming the argument that does not fit and what was expected.
+    one of ``config.embodiments``, or ``unknown``. past_visible_PN: default all. past_opening_P: metres, NaN = unknown,
+    default unknown. past_grasp_P3: metres, default the centroid of the points seen now; rows that ``past_valid`` rules
+    out say nothing, except the last, which is now. depth_HW: metres, 0 = unknown, of what the image shows; needed if
+    ``config.depth``, and not looked at otherwise.
+    Raises ValueError naming the argument that does not fit, what was expected, and what to do.
     """
-    image_u8_HW3, clouds_PN3 = np.asarray(image_u8_HW3), np.asarray(past_clouds_PN3, np.float32)
+    image_u8_HW3, clouds_PN3 = np.asarray(image_u8_HW3), np.asarray(past_clouds_PN3)
     visible_PN = np.ones(clouds_PN3.shape[:2], bool) if past_visible_PN is None else past_visible_PN
     opening_P = np.full(wanted.past, np.nan) if past_opening_P is None else past_opening_P
     if wanted.depth and depth_HW is None:
@@ -68,16 +69,21 @@ def prepared(
         _expect("past_grasp_P3", past_grasp_P3, (wanted.past, 3))
     if depth_HW is not None:
         _expect("depth_HW", depth_HW, image_u8_HW3.shape[:2], " (as the image)")
-    for name, values in (("past_clouds_PN3", clouds_PN3), ("proprio", proprio), ("intrinsics_33", intrinsics_33)):
-        if not np.isfinite(np.asarray(values, np.float64)).all():
-            raise ValueError(f"{name} holds values that are not finite; mark missing clouds in past_valid instead")
+    for name, values in (("image_u8_HW3", image_u8_HW3), ("past_clouds_PN3", clouds_PN3)):
+        if values.size == 0:
+            raise ValueError(f"{name} has shape {list(values.shape)}, which holds nothing; send one that does")
+    _expect_finite("past_clouds_PN3", clouds_PN3, "mark missing clouds in past_valid and fill them with any numbers")
+    _expect_finite("proprio", proprio, "send what the robot reads now")
+    _expect_finite("intrinsics_33", intrinsics_33, "send [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]")
+    if (focal := np.diagonal(intrinsics_33)[:2]).min() <= 0:
+        raise ValueError(f"intrinsics_33 has focal lengths {focal.tolist()}; expected more than 0, in pixels")
     if embodiment not in wanted.embodiments:
         raise ValueError(f"embodiment is {embodiment!r}; this policy knows: {', '.join(wanted.embodiments)}")
     square_SS3, square_33 = letterbox(image_u8_HW3, np.asarray(intrinsics_33), wanted.size)
     window: dict[str, Any] = {
         "image": np.ascontiguousarray(square_SS3.transpose(2, 0, 1)),
         "intrinsics": square_33,
-        "past": clouds_PN3,
+        "past": np.asarray(clouds_PN3, np.float32),
         "past_visible": np.asarray(visible_PN, bool),
         "past_valid": np.asarray(past_valid, bool),
         "past_opening": np.asarray(opening_P, np.float32),
@@ -86,10 +92,32 @@ def prepared(
         "embodiment": embodiment,
     }
     if past_grasp_P3 is not None:
-        window["past_grasp"] = np.asarray(past_grasp_P3, np.float32)
+        window["past_grasp"] = _grasp(np.asarray(past_grasp_P3), window["past_valid"])
     if wanted.depth:
-        window["depth"] = letterbox_depth(np.asarray(depth_HW, np.float32), wanted.size)
+        window["depth"] = letterbox_depth(_depth(np.asarray(depth_HW)), wanted.size)
     return window
+
+
+def _grasp(grasp_P3: np.ndarray, valid_P: np.ndarray) -> np.ndarray:
+    """f32 [P,3]; what is not known at times that are not valid is as it is now, as nobody looks at it."""
+    said_P = np.append(valid_P[:-1], True)
+    _expect_finite("past_grasp_P3", grasp_P3[said_P], "leave it out where it is not known")
+    return np.where(said_P[:, None] | np.isfinite(grasp_P3), grasp_P3, grasp_P3[-1]).astype(np.float32)
+
+
+def _depth(depth_HW: np.ndarray) -> np.ndarray:
+    """f32 [H,W]."""
+    remedy = "put 0 where nothing was measured"
+    _expect_finite("depth_HW", depth_HW, remedy)
+    if depth_HW.min() < 0:
+        raise ValueError(f"depth_HW holds negative values, down to {depth_HW.min():g} m; {remedy}")
+    return depth_HW.astype(np.float32)
+
+
+def _expect_finite(name: str, values: Any, remedy: str) -> None:
+    """In f32, which is what a policy reads."""
+    if not (np.abs(np.asarray(values, np.float64)) <= np.finfo(np.float32).max).all():
+        raise ValueError(f"{name} holds values that are not finite; {remedy}")
 
 
 def _expect(name: str, value: Any, shape: tuple[int | None, ...], meaning: str = "") -> None:
