@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from align.followers import Following
 from align.live import LiveCloud
 from align.moments import Past
 from data.episode import Frame
-from extract.actor import actor_pixels
 from extract.effector import Camera
 from extract.scene import SceneMemory
-from extract.scene_pictures import small_depth, small_pixels
+from extract.scene_pictures import actor_of
+from extract.small import halved, small_frame
 from pretrain.model.configuration_kinecloud import KinecloudConfig
 
 
@@ -51,15 +50,14 @@ class Eyes:
         if not self._wants_scene:
             self._shown = frame.image, frame.depth
             return
-        image = cv2.resize(frame.image, self._size, interpolation=cv2.INTER_AREA)
-        depth = None if frame.depth is None else small_depth(frame.depth, self._size)
-        if frame.actor is not None:
-            actor_HW = small_pixels(frame.actor, self._size)
+        small = small_frame(frame, halved(frame.image), self._size, scenes=True)
+        if small.actor is not None:
+            actor_HW = small.actor
         elif seen is not None:
-            actor_HW = actor_pixels(depth, self._small, seen.points_N3, seen.grasp_3, self._memory.depth)
+            actor_HW = actor_of(small, True, seen.points_N3, seen.grasp_3, self._small, self._memory)
         else:
             return  # nobody knows which pixels are the robot's
-        self._shown = self._memory.see(image, depth, actor_HW)
+        self._shown = self._memory.see(small.image, small.depth, actor_HW)
 
     def view(self) -> View | None:
         """What the policy is told now; None as long as the effector was never seen."""

@@ -27,15 +27,17 @@ class LiveCloud:
 
     def see(self, frame: Frame, opening: float, grasp_3: np.ndarray | None = None) -> Sighting | None:
         """Takes in the next frame; what was found in it. While the effector is out of view its cloud stays where it
-        was, not visible. grasp_3: metres, camera frame, where it is known better than the follower knows it."""
+        was, not visible. grasp_3: metres, camera frame, where it is known better than the follower knows it; a policy
+        is told the centroid where nobody knows it."""
         seen = self._follower.see(frame)
         if seen is not None:
-            known = [g for g in (grasp_3, seen.grasp_3, seen.points_N3.mean(0)) if g is not None]
-            self._last = replace(seen, grasp_3=known[0])
+            self._last = seen if grasp_3 is None else replace(seen, grasp_3=grasp_3)
         elif self._last is not None:
             self._last = replace(self._last, visible_N=np.zeros_like(self._last.visible_N))
         if self._last is not None:
-            now = (frame.time, self._last.points_N3, self._last.visible_N, opening, self._last.grasp_3, _AT_REST_44)
+            last = self._last
+            grasp = last.points_N3.mean(0) if last.grasp_3 is None else last.grasp_3
+            now = (frame.time, last.points_N3, last.visible_N, opening, grasp, _AT_REST_44)
             self._past = self._history.add(Moments(*(np.asarray(value)[None] for value in now)))
         return self._last
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 
 from data.clips import Clip, encode_image
@@ -30,31 +29,31 @@ from extract.effector import Camera, EffectorTrack, Extractor, Sight
 from extract.gates import faults
 from extract.kinematics import kinematics
 from extract.rest import without_rest
-from extract.scene_pictures import scene_pictures, small_depth, small_pixels
+from extract.scene_pictures import scene_pictures
+from extract.small import Small, half_size, halved, small_frame
 from extract.stretches import Stretch, stretches
 from pipeline.ahead import ahead
 
 FRAMES_AHEAD = 16
-LARGE_PX = 960  # longer side from which pictures are halved before anything but detection looks at them
 STRIP = 4  # frames side by side in the picture of a clip
 ALIVE_EVERY = 100  # frames between signs of life
 
 
 @dataclass(frozen=True)
 class Record:
-    """What is kept of one frame: its place in the video, a small picture, what the extractor keeps, the background.
+    """What is kept of one frame: its place in the video, what is stored of it, what the extractor and the camera keep.
 
-    background: None where the camera's path is given. depth, effector, actor: as small as the picture,
-    see scene_pictures.Seen; None where the episode has none or no scenes are stored.
+    background: None where the camera's path is given. small: the picture alone where no scenes are stored.
     """
 
     index: int
-    image: np.ndarray
+    small: Small
     sight: Sight
     background: Row | None
-    depth: np.ndarray | None
-    effector: np.ndarray | None
-    actor: np.ndarray | None
+
+    @property
+    def image(self) -> np.ndarray:
+        return self.small.image
 
     @property
     def time(self) -> float:
@@ -134,18 +133,13 @@ class Passage:
         frames = self._ahead(self._reader.frames(self._config.rate_hz))
         for sight in self._extractor.look(noted(frames), self._camera):
             frame = waiting.popleft()
-            half = _halved(frame.image)
+            half = halved(frame.image)
             row = None
             if self._tracks is not None:
                 scale = np.tile(np.array(half.shape[1::-1]) / frame.image.shape[1::-1], 2)
                 row = self._tracks.take(self._tracks.add(half, frame.depth, sight.boxes * scale))
-            depth = effector = actor = None
-            if self._config.scenes:
-                depth = None if frame.depth is None else small_depth(frame.depth, self._size)
-                effector = None if frame.mask is None else small_pixels(frame.mask, self._size)
-                actor = None if frame.actor is None else small_pixels(frame.actor, self._size)
-            small = cv2.resize(half, self._size, interpolation=cv2.INTER_AREA)
-            yield Record(frame.index, small, sight, row, depth, effector, actor)
+            small = small_frame(frame, half, self._size, self._config.scenes)
+            yield Record(frame.index, small, sight, row)
 
     def _counted(self, records: Iterable[Record]) -> Iterator[Record]:
         self._middle: bytes | None = None
@@ -244,7 +238,9 @@ class Passage:
         if self._config.scenes:
             poses = path.world_from_camera_T44
             still = path.kind in ("static", "given") and bool((poses == poses[0]).all())
-            scenes, depths = scene_pictures(shown, track, grasp, camera.scaled(self._size), still)
+            scenes, depths = scene_pictures(
+                [record.small for record in shown], track, grasp, camera.scaled(self._size), still
+            )
         return Clip(key, arrays, [encode_image(record.image) for record in shown], meta, scenes, depths)
 
     def _path(self, track: EffectorTrack, shown: list[Record], camera: Camera) -> Path:
@@ -256,7 +252,7 @@ class Passage:
             return Path(track.world_from_camera_T44.astype(np.float32), "estimated", {})
         assert self._tracks is not None
         rows = [record.background for record in shown if record.background is not None]
-        halved = camera.scaled(_half_size(camera.image_size))
+        halved = camera.scaled(half_size(camera.image_size))
         moved = estimate_camera_motion(rows, halved, self._tracks.config, self._tracks.zoom, "metric", None)
         scores = {"background_points": moved.points, "background_agreement": moved.inliers}
         if moved.kind != "unknown":
@@ -265,17 +261,6 @@ class Passage:
         kind = "unknown" if moved.scale == "relative" else moved.kind
         poses = moved.world_from_camera_T44 if kind == "estimated" else np.tile(np.eye(4), (len(rows), 1, 1))
         return Path(poses.astype(np.float32), kind, scores)
-
-
-def _half_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Half of a large picture's (width, height): enough to follow the background, and quickly made."""
-    return (size[0] // 2, size[1] // 2) if max(size) >= LARGE_PX else size
-
-
-def _halved(image_HW3: np.ndarray) -> np.ndarray:
-    height, width = image_HW3.shape[:2]
-    size = _half_size((width, height))
-    return image_HW3 if size == (width, height) else cv2.resize(image_HW3, size, interpolation=cv2.INTER_AREA)
 
 
 def camera_of(episode: Episode, assumed_fov_deg: float) -> Camera:

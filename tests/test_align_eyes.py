@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +16,11 @@ import torch
 from align.control import Proportional, TrueFuture, expert_path
 from align.episode import show
 from align.eyes import Eyes, View
-from align.followers import following
+from align.followers import Following, Sighting, following
 from align.moments import Past
-from data.clips import Clip, decode_depth, decode_image
+from data.clips import Clip, decode_depth, decode_image, encode_depth_mm, encode_image
 from data.config import IndexConfig
+from data.episode import Frame
 from data.index import Episode
 from data.reader import EpisodeReader
 from data.simulation.config import SimulateConfig
@@ -25,8 +28,9 @@ from data.simulation.environment import Observation, TaskEnvironment
 from data.simulation.jobs import episode_jobs
 from data.simulation.run import run_job
 from data.simulation.sensors import Sensors
+from data.simulation.write import encode_video
 from extract.config import ExtractConfig
-from extract.effector import Camera
+from extract.effector import Camera, EffectorTrack, Extraction
 from extract.mask.extractor import NAME as MASKS
 from extract.mask.extractor import MaskExtractor
 from extract.passage import Passage
@@ -89,6 +93,62 @@ def test_a_running_policy_sees_what_its_clips_showed(recorded: tuple[Episode, Cl
         if view.depth is not None:
             stored = decode_depth(clip.depths[row])
             np.testing.assert_allclose(view.depth, stored, atol=6e-4)  # stored in millimetres
+
+
+class Pointing:
+    """Knows where the effector is, in extraction as before a running policy, and what a frame tells of it is told."""
+
+    name, nothing, weights_sha256, gates = "pointing/1", "no_effector", {}, {}
+    points_N3 = np.random.default_rng(0).normal((0.02, 0.0, 0.5), 0.01, (30, 3)).astype(np.float32)
+
+    def see(self, frame: Frame) -> Sighting:
+        return Sighting(self.points_N3, np.ones(30, bool))
+
+    def look(self, frames: Iterable[Frame], camera: Camera) -> Iterator[Any]:
+        for frame in frames:
+            yield SimpleNamespace(time=frame.time, found=True, boxes=np.zeros((0, 4)))
+
+    def lift(self, sights: Sequence[Any], camera: Camera) -> Extraction:
+        count = len(sights)
+        track = EffectorTrack(
+            np.arange(count), np.tile(self.points_N3, (count, 1, 1)), np.ones((count, 30), bool),
+            np.full((count, 2), 0.01), np.ones(count), np.full(count, np.nan), None, "metric", "sensor",
+        )  # fmt: skip
+        return Extraction([track])
+
+
+def masked_episode(folder: Path, width: int) -> Episode:
+    """One second of noise with a mask in a corner, depth, and nothing said of the actor."""
+    count, height = 20, width * 3 // 4
+    images = np.random.default_rng(0).integers(0, 256, (count, height // 8, width // 8, 3), dtype=np.uint8)
+    encode_video(folder / "a.mp4", [image.repeat(8, 0).repeat(8, 1) for image in images], 20)
+    mask = np.zeros((count, height, width), bool)
+    mask[:, : height // 3, : width // 3] = True
+    depth = np.full(mask.shape, 500, np.uint16)
+    np.savez(folder / "a.npz", mask=mask, depth=depth, world_from_camera=np.tile(np.eye(4), (count, 1, 1)))
+    intrinsics = [[width, 0, width / 2], [0, width, height / 2], [0, 0, 1]]
+    told = {"effector": "mask", "arrays": "a.npz", "intrinsics": intrinsics, "labelled": False}
+    (folder / "a.json").write_text(json.dumps(told))
+    config = IndexConfig.model_validate({"sources": [{"name": "mine", "path": str(folder)}]})
+    (episode,), _ = indexed(config, folder.with_name("index"))
+    return episode
+
+
+@pytest.mark.parametrize("width", [96, 960])
+def test_a_scene_without_the_masks_pixels_is_that_of_its_clip_to_the_byte(tmp_path: Path, width: int) -> None:
+    (tmp_path / "videos").mkdir()
+    episode = masked_episode(tmp_path / "videos", width)
+    (clip,) = Passage(episode, Pointing(), EXTRACT, lambda: None).clips()
+    camera = Camera(np.array(episode.sidecar.intrinsics), (episode.width, episode.height), "given")
+    pointing = Following(lambda camera: Pointing(), "truth", "it knows")
+    eyes = Eyes(camera, pointing, KinecloudConfig(scene="depth", depth=True), EXTRACT.image_side)
+    for row, frame in enumerate(EpisodeReader(episode).frames(EXTRACT.rate_hz)):
+        eyes.see(frame, np.nan)
+        view = eyes.view()
+        assert view is not None and view.depth is not None
+        assert encode_image(view.image) == clip.scenes[row]
+        assert encode_depth_mm(view.depth) == clip.depths[row]
+    assert clip.frames == 20
 
 
 @pytest.mark.parametrize("sensors", ["rgbd", "rgb"])
