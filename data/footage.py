@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.arrays import read_arrays
 from data.index import Episode, Place
 from data.sources.folder import DataSet, reopened
 from data.sources.recording import Camera, Recording
@@ -19,13 +20,11 @@ from pipeline.remote import RemotePath
 from pipeline.remote import bring as bring_files
 
 JOINTS = ("joints_left", "joints_right")
-ARRAYS = ("depth", "mask", "actor", "world_from_camera", "base_from_effector", "opening", "grasp", "actions", "proprio",
-          *JOINTS)  # fmt: skip
 Shown = tuple[int, float, np.ndarray, np.ndarray | None]  # index, seconds, u8 [H,W,3], depth f32 [H,W] metres or None
 
 
 class Footage(ABC):
-    """arrays: by name, one of ARRAYS, an entry for each frame. Raises Unreadable, as ``shown`` does."""
+    """arrays: by name, as docs/sources.md lists them, an entry for each frame. Raises Unreadable, as ``shown`` does."""
 
     arrays: dict[str, np.ndarray]
 
@@ -70,21 +69,7 @@ class Video(Footage):
         path = self.episode.arrays_path
         if path is None:
             return {}
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                found = {name: stored[name] for name in ARRAYS if name in stored}
-        except Exception as error:  # of whatever kind: NumPy and zipfile have many for damage
-            raise Unreadable("bad_arrays", f"{path.name} cannot be read ({error})") from None
-        for name, array in found.items():
-            entries = len(array) if array.ndim else 0
-            if self.episode.frames and entries != self.episode.frames:
-                detail = f"{path.name}: {name} has {entries} entries for {self.episode.frames} frames"
-                raise Unreadable("bad_arrays", detail)
-        shapes = {"actor": (self.episode.height, self.episode.width), "grasp": (3,)}
-        for name, rest in (shapes | dict.fromkeys(JOINTS, (21, 3))).items():
-            if name in found and found[name].shape[1:] != rest:
-                detail = f"{path.name}: {name} is {list(found[name].shape)}, expected {[*found[name].shape[:1], *rest]}"
-                raise Unreadable("bad_arrays", detail)
+        found = read_arrays(path, self.episode.frames, self._entries)
         needed = ["depth", "mask"] if self.episode.sidecar.effector == "mask" else []
         needed += ["actions", "proprio"] if self.episode.sidecar.labelled else []
         if missing := [name for name in needed if name not in found]:
@@ -93,10 +78,38 @@ class Video(Footage):
             raise Unreadable("bad_arrays", f"{path.name} has neither {' nor '.join(JOINTS)}")
         return found
 
+    @property
+    def _entries(self) -> dict[str, tuple[int, ...]]:
+        """Shape of what an array says of one frame, by name; actions only where they are read."""
+        sidecar, picture = self.episode.sidecar, (self.episode.height, self.episode.width)
+        shapes: dict[str, tuple[int, ...]] = {
+            "depth": picture,
+            "mask": picture,
+            "actor": picture,
+            "opening": (),
+            "grasp": (3,),
+        }
+        shapes |= dict.fromkeys(("world_from_camera", "base_from_effector"), (4, 4)) | dict.fromkeys(JOINTS, (21, 3))
+        if sidecar.labelled and sidecar.action_spec is not None:
+            shapes["actions"] = (len(sidecar.action_spec.names),)
+            shapes["proprio"] = (len(sidecar.action_spec.proprio_names),)
+        return shapes
+
     def shown(self, rate_hz: float | None) -> Iterator[Shown]:
         depth, unit_m = self.arrays.get("depth"), np.float32(self.episode.sidecar.depth_unit_m)
+        entries = min(map(len, self.arrays.values()), default=None)
         for index, time, image in frames(self.episode.path, rate_hz, self.episode.sidecar.frame_range):
-            yield index, time, image, None if depth is None else depth[index].astype(np.float32) * unit_m
+            if entries is not None and index >= entries:  # the file did not say how many frames it has, or not truly
+                raise Unreadable(
+                    "bad_arrays", f"{self.episode.sidecar.arrays} has {entries} entries; frame {index} is none"
+                )
+            yield index, time, image, None if depth is None else _metres(depth[index], unit_m)
+
+
+def _metres(depth_HW: np.ndarray, unit_m: np.float32) -> np.ndarray:
+    """f32 [H,W]; 0 = not measured, and so is what is no distance: NaN, infinite or negative."""
+    metres = depth_HW.astype(np.float32) * unit_m
+    return metres if depth_HW.dtype.kind in "bu" else np.where(np.isfinite(metres) & (metres > 0), metres, 0)
 
 
 class Recorded(Footage):

@@ -19,8 +19,8 @@ from data.episode import Frame
 from data.index import Episode
 from data.overlay import strip_image
 from data.reader import EpisodeReader
-from data.schema import ClipMeta
-from data.video import intrinsics_from_35mm, intrinsics_from_fov
+from data.schema import FIELD_BY_NAME, ClipMeta
+from data.video import Unreadable, intrinsics_from_35mm, intrinsics_from_fov
 from extract.camera.motion import estimate_camera_motion
 from extract.camera.observations import Row
 from extract.camera.tracks import BackgroundTracks
@@ -188,8 +188,7 @@ class Passage:
         episode, shown = self._episode, [records[slot] for slot in track.frame_slots]
         camera = track.camera or self._camera
         indices = np.array([record.index for record in shown])
-        opening = self._reader.per_frame("opening", indices)
-        grasp = self._reader.per_frame("grasp", indices)
+        opening, grasp = self._told("opening", indices), self._told("grasp", indices)
         if grasp is None and track.grasp is not None:
             grasp = track.grasp.astype(np.float32)
         path = self._path(track, shown, camera)
@@ -209,7 +208,7 @@ class Passage:
             arrays["raw_points"] = track.raw_points.astype(np.float32)
         if episode.sidecar.labelled:
             for name in ("actions", "proprio"):
-                labels = self._reader.per_frame(name, indices)
+                labels = self._told(name, indices)
                 assert labels is not None
                 arrays[name] = labels
         quality = track.quality | kinematics(track.points, arrays["timestamps"]) | path.scores
@@ -243,9 +242,23 @@ class Passage:
             )
         return Clip(key, arrays, [encode_image(record.image) for record in shown], meta, scenes, depths)
 
+    def _told(self, name: str, indices: np.ndarray) -> np.ndarray | None:
+        """What the episode says in these frames, None where it says nothing. Raises Unreadable for what no clip may
+        hold."""
+        values = self._reader.per_frame(name, indices)
+        if values is None:
+            return None
+        spec = FIELD_BY_NAME[name]
+        lost = name == "world_from_camera" and not np.isfinite(values).all()
+        if wrong := "values are not finite" if lost else spec.check(values):
+            where = self._episode.sidecar.arrays or self._episode.path.name
+            detail = f"{where}: {name}: {wrong}, in frames {indices[0]} to {indices[-1]}; expected {spec.rule}"
+            raise Unreadable("bad_arrays", detail)
+        return values
+
     def _path(self, track: EffectorTrack, shown: list[Record], camera: Camera) -> Path:
         """How the camera moved during a track: as given, as the extractor found, or as the background tells."""
-        given = self._reader.per_frame("world_from_camera", np.array([record.index for record in shown]))
+        given = self._told("world_from_camera", np.array([record.index for record in shown]))
         if given is not None:
             return Path(given, "given", {})
         if track.world_from_camera_T44 is not None:

@@ -12,6 +12,7 @@ from data.clips import decode_depth, decode_image
 from data.config import IndexConfig
 from data.index import Episode
 from data.overlay import strip_image
+from data.schema import ActionSpec
 from data.video import Unreadable
 from extract.config import ExtractConfig
 from extract.mask.extractor import MaskExtractor
@@ -40,6 +41,40 @@ def passage_of(episode: Episode, **changes: object) -> tuple[Passage, list[int]]
     config = ExtractConfig.model_validate({"mask": {"points": 30}, **changes})
     alive: list[int] = []
     return Passage(episode, MaskExtractor(config.mask), config, lambda: alive.append(1)), alive
+
+
+SPEC = {"names": ["x"], "proprio_names": ["x"], "unit": "m", "frame": "base", "mode": "delta", "rate_hz": 20}
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"),
+    [
+        ("actions", np.nan, "1 values are not finite, in frames 0 to 29; expected finite"),
+        ("proprio", np.inf, "1 values are not finite"),
+        ("opening", -0.1, "a known value is negative or infinite"),
+        ("grasp", [np.nan, 0, 0], "a row is known in part; NaN marks whole rows"),
+        ("world_from_camera", np.nan, "values are not finite"),
+        ("world_from_camera", 2 * np.eye(4), "rotation part is not a rotation"),
+    ],
+)
+def test_what_no_clip_may_hold_is_a_rejection_of_its_episode(
+    tmp_path: Path, name: str, wrong: object, message: str
+) -> None:
+    folder, count = tmp_path / "videos", 30
+    episode = episode_of(folder, swing(count / 20))
+    arrays = dict(np.load(folder / "disc.npz")) | {
+        "actions": np.zeros((count, 1)), "proprio": np.zeros((count, 1)), "opening": np.zeros(count),
+        "grasp": np.full((count, 3), 0.4), "world_from_camera": np.tile(np.eye(4), (count, 1, 1)),
+    }  # fmt: skip
+    sidecar = episode.sidecar.model_copy(update={"labelled": True, "action_spec": ActionSpec.model_validate(SPEC)})
+    labelled = episode.model_copy(update={"sidecar": sidecar})
+    np.savez(folder / "disc.npz", allow_pickle=False, **arrays)
+    (clip,) = passage_of(labelled)[0].clips()
+    assert clip.frames == count and clip.problems() == []
+    arrays[name][7] = wrong
+    np.savez(folder / "disc.npz", allow_pickle=False, **arrays)
+    with pytest.raises(Unreadable, match=rf"bad_arrays: disc.npz: {name}: {message}"):
+        list(passage_of(labelled)[0].clips())
 
 
 def test_long_motion_becomes_overlapping_clips_in_order(tmp_path: Path) -> None:
