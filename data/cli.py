@@ -100,8 +100,6 @@ def _index(arguments: argparse.Namespace) -> None:
         return
     from data.index import REJECTED, read_rejected
     from data.scan.build import build_index
-    from data.scan.unread import unread_arrays
-    from pipeline.remote import RemotePath
 
     config = config_of(arguments)
     settings, folder = config.section("index", IndexConfig), config.folder("index")
@@ -116,9 +114,7 @@ def _index(arguments: argparse.Namespace) -> None:
         f"video, {len(rejected)} rejected"
         f"{f' ({reasons})' if reasons else ''}"
     )
-    folders = [source.path for source in settings.sources if source.kind == "video" and source.path is not None]
-    unread = [path for folder in folders if not isinstance(folder, RemotePath) for path in unread_arrays(folder)]
-    if unread:
+    if unread := found.unread:
         log.warning(
             f"{len(unread)} NPZ files beside videos are not read, {unread[0]} the first: no sidecar names them. Say "
             f'"arrays": "{unread[0].name}" in {unread[0].with_suffix(".json").name} (or in a column of the CSV file '

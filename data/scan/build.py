@@ -17,12 +17,14 @@ from pipeline.remote import forget
 
 @dataclass
 class Found:
-    """What an index holds. wordless: episodes with no words but the source's. rejected: counts by reason."""
+    """What an index holds. wordless: episodes with no words but the source's. rejected: counts by reason. unread: NPZ
+    files beside videos that no sidecar names."""
 
     episodes: int = 0
     wordless: int = 0
     seconds: float = 0.0
     rejected: Counter[str] = field(default_factory=Counter)
+    unread: list[Path] = field(default_factory=list)
 
 
 def build_index(config: IndexConfig, out: Path, simulated: Path) -> Found:
@@ -37,6 +39,9 @@ def build_index(config: IndexConfig, out: Path, simulated: Path) -> Found:
     with Hashes(out / "hashes.jsonl") as hashes, writing(out) as index:
         for source in config.sources:
             for one in _scan(source, source.path or simulated, hashes, config.split_minutes):
+                if isinstance(one, videos.Unread):
+                    found.unread.append(one.path)
+                    continue
                 if isinstance(one, Episode):
                     content = one.episode_id.rsplit("-", 1)[1]
                     if content not in first:
@@ -52,7 +57,9 @@ def build_index(config: IndexConfig, out: Path, simulated: Path) -> Found:
     return found
 
 
-def _scan(source: Source, folder: Path, hashes: Hashes, split_minutes: float | None) -> Iterator[Episode | Rejection]:
+def _scan(
+    source: Source, folder: Path, hashes: Hashes, split_minutes: float | None
+) -> Iterator[Episode | Rejection | videos.Unread]:
     forget(folder)  # what an index before this one saw of it, in this process
     try:
         there = folder.is_dir()

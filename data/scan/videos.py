@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from data.config import Source
@@ -19,18 +20,31 @@ from pipeline.errors import UserError
 VIDEO_SUFFIXES = frozenset(
     (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp", ".ogv")
 )
+ARRAYS = ".npz"
 
 
-def scan(folder: Path, source: Source, hashes: Hashes, split_minutes: float | None) -> Iterator[Episode | Rejection]:
-    """Every file below ``folder``, hidden ones left out, as episodes or as a rejection."""
+@dataclass(frozen=True)
+class Unread:
+    """An NPZ file with the name of a video beside it, as if it was read: no sidecar names it."""
+
+    path: Path
+
+
+def scan(
+    folder: Path, source: Source, hashes: Hashes, split_minutes: float | None
+) -> Iterator[Episode | Rejection | Unread]:
+    """Every file below ``folder``, hidden ones left out, as episodes, as a rejection or as unread."""
     files = sorted(path for path in folder.rglob("*") if not path.is_dir() and not _hidden(path, folder))
     videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
-    companions = {path for video in videos for path in (*sidecar_paths(video), video.with_suffix(".npz"))}
+    companions = {path for video in videos for path in sidecar_paths(video)} | _named(videos, files)
+    beside = {video.with_suffix(ARRAYS) for video in videos}
     others = [path for path in files if path.suffix.lower() not in VIDEO_SUFFIXES]
     with closing(Words(folder, source, videos, others)) as words:
         for path in files:
             if path.suffix.lower() in VIDEO_SUFFIXES:
                 yield from _episodes(path, source, hashes, split_minutes, words)
+            elif path in beside and path not in companions:
+                yield Unread(path)
             elif path not in companions and path not in words.files:
                 yield Rejection(
                     str(path), "not_a_video", f"suffix '{path.suffix}' is not that of a video, nor a sidecar of one"
@@ -40,6 +54,18 @@ def scan(folder: Path, source: Source, hashes: Hashes, split_minutes: float | No
 
 def _hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def _named(videos: list[Path], files: list[Path]) -> set[Path]:
+    """The NPZ files that sidecars name. That beside a sidecar which cannot be read may be: its video is rejected."""
+    with_arrays = {path.parent for path in files if path.suffix == ARRAYS}
+    found: set[Path] = set()
+    for video in (video for video in videos if video.parent in with_arrays):
+        try:
+            found |= {video.with_name(sidecar.arrays) for sidecar in read_sidecars(video) if sidecar.arrays}
+        except UserError:
+            found.add(video.with_suffix(ARRAYS))
+    return found
 
 
 def _episodes(
