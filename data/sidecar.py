@@ -67,7 +67,13 @@ class Sidecar(Settings):
         default=None,
         description="NPZ file beside the video: depth, mask, actor, grasp, world_from_camera, actions, ...",
     )
-    depth_unit_m: float = Field(default=0.001, gt=0, description="Metres per unit of integer depth.")
+    depth_unit_m: float = Field(
+        default=0.001,
+        gt=0,
+        allow_inf_nan=False,
+        description="Metres per unit of `depth` in `arrays`, which is multiplied by it whatever its dtype: 0.001 for "
+        "millimetres, 1 for metres.",
+    )
     action_spec: ActionSpec | None = None
 
     @field_validator("intrinsics")
@@ -76,6 +82,8 @@ class Sidecar(Settings):
         if value is not None:
             if len(value) != 3 or tuple(value[2]) != (0, 0, 1):
                 raise ValueError("must be 3 rows, the last one 0 0 1")
+            if not all(math.isfinite(number) for row in value for number in row):
+                raise ValueError("every entry must be a finite number")
             if value[0][0] <= 0 or value[1][1] <= 0:
                 raise ValueError(f"focal lengths must be positive, found fx={value[0][0]}, fy={value[1][1]}")
         return value

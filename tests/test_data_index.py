@@ -94,6 +94,11 @@ def test_sidecar_json_list_and_csv_make_stretches(tmp_path: Path, make_video: Ma
         ('{"instrction": "x"}', "instrction"),
         ('{"frame_range": [5, 500]}', "500"),
         ('{"intrinsics": [[0, 0, 1], [0, 5, 1], [0, 0, 1]]}', "focal lengths must be positive"),
+        ('{"intrinsics": [[NaN, 0, 1], [0, 5, 1], [0, 0, 1]]}', "every entry must be a finite number"),
+        ('{"depth_unit_m": Infinity}', "depth_unit_m: Input should be a finite number (found inf)"),
+        ('{"depth_unit_m": NaN}', "depth_unit_m: Input should be a finite number (found nan)"),
+        ('{"depth_unit_m": 0}', "depth_unit_m: Input should be greater than 0 (found 0)"),
+        ('{"depth_unit_m": -0.001}', "depth_unit_m: Input should be greater than 0 (found -0.001)"),
         ('{"arrays": "absent.npz"}', "absent.npz"),
         ('{"arrays": "../absent.npz"}', "must be the name of a file beside the video"),
         ("{", "not readable as JSON"),
@@ -133,6 +138,20 @@ def test_arrays_that_no_sidecar_names_are_told(
     (folder / "CAM1.npz").touch()
     make_video(folder / "cam1.mp4", frames=22).rename(folder / "CAM1.MP4")
     assert cli.main() == 0 and "CAM1.npz the first" in capsys.readouterr().out
+
+
+def test_arrays_of_another_name_than_the_video_are_no_rejection(tmp_path: Path, make_video: MakeVideo) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    make_video(folder / "b.mp4")
+    (folder / "b.json").write_text('[{"arrays": "a.npz"}, {"arrays": "c.npz", "frame_range": [0, 9]}]')
+    (folder / "cut.mp4").write_bytes(b"no video")
+    (folder / "cut.json").write_text('{"arrays": "d.npz"}')
+    for name in "acde":
+        np.savez(folder / f"{name}.npz", opening=np.zeros(20))
+    episodes, rejected = index(folder, tmp_path / "index")
+    assert [episode.sidecar.arrays for episode in episodes] == ["a.npz", "c.npz"]
+    assert {name: one.reason for name, one in rejected.items()} == {"cut.mp4": "unreadable", "e.npz": "not_a_video"}
 
 
 def test_content_decides_identity(tmp_path: Path, make_video: MakeVideo) -> None:
