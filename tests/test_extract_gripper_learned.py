@@ -20,6 +20,7 @@ from extract.effector import Camera, EffectorTrack, extract
 from extract.effectors import build_extractor
 from extract.gates import faults
 from extract.gripper.config import GripperConfig
+from extract.gripper.labelled import usable_episodes
 from extract.gripper.learned.body import body_of, riders
 from extract.gripper.learned.build import build_network, prepare_network
 from extract.gripper.learned.extractor import LearnedExtractor
@@ -210,6 +211,24 @@ def test_a_camera_that_nobody_calibrated_is_found_from_the_recorded_motion(tmp_p
     for seed, shot in enumerate(shots):
         off = shot.poses_T44[:, :3, 3] - drawn(seed).poses_T44[:, :3, 3]
         assert np.linalg.norm(np.median(off, axis=0)) < 0.05
+
+
+@pytest.mark.parametrize("world_from_camera", [True, False])
+def test_episodes_that_cannot_be_read_teach_nothing_and_keep_no_other_from_it(
+    tmp_path: Path, world_from_camera: bool
+) -> None:
+    episodes = written(tmp_path, labelled=5, world_from_camera=world_from_camera)
+    video, arrays, stretched = (episode.path for episode in episodes[:3])
+    video.write_bytes(video.read_bytes()[:-2000])
+    path = arrays.with_suffix(".npz")
+    path.write_bytes(path.read_bytes()[:-500])
+    if not world_from_camera:
+        told = dict(np.load(stretched.with_suffix(".npz")))
+        told["base_from_effector"] = 2 * told["base_from_effector"]
+        np.savez(stretched.with_suffix(".npz"), allow_pickle=False, **told)
+    usable = usable_episodes(episodes, None, ("base_from_effector", "opening"), "test")
+    assert episodes[0] in usable and episodes[1] not in usable
+    assert len(list(labelled(usable, SETTINGS))) == (3 if world_from_camera else 2)
 
 
 def test_smoothing_keeps_a_steady_motion_and_lessens_noise() -> None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from data.config import IndexConfig
 from data.episode import Frame
 from extract.effector import Camera, extract
 from extract.gripper.config import GripperConfig
-from extract.gripper.registered.build import prepare_model
+from extract.gripper.registered.build import build_model, prepare_model
 from extract.gripper.registered.extractor import RegisteredExtractor
 from extract.gripper.registered.live import Estimate, RegisteredGripper
 from extract.gripper.registered.model import GripperModel, State, load_model
 from extract.gripper.registered.settings import RegisteredSettings
 from pipeline.errors import UserError
+from tests.disc_videos import write_disc
+from tests.indexed import indexed
 
 SIZE = 240
 CAMERA = Camera(np.array([[330.0, 0, 120], [0, 330.0, 120], [0, 0, 1]]), (SIZE, SIZE), "given")
@@ -176,3 +180,27 @@ def test_what_is_no_model_and_what_cannot_give_one_is_said(tmp_path: Path) -> No
     named = GripperConfig.model_validate({"detect": {"name": "registered", "model": str(tmp_path / "none.npz")}})
     with pytest.raises(UserError, match=r"none\.npz does not exist"):
         prepare_model([], named, tmp_path)
+
+
+def test_episodes_that_cannot_be_read_are_left_out_of_what_a_model_is_built_from(tmp_path: Path) -> None:
+    videos, count = tmp_path / "videos", 20
+    videos.mkdir()
+    spec = {"names": ["x"], "proprio_names": ["x"], "unit": "m", "frame": "base", "mode": "delta", "rate_hz": 20}
+    for name in ("whole", "cut"):
+        write_disc(videos / f"{name}.mp4", np.linspace(0, 0.05 + 0.01 * len(name), count)[:, None] * [1, 0])
+        poses, numbers = np.tile(np.eye(4), (count, 1, 1)), np.zeros((count, 1))
+        arrays = {"base_from_effector": poses, "world_from_camera": poses, "opening": np.full(count, 0.02)}
+        arrays |= {"depth": np.load(videos / f"{name}.npz")["depth"], "actions": numbers, "proprio": numbers}
+        np.savez(videos / f"{name}.npz", allow_pickle=False, **arrays)
+        told = json.loads((videos / f"{name}.json").read_text())
+        told |= {"effector": "gripper", "labelled": True, "action_spec": spec}
+        (videos / f"{name}.json").write_text(json.dumps(told))
+    config = IndexConfig.model_validate({"sources": [{"name": "mine", "path": str(videos)}]})
+    episodes, _ = indexed(config, tmp_path / "index")
+    assert len(episodes) == 2
+    content = (videos / "cut.mp4").read_bytes()
+    (videos / "cut.mp4").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"opening: changes by only 0\.0 mm"):  # what the whole one shows
+        build_model(episodes, RegisteredSettings())
+    with pytest.raises(UserError, match=r"opening: changes by only 0\.0 mm"):
+        build_model([one for one in episodes if one.path.stem == "cut"], RegisteredSettings())

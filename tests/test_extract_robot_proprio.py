@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data.video import Unreadable
 from extract.config import ExtractConfig
 from extract.effector import EffectorTrack, extract
 from extract.effectors import build_extractor
@@ -13,7 +14,6 @@ from extract.gates import faults
 from extract.robot.config import ProprioSettings
 from extract.robot.proprio import ProprioDetector, gripper_track, gripper_tracks
 from extract.steps import Shot
-from pipeline.errors import UserError
 from tests.benchmarks.robot_cases import RobotCase, robot_case
 
 TASKS = ("window-close-v3", "drawer-close-v3")
@@ -112,5 +112,5 @@ def test_resting_robot_and_foreign_poses_are_refused(cases):
 def test_a_pose_that_is_not_rigid_is_named(cases):
     frames = list(cases[0].frames)
     frames[3] = replace(frames[3], base_from_effector=2 * np.eye(4))
-    with pytest.raises(UserError, match=r"frame 3 .*rotation"):
+    with pytest.raises(Unreadable, match=r"bad_arrays: base_from_effector: frame 3 .*rotation"):
         gripper_track(Shot(frames, cases[0].camera), ProprioSettings())

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.video import Unreadable
 from extract.robot.background import background, foreground_share, stands_out
 from extract.robot.bundle import Sights
 from extract.robot.config import ProprioSettings
 from extract.robot.guided import sharpness
 from extract.robot.tracks import PictureTracks, working_picture
 from extract.steps import Shot
-from pipeline.errors import UserError
 
 MOVES = 4.0  # working pixels: tracks that travel less tell nothing
 MOST_TRACKS = 300  # per episode
@@ -52,19 +52,20 @@ class Track:
 
 
 def recorded_poses(shot: Shot) -> np.ndarray | None:
-    """f64 [T,4,4], or None when a frame has none. Raises UserError for what is no rigid pose."""
+    """f64 [T,4,4], or None when a frame has none. Raises Unreadable (bad_arrays) for what is no rigid pose."""
     poses = [frame.base_from_effector for frame in shot.frames]
     if any(pose is None for pose in poses):
         return None
     stacked = np.stack([pose for pose in poses if pose is not None]).astype(np.float64)
-    turns = stacked[:, :3, :3]
+    turns = np.where(np.isfinite(stacked).all((1, 2), keepdims=True), stacked[:, :3, :3], 0)
     wrong = np.abs(turns @ turns.transpose(0, 2, 1) - np.eye(3)).max((1, 2)) > 0.02
-    wrong |= (np.linalg.det(turns) < 0) | ~np.isfinite(stacked).all((1, 2))
+    wrong |= np.linalg.det(turns) < 0
     if wrong.any():
         frame = shot.frames[int(np.argmax(wrong))]
-        raise UserError(
+        raise Unreadable(
+            "bad_arrays",
             f"base_from_effector: frame {frame.index} is no rigid pose ({stacked[wrong][0, :3].tolist()}); "
-            "write rotation matrices (orthonormal, determinant 1) and metres"
+            "write rotation matrices (orthonormal, determinant 1) and metres",
         )
     return stacked
 

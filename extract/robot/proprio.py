@@ -74,7 +74,7 @@ def ridden_boxes(solved: Solved, ridden: Ridden) -> list[BoxDetection | None]:
 def gripper_tracks(shots: Sequence[Shot], settings: ProprioSettings) -> list[Extraction]:
     """One extraction for every shot. Neighbours in the list (``together`` of them) are solved with one static camera.
 
-    Raises UserError as ``solve`` does.
+    Raises what ``solve`` raises.
     """
     found: list[Extraction] = []
     for start in range(0, len(shots), settings.together):

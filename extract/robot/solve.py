@@ -32,7 +32,7 @@ KNOWN_SPREAD = {"given": 0.003, "metadata": 0.03, "estimated": 0.03}  # of the l
 def solve(shots: Sequence[Shot], settings: ProprioSettings) -> Solved:
     """One static camera for all ``shots``, whose frames carry ``base_from_effector`` in one base frame.
 
-    Raises UserError for poses that are not rigid, and for shots of different size.
+    Raises Unreadable for poses that are not rigid, UserError for shots of different size.
     """
     sizes = {shot.camera.image_size for shot in shots}
     if len(sizes) != 1:

@@ -7,6 +7,7 @@ one source and lens together: it must then stand still, and be the same for thos
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby, islice
 
@@ -15,10 +16,12 @@ import numpy as np
 from data.episode import Frame
 from data.index import Episode
 from data.reader import EpisodeReader
+from data.video import Unreadable
 from extract.effector import Camera
 from extract.gripper.labelled import has_array
 from extract.gripper.learned.settings import LearnedSettings
 from extract.passage import camera_of
+from extract.robot.episodes import recorded_poses
 from extract.robot.solve import solve
 from extract.steps import Shot
 
@@ -46,7 +49,10 @@ def labelled(episodes: Sequence[Episode], settings: LearnedSettings) -> Iterator
     unknown = []
     for episode in episodes:
         if has_array(episode, "world_from_camera"):
-            if (known := _with_known_camera(episode, settings)) is not None:
+            known = None
+            with suppress(Unreadable):  # extraction will say so
+                known = _with_known_camera(episode, settings)
+            if known is not None:
                 yield known
         else:
             unknown.append(episode)
@@ -75,8 +81,16 @@ def _with_known_camera(episode: Episode, settings: LearnedSettings) -> Labelled 
 
 
 def _with_found_camera(episodes: Sequence[Episode], settings: LearnedSettings) -> Iterator[Labelled]:
-    readers = [EpisodeReader(episode) for episode in episodes]
-    shots = [Shot(_frames(reader, settings), _camera(episodes[0])) for reader in readers]
+    readers: list[EpisodeReader] = []
+    shots: list[Shot] = []
+    for reader in map(EpisodeReader, episodes):
+        with suppress(Unreadable):  # extraction will say so
+            shot = Shot(_frames(reader, settings), _camera(episodes[0]))
+            recorded_poses(shot)
+            readers.append(reader)
+            shots.append(shot)
+    if not shots:
+        return
     solved = solve(shots, settings.camera)
     if solved.reason is not None or solved.camera is None or solved.camera_from_base is None:
         return

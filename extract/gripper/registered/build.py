@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from data.episode import Frame
 from data.index import Episode
 from data.reader import EpisodeReader
+from data.video import Unreadable
 from extract.effector import Camera
 from extract.gripper.config import GripperConfig
 from extract.gripper.labelled import usable_episodes
@@ -41,7 +43,7 @@ def build_model(episodes: Sequence[Episode], settings: RegisteredSettings) -> Gr
     """
     usable = usable_episodes(episodes, settings.embodiment, NEEDED, FIELD)
     views = _views(usable, settings)
-    opening_T = np.array([view.opening for view in views])
+    opening_T = np.array([view.opening for view in views] or [0.0])
     if opening_T.std() < STEPS_M:
         raise UserError(
             f"{FIELD}: opening: changes by only {1000 * opening_T.std():.1f} mm (standard deviation) in the labelled "
@@ -69,22 +71,31 @@ def build_model(episodes: Sequence[Episode], settings: RegisteredSettings) -> Gr
 def _views(episodes: Sequence[Episode], settings: RegisteredSettings) -> list[View]:
     total = sum(episode.span[1] - episode.span[0] for episode in episodes)
     stride = max(1, -(-total // settings.model_frames))
-    views, number = [], 0
+    views: list[View] = []
+    number = 0
     for episode in episodes:
-        reader = EpisodeReader(episode)
+        reader, before = EpisodeReader(episode), len(views)
         camera = Camera(np.asarray(episode.sidecar.intrinsics), (episode.width, episode.height), "given")
-        for frame in reader.frames(None):
-            number += 1
-            if number % stride:
-                continue
-            at = np.array([frame.index])
-            world_from_camera, opening = reader.per_frame("world_from_camera", at), reader.per_frame("opening", at)
-            assert frame.depth is not None and frame.base_from_effector is not None
-            assert world_from_camera is not None and opening is not None
-            pose = np.linalg.inv(world_from_camera[0].astype(np.float64)) @ frame.base_from_effector
-            if np.isfinite(pose).all() and np.isfinite(opening[0]):
-                views.append(_view(frame.image, frame.depth, camera, pose, float(opening[0]), settings.reach_m))
+        try:
+            for frame in reader.frames(None):
+                number += 1
+                if number % stride == 0 and (view := _labelled(frame, reader, camera, settings.reach_m)) is not None:
+                    views.append(view)
+        except Unreadable:  # used whole or not at all; extraction will say so
+            del views[before:]
     return views
+
+
+def _labelled(frame: Frame, reader: EpisodeReader, camera: Camera, reach_m: float) -> View | None:
+    """A frame of a labelled episode; None where its pose or opening is not known."""
+    at = np.array([frame.index])
+    world_from_camera, opening = reader.per_frame("world_from_camera", at), reader.per_frame("opening", at)
+    assert frame.depth is not None and frame.base_from_effector is not None
+    assert world_from_camera is not None and opening is not None
+    pose = np.linalg.inv(world_from_camera[0].astype(np.float64)) @ frame.base_from_effector
+    if not (np.isfinite(pose).all() and np.isfinite(opening[0])):
+        return None
+    return _view(frame.image, frame.depth, camera, pose, float(opening[0]), reach_m)
 
 
 def _view(
