@@ -249,8 +249,7 @@ class Passage:
         if values is None:
             return None
         spec = FIELD_BY_NAME[name]
-        lost = name == "world_from_camera" and not np.isfinite(values).all()
-        if wrong := "values are not finite" if lost else spec.check(values):
+        if (wrong := spec.check(values)) is not None:
             where = self._episode.sidecar.arrays or self._episode.path.name
             detail = f"{where}: {name}: {wrong}, in frames {indices[0]} to {indices[-1]}; expected {spec.rule}"
             raise Unreadable("bad_arrays", detail)

@@ -15,6 +15,10 @@ from data.index import Episode
 from data.reader import EpisodeReader
 from data.sidecar import Sidecar
 from data.video import Unreadable
+from extract.gripper.labelled import has_array
+from extract.gripper.learned.model import load_network
+from extract.gripper.registered.model import load_model
+from pipeline.errors import UserError
 
 T, H, W = 5, 48, 64
 SPEC = {"names": ["a"], "proprio_names": ["x", "y"], "unit": "m", "frame": "base", "mode": "delta", "rate_hz": 20}
@@ -114,11 +118,15 @@ def test_damage_anywhere_is_a_rejection(tmp_path: Path, save: Callable[..., None
     assert refused > 200
 
 
-@pytest.mark.parametrize("content", [b"", b"not an archive", b"\x93NUMPY\x01\x00"])
-def test_what_is_no_archive_is_a_rejection(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"not an archive", b"\x93NUMPY\x01\x00", b"PK\x03\x04", b"PK\x05\x06"])
+def test_what_is_no_archive_is_a_rejection_and_no_model(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.npz").write_bytes(content)
     with pytest.raises(Unreadable, match=r"bad_arrays: a\.npz cannot be read"):
         _ = Video(episode_in(tmp_path)).arrays
+    assert not has_array(episode_in(tmp_path), "depth")
+    for load in (load_model, load_network):
+        with pytest.raises(UserError, match=r"a\.npz cannot be read as a gripper"):
+            load(tmp_path / "a.npz")
 
 
 def test_depth_that_is_no_distance_is_not_measured(tmp_path: Path, make_video: Callable[..., Path]) -> None:

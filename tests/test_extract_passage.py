@@ -53,7 +53,7 @@ SPEC = {"names": ["x"], "proprio_names": ["x"], "unit": "m", "frame": "base", "m
         ("proprio", np.inf, "1 values are not finite"),
         ("opening", -0.1, "a known value is negative or infinite"),
         ("grasp", [np.nan, 0, 0], "a row is known in part; NaN marks whole rows"),
-        ("world_from_camera", np.nan, "values are not finite"),
+        ("world_from_camera", np.nan, "16 values are not finite"),
         ("world_from_camera", 2 * np.eye(4), "rotation part is not a rotation"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -100,7 +99,7 @@ def load_network(path: Path) -> LearnedGripperModel:
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # of whatever kind: NumPy and zipfile have many for damage
         raise UserError(f"{named} cannot be read as a gripper network ({error}); {REMEDY}") from None
     weights = {name.removeprefix(WEIGHT): value for name, value in arrays.items() if name.startswith(WEIGHT)}
     names = [field.name for field in fields(LearnedGripperModel) if field.name != "weights"]

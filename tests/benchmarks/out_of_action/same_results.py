@@ -148,9 +148,14 @@ def _different(folder: Path, other: Path, patterns: Sequence[str]) -> Iterator[s
 
 
 def record(same: dict[str, tuple[str, str]], told: dict[str, Any], root: Path = ROOT) -> None:
-    """Writes SAME of the project in ``root``: what was shown now, and what still holds of what was shown before."""
+    """Writes SAME of the project in ``root``: what was shown now and what still holds of former showings; no file
+    where that is nothing."""
     still = {step: one for step, one in same_code(root).items() if code_digest(step, root) == one["as"]}
-    write_json(root / SAME, still | {step: {"code": now, "as": former} | told for step, (former, now) in same.items()})
+    table = still | {step: {"code": now, "as": former} | told for step, (former, now) in same.items()}
+    if table:
+        write_json(root / SAME, table)
+    else:
+        (root / SAME).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
