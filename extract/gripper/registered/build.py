@@ -113,7 +113,8 @@ def _enough(surface: Surface, name: str) -> None:
     if len(surface.points_M3) < LEAST_POINTS:
         raise UserError(
             f"{FIELD}: {name} has {len(surface.points_M3)} surface points that stay together in the labelled "
-            f"episodes, at least {LEAST_POINTS} are needed; {CHECK}"
+            f"episodes, at least {LEAST_POINTS} are needed; add labelled episodes that open and close the gripper "
+            f"before the camera, or name a model of an earlier run (extract.gripper.detect.model), or {CHECK}"
         )
 
 

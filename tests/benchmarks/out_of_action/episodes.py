@@ -50,7 +50,7 @@ def stock(row: Row, budget: Budget) -> Clips:
     """What is extracted for the row: all that it or the main row needs, so that rows which need no more than main
     share one extraction, and others go on from it.
 
-    Labels are the row's own, as an extractor may learn a robot's looks from labelled episodes.
+    Labels are the row's own; which of a robot's looks an extractor learns from them is main's, see ``plan``.
     """
     own, main = row.clips, ROWS[MAIN].clips
 

@@ -5,7 +5,7 @@
 
 A step's digest covers its settings, the definitions that decide its result and what the steps before it are: their
 digests, or, of steps that make clips, what the clips hold where that is known. So a result can be told to be stale
-without its data, and a change of extraction that gives the same clips again makes no training stale. A row with more
+without its data, and a change of extraction that gives the same clips again makes no training stale. A row with other
 episodes than main's goes on from main's clips: only what is new is extracted.
 """
 
@@ -144,14 +144,13 @@ def _plan(row: Row, chain: Sensors, seed: int, budget: Budget, root: Path, conte
 def _clips_of_main(
     pool: Clips, chain: Sensors, seed: int, budget: Budget, root: Path, contents: dict[str, str]
 ) -> dict[str, Step]:
-    """The steps to main's clips, which a row that learns from more episodes takes over, with a robot's looks as learned
-    there: the oracle differs in the actions that its policy knows, not in what it sees.
+    """The steps to main's clips, which a row that learns from other episodes takes over, together with what extraction
+    learned there of a robot's looks: rows differ in what their policy knows, not in how grippers are found.
 
-    None for main's own clips, and for those of more or fewer labelled episodes of a task: their looks are their own.
+    None for main's own clips.
     """
     main = ROWS[MAIN]
-    main_pool = stock(main, budget)
-    if pool == main_pool or pool.labelled != main_pool.labelled:
+    if pool == stock(main, budget):
         return {}
     steps = _plan(main, chain, seed, budget, root, contents).steps
     return {name: steps[name] for name in ("episodes", "extract")}
