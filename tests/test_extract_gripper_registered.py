@@ -186,21 +186,24 @@ def test_episodes_that_cannot_be_read_are_left_out_of_what_a_model_is_built_from
     videos, count = tmp_path / "videos", 20
     videos.mkdir()
     spec = {"names": ["x"], "proprio_names": ["x"], "unit": "m", "frame": "base", "mode": "delta", "rate_hz": 20}
-    for name in ("whole", "cut"):
+    for name in ("whole", "cut", "flat"):
         write_disc(videos / f"{name}.mp4", np.linspace(0, 0.05 + 0.01 * len(name), count)[:, None] * [1, 0])
         poses, numbers = np.tile(np.eye(4), (count, 1, 1)), np.zeros((count, 1))
         arrays = {"base_from_effector": poses, "world_from_camera": poses, "opening": np.full(count, 0.02)}
         arrays |= {"depth": np.load(videos / f"{name}.npz")["depth"], "actions": numbers, "proprio": numbers}
+        if name == "flat":
+            arrays["world_from_camera"] = np.zeros((count, 4, 4))
         np.savez(videos / f"{name}.npz", allow_pickle=False, **arrays)
         told = json.loads((videos / f"{name}.json").read_text())
         told |= {"effector": "gripper", "labelled": True, "action_spec": spec}
         (videos / f"{name}.json").write_text(json.dumps(told))
     config = IndexConfig.model_validate({"sources": [{"name": "mine", "path": str(videos)}]})
     episodes, _ = indexed(config, tmp_path / "index")
-    assert len(episodes) == 2
+    assert len(episodes) == 3
     content = (videos / "cut.mp4").read_bytes()
     (videos / "cut.mp4").write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match=r"opening: changes by only 0\.0 mm"):  # what the whole one shows
         build_model(episodes, RegisteredSettings())
-    with pytest.raises(UserError, match=r"opening: changes by only 0\.0 mm"):
-        build_model([one for one in episodes if one.path.stem == "cut"], RegisteredSettings())
+    for name in ("cut", "flat"):
+        with pytest.raises(UserError, match=r"opening: changes by only 0\.0 mm"):
+            build_model([one for one in episodes if one.path.stem == name], RegisteredSettings())

@@ -50,7 +50,7 @@ def labelled(episodes: Sequence[Episode], settings: LearnedSettings) -> Iterator
     for episode in episodes:
         if has_array(episode, "world_from_camera"):
             known = None
-            with suppress(Unreadable):  # extraction will say so
+            with suppress(Unreadable, np.linalg.LinAlgError):  # extraction will say so
                 known = _with_known_camera(episode, settings)
             if known is not None:
                 yield known

@@ -81,7 +81,7 @@ def _views(episodes: Sequence[Episode], settings: RegisteredSettings) -> list[Vi
                 number += 1
                 if number % stride == 0 and (view := _labelled(frame, reader, camera, settings.reach_m)) is not None:
                     views.append(view)
-        except Unreadable:  # used whole or not at all; extraction will say so
+        except (Unreadable, np.linalg.LinAlgError):  # used whole or not at all; extraction will say so
             del views[before:]
     return views
 
