@@ -76,4 +76,4 @@ def test_the_page_tells_what_was_changed_and_how_it_was_shown_to_change_nothing(
     facts = {"tasks": tasks, "resolution": 96, "episodes": 1, "same_code": same_code}
     figures = {"budget": "cpu", "facts": facts, "rows": [], "acceptance": [], "ablations": [], "curves": {}}
     told = " ".join(page(figures, "x").split())
-    assert "Code of align, pack was changed after commit abc" in told and "(rows main, grid; chain rgbd" in told
+    assert "Code of align, pack was changed after commit abc" in told and "(rows main, grid; chains rgbd" in told

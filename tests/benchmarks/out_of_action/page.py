@@ -136,8 +136,8 @@ def _same_code(f: dict[str, Any]) -> str:
         shown.setdefault(words, []).append(step)
     return "\n\n".join(
         f"""Code of {", ".join(sorted(steps))} was changed after commit {before}, and rows from before count as fresh:
-with the code of that commit and with the present, the small budget `{budget}` gave the same files, byte for byte (rows
-{rows}; chain {chains}; {date}; `python -m tests.benchmarks.out_of_action.same_results`)."""
+with the code of that commit and with the present, the budget `{budget}` gave the same files, byte for byte (rows
+{rows}; chains {chains}; {date}; `python -m tests.benchmarks.out_of_action.same_results`)."""
         for (before, budget, rows, chains, date), steps in shown.items()
     )
 
