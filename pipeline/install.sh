@@ -10,9 +10,8 @@ die() { echo "install: $*" >&2; exit 2; }
 dev=0
 [ "${1:-}" = --dev ] && dev=1
 
-# Debian names of the shared libraries that the wheels load: OpenCV and MediaPipe (libgl1, libegl1, libgles2,
-# libglib2.0-0), and MuJoCo's off-screen renderer (libosmesa6).
-libraries=(libGL.so.1:libgl1 libEGL.so.1:libegl1 libGLESv2.so.2:libgles2 libglib-2.0.so.0:libglib2.0-0 libOSMesa.so.8:libosmesa6)
+# Debian names of the shared libraries that the wheels load: OpenCV, MediaPipe and MuJoCo's off-screen renderer.
+libraries=(libGL.so.1:libgl1 libEGL.so.1:libegl1 libGLESv2.so.2:libgles2 libglib-2.0.so.0:libglib2.0-0)
 
 system_packages() {
     local known missing=() entry

@@ -52,6 +52,6 @@ case "$out" in
 esac
 
 bash pipeline/install.sh
-export MUJOCO_GL=${MUJOCO_GL:-osmesa} LP_NUM_THREADS=1
+export LP_NUM_THREADS=1
 .venv/bin/python -m pipeline run "pipeline/configs/$config.yaml" --set "run.out=$(quoted "$out")" "${sources[@]}" "${settings[@]}"
 echo "policy: $(cd "$out" && pwd)/export/policy"

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-os.environ.setdefault("MUJOCO_GL", "osmesa")
-os.environ.setdefault("LP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # models here are tiny: threads cost more than they give
 
+import data.simulation  # noqa: F401  chooses a renderer, which must be done before a test imports MuJoCo
 from data.clips import Clip, encode_image
 from data.schema import ActionSpec, ClipMeta
 

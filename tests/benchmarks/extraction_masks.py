@@ -12,7 +12,6 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread, as in an extraction worker
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("LP_NUM_THREADS", "1")
-os.environ.setdefault("MUJOCO_GL", "osmesa")
 
 import argparse
 import tempfile
