@@ -90,7 +90,7 @@ _ROWS = (
         align=_DIRECT | {"trunk": "separate"}),
     Row("points200", "200 points instead of 32", pretrain={"window": {"points": 200}}, align={"points": 200}),
     Row("grid", "points of a uniform grid instead of the effector's", grid=True),
-    *(Row(f"labelled_{count}", f"{count} labelled for each labelled task; the gripper is found as for main",
+    *(Row(f"labelled_{count}", f"labelled episodes of each labelled task: {count}; the gripper is found as for main",
           Clips(labelled=count)) for count in (1, 5, 10)),
     Row("videos_5", "5 videos of each video-only task", _videos(5)),
     Row("videos_10", "10 videos of each video-only task", _videos(10)),
