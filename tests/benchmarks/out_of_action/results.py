@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.atomic import write_json
-from pipeline.runner import versions
 from tests.benchmarks.out_of_action.films import write_films
 from tests.benchmarks.out_of_action.plan import Plan
 from tests.benchmarks.out_of_action.steps import Runner
@@ -84,7 +83,7 @@ def collect(runner: Runner, plan: Plan, seconds: dict[str, float], results: Path
         "labelled_episodes": runner.labelled(plan),
         "films": write_films(folder / "report", results / plan.budget.name, film),
         "seconds": seconds,
-        "versions": versions(),
+        "versions": runner.versions,
         "hardware": hardware(),
         "date": datetime.date.today().isoformat(),
     }

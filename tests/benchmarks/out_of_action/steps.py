@@ -19,6 +19,7 @@ from data.pack import packed
 from pipeline.atomic import write_bytes, write_json
 from pipeline.errors import KinecloudError
 from pipeline.fingerprint import digest, file_sha256, mark_done, read_done
+from pipeline.runner import versions
 from tests.benchmarks.out_of_action.episodes import SOURCES, allowed_labels, chosen, gather
 from tests.benchmarks.out_of_action.labels import check_labels
 from tests.benchmarks.out_of_action.plan import Plan, Step
@@ -34,10 +35,14 @@ CONTENT = {"episodes": ("episodes/*/*",), "extract": ("extract/unit-*.tar", "ext
 
 
 class Runner:
-    """Does steps in ``work``, each once, also for threads. workers: processes of a stage, 0 = number of cores."""
+    """Does steps in ``work``, each once, also for threads. workers: processes of a stage, 0 = number of cores.
+
+    versions: of what was there when it was made; hours later, the checkout may be another.
+    """
 
     def __init__(self, work: Path, workers: int = 0, say: Callable[[str], None] = print):
         self.work, self.workers, self.say = work.resolve(), workers, say
+        self.versions = versions()
         self._busy: dict[str, threading.Lock] = {}  # by the step's digest
 
     def folder(self, step: Step) -> Path:
