@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+CHOSEN = ("MUJOCO_GL", "PYOPENGL_PLATFORM")  # the second by MuJoCo, when it is imported
 CHOICE = """
 import ctypes.util, os
 ctypes.util.find_library = lambda name: {found}
@@ -38,7 +39,7 @@ for array in (shown.image, shown.depth, shown.geom):
 
 
 def printed(script: str, **environment: str) -> str:
-    kept = {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"}
+    kept = {name: value for name, value in os.environ.items() if name not in CHOSEN}
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, env=kept | environment, capture_output=True, text=True
     )
