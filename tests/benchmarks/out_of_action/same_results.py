@@ -63,8 +63,8 @@ def main(words: Sequence[str] | None = None) -> int:
         return error.exit_code
     for line in differing:
         print(f"error: {line}", file=sys.stderr)
-    told = {"before": arguments.before, "budget": arguments.budget, "rows": arguments.rows, "chains": arguments.chains}
-    record(same, told | {"date": datetime.date.today().isoformat()})
+    told = {"before": roots[0].name[:7], "date": datetime.date.today().isoformat()}
+    record(same, told | {"budget": arguments.budget, "rows": arguments.rows, "chains": arguments.chains})
     print(f"alike with other code: {', '.join(same) or 'nothing, as no code of these steps differs'}")
     return 1 if differing else 0
 
