@@ -129,6 +129,18 @@ def test_results_stand_while_changed_extraction_gives_the_same_clips(
     assert run("newer") == "done" and state() == FRESH and made["times"] == 2
 
 
+def test_rows_that_were_taught_on_other_threads_do_not_age_each_other(tmp_path: Path) -> None:
+    extract = plan(MAIN_ROW, "rgb", 0, SMALL).steps["extract"].digest
+    rows = {"main": "clips of one thread", "true_future": "clips of two threads"}
+    for row, clips in rows.items():
+        planned = plan(ROWS[row], "rgb", 0, SMALL, contents={extract: clips})
+        keep(tmp_path, planned, entry(planned, 0.5) | {"contents": planned.contents})
+    lines = lines_of(tmp_path, SMALL)
+    for row, clips in rows.items():
+        assert lines[row, "rgb"].entries["0"]["contents"] == {extract: clips}
+        assert lines[row, "rgb"].state == FRESH
+
+
 def test_the_page_tells_rows_targets_stale_results_and_what_was_not_run(tmp_path: Path) -> None:
     store(tmp_path, MAIN, "rgbd", 0.9)
     store(tmp_path, MAIN, "truth", 1.0)

@@ -30,7 +30,7 @@ from tests.benchmarks.out_of_action.figures import figures_of
 from tests.benchmarks.out_of_action.lines import Line, lines_of
 from tests.benchmarks.out_of_action.page import page, pictures
 from tests.benchmarks.out_of_action.plan import Plan, plan
-from tests.benchmarks.out_of_action.results import collect, confirm, is_fresh, keep, known_contents
+from tests.benchmarks.out_of_action.results import collect, confirm, contents_for, is_fresh, keep
 from tests.benchmarks.out_of_action.rows import MAIN, ROWS, Row
 from tests.benchmarks.out_of_action.sections import impossible
 from tests.benchmarks.out_of_action.steps import Runner
@@ -106,7 +106,7 @@ def measure(arguments: argparse.Namespace, budget: Budget) -> list[str]:
         """What went wrong, if anything."""
         (seed, row, chain), wrong = what, None
         try:
-            contents = known_contents(arguments.results, budget.name)
+            contents = contents_for(arguments.results, budget.name, row.name, chain, seed)
             told = run_row(runner, plan(row, chain, seed, budget, root, contents), arguments.results)
         except KinecloudError as error:
             told, wrong = "failed", f"{row.name} ({chain}, seed {seed}): {error}"

@@ -13,7 +13,7 @@ import numpy as np
 from data.simulation.sensors import Sensors
 from tests.benchmarks.out_of_action.intervals import Trials, difference, figure
 from tests.benchmarks.out_of_action.plan import plan
-from tests.benchmarks.out_of_action.results import known_contents, read_row
+from tests.benchmarks.out_of_action.results import known_contents, made_from, read_row
 from tests.benchmarks.out_of_action.rows import ROWS, Row
 from tests.benchmarks.out_of_action.sections import impossible
 from tests.benchmarks.out_of_action.suite import CHAINS, Budget
@@ -123,11 +123,13 @@ def line_of(
 ) -> Line:
     """Results of other code are used only where there are none of the present code, and the line says so.
 
-    contents: see ``plan.Step``. How many episodes were tried is the entry's own: it may be fewer than the budget's.
+    contents: what is known of other entries, see ``plan.Step``. How many episodes were tried is the entry's own: it may
+    be fewer than the budget's.
     """
 
     def present(seed: str, entry: dict[str, Any]) -> bool:
-        planned = plan(row, chain, int(seed), replace(budget, episodes=_tried(entry)), contents=contents)
+        own = made_from(contents, entry)
+        planned = plan(row, chain, int(seed), replace(budget, episodes=_tried(entry)), contents=own)
         return entry["fingerprint"] == planned.fingerprint
 
     fresh = {seed: entry for seed, entry in sorted(entries.items()) if present(seed, entry)}

@@ -12,6 +12,7 @@ import datetime
 import json
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,24 @@ def known_contents(results: Path, budget: str) -> dict[str, str]:
     for path in sorted((results / budget).glob("*.json")):
         for entries in read_row(results, budget, path.stem).values():
             for entry in entries.values():
-                found |= entry.get("contents", {})
+                found = made_from(found, entry)
     return found
+
+
+def contents_for(results: Path, budget: str, row: str, chain: str, seed: int) -> dict[str, str]:
+    """The same for one entry, whether it is there or not."""
+    return made_from(known_contents(results, budget), _entry(results, budget, row, chain, seed))
+
+
+def made_from(known: Mapping[str, str], entry: Mapping[str, Any]) -> dict[str, str]:
+    """Contents of clips as the entry's own steps gave them, of other steps as they are known. A network that extraction
+    teaches gives other bytes on another number of threads, and entries of both are fresh."""
+    return {**known, **entry.get("contents", {})}
 
 
 def is_fresh(results: Path, plan: Plan) -> bool:
     """Whether there is a result of this very plan."""
-    entry = _stored(results, plan)
-    return entry is not None and entry["fingerprint"] == plan.fingerprint
+    return _stored(results, plan).get("fingerprint") == plan.fingerprint
 
 
 def confirm(results: Path, plan: Plan) -> bool:
@@ -52,13 +63,17 @@ def confirm(results: Path, plan: Plan) -> bool:
     if not is_fresh(results, plan):
         return False
     entry = _stored(results, plan)
-    assert entry is not None
     keep(results, plan, entry | {"contents": entry.get("contents", {}) | plan.contents})
     return True
 
 
-def _stored(results: Path, plan: Plan) -> dict[str, Any] | None:
-    return read_row(results, plan.budget.name, plan.row.name).get(plan.chain, {}).get(str(plan.seed))
+def _stored(results: Path, plan: Plan) -> dict[str, Any]:
+    return _entry(results, plan.budget.name, plan.row.name, plan.chain, plan.seed)
+
+
+def _entry(results: Path, budget: str, row: str, chain: str, seed: int) -> dict[str, Any]:
+    """Empty where there is none."""
+    return read_row(results, budget, row).get(chain, {}).get(str(seed), {})
 
 
 def keep(results: Path, plan: Plan, entry: dict[str, Any]) -> None:
