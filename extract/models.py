@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,7 +47,7 @@ def load_model(model_class: Any, checkpoint: Checkpoint, settings: ModelSettings
     Raises UserError for another kind of model, missing or broken weights, or a device that is not there.
     """
     field = f"{getattr(settings, 'name', 'model')}: checkpoint"
-    device = _device(settings.device)
+    device = device_of(settings.device)
     found, wanted = checkpoint.model_type, model_class.config_class.model_type
     if found != wanted:
         raise UserError(
@@ -76,10 +77,13 @@ def exact_inference() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _device(wanted: str) -> torch.device:
+def device_of(wanted: str, where: str = "device") -> torch.device:
+    """Where this process computes; processes are dealt out to the GPUs there are. Raises UserError naming ``where``."""
     import torch
 
     there = torch.cuda.is_available()
     if wanted == "cuda" and not there:
-        raise UserError("device: cuda was asked for, but torch finds none here. Set device to auto or cpu.")
-    return torch.device("cuda" if there and wanted != "cpu" else "cpu")
+        raise UserError(f"{where}: cuda was asked for, but torch finds no GPU here. Set device to auto or cpu.")
+    if wanted == "cpu" or not there:
+        return torch.device("cpu")
+    return torch.device("cuda", os.getpid() % torch.cuda.device_count())

@@ -24,6 +24,7 @@ def accelerate_model(run: TrainingRun, model: PreTrainedModel) -> None:
     settings, device = run.settings, run.accelerator.device
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high" if settings.tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = settings.tf32  # of convolutions; torch allows it unless told
         torch.backends.cudnn.benchmark = True  # images of a run are of one size
     where = f"{run.config.path}: {run.stage}"
     if settings.gradient_checkpointing:

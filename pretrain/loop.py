@@ -129,7 +129,7 @@ class Loop:
             f"{_millions(learned)} parameters to learn, {_millions(frozen)} frozen, {len(dataset)} windows, "
             f"{accelerator.num_processes} rank(s) x {settings.gradient_accumulation} x {settings.batch_size}"
             f"{' in shards' if run.shards and accelerator.num_processes > 1 else ''}, steps {position.step} to "
-            f"{settings.steps}"
+            f"{settings.steps}, on {accelerator.device}"
         )
 
     def run_all(self) -> None:
@@ -187,7 +187,7 @@ class Loop:
 
     def _judge(self, parts: list[_Part]) -> bool:
         """Stops all ranks together, before the optimizer steps, when the loss of any batch of the step is not finite;
-        names the clips. Returns whether any rank was asked to stop. The one moment of a step that waits for the device.
+        names the clips. Returns whether any rank was asked to stop. Waits for the whole step on the device.
         """
         bad = torch.stack([_is_bad(part.loss) for part in parts]).any().float()
         flags = torch.stack([bad, bad.new_tensor(float(self.stop.received)), ~torch.isfinite(self.norm)])

@@ -51,6 +51,7 @@ class TrainingRun:
         patience = InitProcessGroupKwargs(timeout=timedelta(seconds=settings.rank_timeout_s))
         self.accelerator = Accelerator(cpu=cpu, mixed_precision=settings.mixed_precision, kwargs_handlers=[patience])
         self.shards = settings.sharding == "fsdp" or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # else encoders have weights on the first rank alone
         local = int(os.environ.get("LOCAL_WORLD_SIZE") or self.accelerator.num_processes)
         torch.set_num_threads(settings.threads or max(1, len(os.sched_getaffinity(0)) // local))
         self.train_shards = shards_of(config, settings, "train", stage)

@@ -10,9 +10,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from extract.detect.grounding_dino import GroundingDino, GroundingDinoSettings
-from extract.models import exact_inference, find_checkpoint
+from extract.models import device_of, exact_inference, find_checkpoint
 from extract.preprocess import pixel_values
 from extract.segment.sam2 import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.errors import UserError
@@ -116,9 +117,18 @@ def test_broken_files_are_named(checkpoint: Path) -> None:
         run(checkpoint)
 
 
-def test_a_device_that_is_not_there_is_an_error_and_auto_is_not(checkpoint: Path) -> None:
-    import torch
+def test_processes_are_dealt_out_to_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    found = []
+    for process in range(100, 108):
+        monkeypatch.setattr("os.getpid", lambda process=process: process)
+        found.append(str(device_of("auto")))
+    assert sorted(found) == sorted([f"cuda:{index}" for index in range(4)] * 2)
+    assert str(device_of("cpu")) == "cpu"
 
+
+def test_a_device_that_is_not_there_is_an_error_and_auto_is_not(checkpoint: Path) -> None:
     run(checkpoint, device="auto")
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="cuda was asked for"):
@@ -126,8 +136,6 @@ def test_a_device_that_is_not_there_is_an_error_and_auto_is_not(checkpoint: Path
 
 
 def test_networks_run_on_one_thread_without_gradients_and_leave_the_setting_as_it_was() -> None:
-    import torch
-
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
@@ -153,8 +161,6 @@ def prepared_by_processors(folder: Path) -> None:
 
 
 def test_pictures_are_prepared_as_by_the_networks_own_processors(tmp_path: Path) -> None:
-    import torch
-
     run_beside_torchvision(prepared_by_processors, tmp_path)
     half, one_grey_level = (0.5, 0.5, 0.5), 1.02 / 255 / min(IMAGENET_STD)
     cases = (

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from pretrain.chamfer import by_differences, by_tree, chamfer, nearest_both_ways
+from pretrain.chamfer import by_differences, by_tree, chamfer, nearest_both_ways, neighbours
 from pretrain.chamfer.threads import share_out
 
 PLACES = [("torch", "cpu"), ("kdtree", "cpu"), ("auto", "cpu")]
@@ -278,6 +278,19 @@ def test_auto_takes_trees_for_large_clouds_and_differences_for_small_ones(monkey
     for n, m in ((64, 64), (4096, 4096), (4096, 8)):
         nearest_both_ways(torch.zeros(1, n, 3), torch.zeros(1, m, 3))
     assert asked == ["all", "tree", "all"]
+
+
+def test_on_a_gpu_where_triton_cannot_start_auto_takes_another_backend(monkeypatch):
+    class Cloud:  # what the choice looks at; no GPU is needed for it
+        device, dtype, shape = torch.device("cuda"), torch.float32, (1, 8, 3)
+
+    monkeypatch.setattr(neighbours, "triton_starts", lambda: False)
+    monkeypatch.setattr(neighbours, "installed", lambda package: False)
+    assert neighbours.chosen("auto", Cloud(), Cloud(), 2) == "torch"
+    monkeypatch.setattr(neighbours, "installed", lambda package: package == "pytorch3d")
+    assert neighbours.chosen("auto", Cloud(), Cloud(), 2) == "pytorch3d"
+    monkeypatch.setattr(neighbours, "triton_starts", lambda: True)
+    assert neighbours.chosen("auto", Cloud(), Cloud(), 2) == "triton"
 
 
 def test_what_does_not_fit_is_refused():

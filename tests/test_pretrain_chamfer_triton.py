@@ -57,6 +57,13 @@ def test_interpreted_kernels_have_every_property_of_the_other_backends():
     assert "passed" in ran.stdout
 
 
+def test_where_kernels_cannot_start_it_is_told_once_and_what_is_missing():
+    asked = "from pretrain.chamfer.neighbours import triton_starts; print(triton_starts(), triton_starts())"
+    ran = python("-c", asked, CUDA_VISIBLE_DEVICES="")
+    assert ran.stdout.split() == ["False", "False"], ran.stderr
+    assert ran.stderr.count("gcc python3-dev") == 1
+
+
 def test_kernels_compile_for_a100_and_h100(tmp_path):
     script = tmp_path / "compile_kernels.py"
     script.write_text(COMPILE)

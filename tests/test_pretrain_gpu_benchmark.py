@@ -74,8 +74,18 @@ def test_the_whole_command_runs_on_tiny_models(tmp_path: Path, capsys: pytest.Ca
 
 def test_parts_that_do_not_fit_into_the_time_are_named():
     found = gpu.measure(TINY, budget_s=0)
-    assert found["full"] == [] and "latency" in found["left_out"]
-    assert "Left out for want of time" in gpu.markdown(found)
+    assert found["full"] == [] and "latency (no time left)" in found["left_out"]
+    assert "Left out: full, " in gpu.markdown(found)
+
+
+def test_a_part_that_does_not_fit_into_the_memory_does_not_take_the_others_with_it(monkeypatch: pytest.MonkeyPatch):
+    def full_of_memory(*_: Any) -> Any:
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(gpu, "latency", full_of_memory)
+    monkeypatch.setattr(gpu, "full_steps", full_of_memory)
+    found = gpu.measure(TINY, budget_s=300)
+    assert "latency (out of memory)" in found["left_out"] and "latency" not in found and len(found["compact"]) == 1
 
 
 def test_a_benchmark_that_hangs_or_fails_does_not_take_the_others_with_it():

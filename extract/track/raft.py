@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
+from extract.models import device_of
 from extract.steps import Shot, Tracks
 from extract.track.dense import DenseChain
 from pipeline.config import Settings
@@ -46,7 +47,7 @@ class RaftChain:
 
     def __init__(self, config: RaftConfig):
         self.config = config
-        network, device = _network(config), _device(config.device)
+        network, device = _network(config), device_of(config.device, "track: device")
         self.weights_sha256 = {config.checkpoint.name: hashlib.sha256(config.checkpoint.read_bytes()).hexdigest()}
         flow = RaftFlow(network.to(device).eval(), device, config.updates)
         self._chain = DenseChain(flow, config.side_px, config.max_error_px, config.batch)
@@ -58,7 +59,7 @@ class RaftChain:
 class RaftFlow:
     """A ``DenseFlow``. network: torchvision's RAFT in evaluation mode."""
 
-    def __init__(self, network: Any, device: str, updates: int):
+    def __init__(self, network: Any, device: Any, updates: int):
         self.network, self.device, self.updates = network, device, updates
 
     def __call__(self, first_BHW3: np.ndarray, second_BHW3: np.ndarray) -> np.ndarray:
@@ -112,11 +113,3 @@ def _network(config: RaftConfig) -> Any:
             "size to the other one, or name another file."
         ) from None
     return network
-
-
-def _device(wanted: str) -> str:
-    import torch
-
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UserError("track: device: cuda was asked for, but torch finds no GPU. Use auto or cpu.")
-    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"

@@ -9,6 +9,7 @@ Shapes: B clouds in the batch, N points in x, M points in y.
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from functools import cache
 
 import torch
@@ -31,6 +32,26 @@ def installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
+@cache
+def triton_starts() -> bool:
+    """Whether Triton is installed and can start kernels on the GPU here; warns where it is and cannot. What starts them
+    is compiled on this machine, which takes a C compiler and Python's headers."""
+    if not installed("triton"):
+        return False
+    try:
+        from triton.runtime import driver  # pyright: ignore[reportMissingImports]
+
+        driver.active.utils  # noqa: B018  (compiled when first asked for)
+    except Exception as error:  # whatever a compiler or a driver says
+        warnings.warn(
+            "chamfer: Triton cannot start kernels here, so a slower backend is used. Install a C compiler and Python's "
+            f"headers (apt-get install gcc python3-dev). It says: {error}",
+            stacklevel=2,
+        )
+        return False
+    return True
+
+
 def chosen(backend: str, x_BN3: Tensor, y_BM3: Tensor, norm: int) -> str:
     """The backend that ``auto`` stands for, by device, what is installed and the number of points.
 
@@ -47,9 +68,10 @@ def chosen(backend: str, x_BN3: Tensor, y_BM3: Tensor, norm: int) -> str:
         kind = "scipy" if norm == 1 else KIND  # pykdtree knows the Euclidean norm only
         return "kdtree" if n * m > _PAIRS_PER_POINT[kind] * (n + m) else "torch"
     if x_BN3.device.type == "cuda" and x_BN3.dtype == y_BM3.dtype == torch.float32:
-        for package in ("triton", "pytorch3d"):
-            if installed(package):
-                return package
+        if triton_starts():
+            return "triton"
+        if installed("pytorch3d"):
+            return "pytorch3d"
     return "torch"
 
 

@@ -135,7 +135,7 @@ def chamfer(device: str, seconds: float) -> dict[str, Any]:
 
 
 def measure(setting: Setting, budget_s: float) -> dict[str, Any]:
-    """All of it, the most wanted first; what does not fit into the time is named in ``left_out``."""
+    """All of it, the most wanted first; what does not fit into the time or the memory is named in ``left_out``."""
     began = time.monotonic()
     result: dict[str, Any] = {"device": _name(setting), "torch": torch.__version__, "tiny": setting.tiny}
     result["products"] = products(setting)
@@ -155,14 +155,20 @@ def measure(setting: Setting, budget_s: float) -> dict[str, Any]:
     result |= {"full": [], "compact": [], "left_out": []}
     for name, part in parts:
         if time.monotonic() - began > budget_s - 20:
-            result["left_out"].append(name)
+            result["left_out"].append(f"{name} (no time left)")
             continue
         print(f"[{time.monotonic() - began:.0f} s] {name}", file=sys.stderr, flush=True)
+        try:
+            found = part()
+        except torch.cuda.OutOfMemoryError:
+            result["left_out"].append(f"{name} (out of memory)")
+            _free()
+            continue
         kind = name.partition(",")[0]
         if kind in ("full", "compact"):
-            result[kind].append(part())
+            result[kind].append(found)
         else:
-            result[kind] = part()
+            result[kind] = found
     result["seconds"] = time.monotonic() - began
     return result
 
@@ -207,7 +213,7 @@ def markdown(result: dict[str, Any]) -> str:
         found = result["chamfer"]
         lines += ["", "Chamfer distance:", "", "```", found.get("printed") or f"failed: {found['failed']}", "```"]
     if result["left_out"]:
-        lines += ["", f"Left out for want of time: {'; '.join(result['left_out'])}."]
+        lines += ["", f"Left out: {'; '.join(result['left_out'])}."]
     lines += ["", f"Made by `python -m tests.benchmarks.gpu` in {result['seconds']:.0f} s."]
     return "\n".join(lines) + "\n"
 
