@@ -11,6 +11,7 @@ import itertools
 import multiprocessing
 import os
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -281,16 +282,14 @@ def test_auto_takes_trees_for_large_clouds_and_differences_for_small_ones(monkey
 
 
 def test_on_a_gpu_where_triton_cannot_start_auto_takes_another_backend(monkeypatch):
-    class Cloud:  # what the choice looks at; no GPU is needed for it
-        device, dtype, shape = torch.device("cuda"), torch.float32, (1, 8, 3)
-
+    cloud: Any = SimpleNamespace(device=torch.device("cuda"), dtype=torch.float32)  # what the choice looks at
     monkeypatch.setattr(neighbours, "triton_starts", lambda: False)
     monkeypatch.setattr(neighbours, "installed", lambda package: False)
-    assert neighbours.chosen("auto", Cloud(), Cloud(), 2) == "torch"
+    assert neighbours.chosen("auto", cloud, cloud, 2) == "torch"
     monkeypatch.setattr(neighbours, "installed", lambda package: package == "pytorch3d")
-    assert neighbours.chosen("auto", Cloud(), Cloud(), 2) == "pytorch3d"
+    assert neighbours.chosen("auto", cloud, cloud, 2) == "pytorch3d"
     monkeypatch.setattr(neighbours, "triton_starts", lambda: True)
-    assert neighbours.chosen("auto", Cloud(), Cloud(), 2) == "triton"
+    assert neighbours.chosen("auto", cloud, cloud, 2) == "triton"
 
 
 def test_what_does_not_fit_is_refused():
