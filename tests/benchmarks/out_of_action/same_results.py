@@ -3,7 +3,7 @@
     python -m tests.benchmarks.out_of_action.same_results --before REVISION --work DIR [--budget small]
         --rows NAME ... --chains rgbd ...
 
-Every step whose code differs is done with both, on one thread each, and what later steps and the table read of it is
+Every step whose code differs is done with both, on one core each, and what later steps and the table read of it is
 compared byte by byte. Where all is alike, SAME tells that the step's present code gives what the former one gave
 (``code.code_digest``), and results that took hours are not stale for a change that is no part of them.
 """
@@ -99,7 +99,8 @@ def measured(root: Path, arguments: argparse.Namespace) -> dict[str, Path]:
                "--json", str(results / "figures.json"), "--jobs", "1", "--workers", "1")  # fmt: skip
     single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LP_NUM_THREADS"), "1")
     environment = os.environ | single | {"PYTHONPATH": str(root)}
-    subprocess.run([sys.executable, "-m", "tests.benchmarks.out_of_action", *command], cwd=root, env=environment)
+    start = (sys.executable, "-m", "tests.benchmarks.out_of_action", *command)
+    subprocess.run(start, cwd=root, env=environment, preexec_fn=_on_one_core)
     found = {}
     for row in arguments.rows:
         chains = read_row(results, arguments.budget, row)
@@ -109,6 +110,11 @@ def measured(root: Path, arguments: argparse.Namespace) -> dict[str, Path]:
             for name, digest in entries[str(SEED)]["steps"].items():
                 found[f"{row} ({chain}): {name}"] = next(work.glob(f"*/{digest}"))
     return found
+
+
+def _on_one_core() -> None:
+    """Training takes a thread for every core that it may use, and other numbers of threads give other last bits."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
 def compared(before: dict[str, Path], after: dict[str, Path]) -> tuple[dict[str, tuple[str, str]], list[str]]:
