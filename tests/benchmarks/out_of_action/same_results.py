@@ -97,10 +97,8 @@ def measured(root: Path, arguments: argparse.Namespace) -> dict[str, Path]:
     command = ("--budget", arguments.budget, "--rows", *arguments.rows, "--chains", *arguments.chains,
                "--seeds", str(SEED), "--work", str(work), "--results", str(results),
                "--json", str(results / "figures.json"), "--jobs", "1", "--workers", "1")  # fmt: skip
-    single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LP_NUM_THREADS"), "1")
-    environment = os.environ | single | {"PYTHONPATH": str(root)}
     start = (sys.executable, "-m", "tests.benchmarks.out_of_action", *command)
-    subprocess.run(start, cwd=root, env=environment, preexec_fn=_on_one_core)
+    subprocess.run(start, cwd=root, env=os.environ | {"PYTHONPATH": str(root)}, preexec_fn=_on_one_core)
     found = {}
     for row in arguments.rows:
         chains = read_row(results, arguments.budget, row)
