@@ -14,19 +14,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # models here are tiny: threads c
 import data.simulation  # noqa: F401  chooses a renderer, which must be done before a test imports MuJoCo
 from data.clips import Clip, encode_image
 from data.schema import ActionSpec, ClipMeta
-
-FOOTAGE = "KINECLOUD_FOOTAGE"
+from tests.footage import FOOTAGE, footage_folder
 
 
 @pytest.fixture(scope="session")
 def footage() -> Path:
     """The folder of real footage, named by the environment variable KINECLOUD_FOOTAGE."""
-    folder = os.environ.get(FOOTAGE)
-    if not folder:
+    folder = footage_folder()
+    if folder is None:
         pytest.skip(f"{FOOTAGE} is not set: real footage is not part of the repository")
-    path = Path(folder)
-    assert path.is_dir(), f"{FOOTAGE}={folder} is not a folder"
-    return path
+    return folder
 
 
 @pytest.fixture

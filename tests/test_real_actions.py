@@ -16,7 +16,7 @@ from data.clips import Clip, Shard
 from data.index import read_index
 from data.reader import EpisodeReader
 from pipeline.errors import UserError
-from tests.benchmarks.real_actions import DATA_SETS, footage_folder
+from tests.benchmarks.real_actions import DATA_SETS, footage_of_data_sets
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("pretrain.steps=2", "pretrain.batch_size=4", "align.steps=2", "align.batch_size=4", "align.action_chunk=4")
@@ -71,12 +71,12 @@ def test_videos_without_labels_are_learned_from_beside_it(footage: Path, tmp_pat
 def test_the_benchmark_names_the_footage_that_it_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("KINECLOUD_FOOTAGE", raising=False)
     with pytest.raises(UserError, match="KINECLOUD_FOOTAGE") as unset:
-        footage_folder()
+        footage_of_data_sets()
     assert all(each.folder in str(unset.value) for each in DATA_SETS)
     monkeypatch.setenv("KINECLOUD_FOOTAGE", str(tmp_path))
     (tmp_path / DATA_SETS[0].folder).mkdir(parents=True)
     with pytest.raises(UserError, match=DATA_SETS[1].folder) as lacking:
-        footage_folder()
+        footage_of_data_sets()
     assert DATA_SETS[0].folder not in str(lacking.value)
     (tmp_path / DATA_SETS[1].folder).mkdir(parents=True)
-    assert footage_folder() == tmp_path
+    assert footage_of_data_sets() == tmp_path

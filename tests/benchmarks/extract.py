@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import os
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -33,10 +34,13 @@ from data.index import Episode, read_index
 from data.scan.build import build_index
 from extract.run import run_extract
 from pipeline.atomic import write_json
+from pipeline.command import exit_code_of
 from pipeline.config import Config
 from pipeline.workers import run_tasks
+from tests.footage import footage_folder
 
-FOOTAGE = "KINECLOUD_FOOTAGE"
+VIDEOS = "human/**/*.mp4"  # of real footage
+LONG = "human/asl_hand/asl_hand.mp4"  # the one that an hour is made of
 TURNS = 4  # how often each video is taken
 RATE_HZ = 20.0
 MAX_HANDS = 2
@@ -118,8 +122,8 @@ def indexed(videos: Path, out: Path, **extract: Any) -> Config:
 def gather(folder: Path) -> None:
     """The videos to measure with, each several times under other names, so that starting up weighs little."""
     folder.mkdir()
-    named = os.environ.get(FOOTAGE)
-    sources = sorted((Path(named) / "human").rglob("*.mp4")) if named else _rendered(folder.parent / "rendered")
+    footage = footage_folder(VIDEOS)
+    sources = sorted(footage.glob(VIDEOS)) if footage else _rendered(folder.parent / "rendered")
     for turn in range(TURNS):
         for source in sources:
             link = folder / f"{source.stem}-{turn}.mp4"
@@ -157,7 +161,7 @@ def throughput(folder: Path, rounds: int, processes: int) -> dict[str, Any]:
         "episodes": len(episodes),
         "frames": count,
         "processes": processes,
-        "footage": "real" if os.environ.get(FOOTAGE) else "rendered",
+        "footage": "real" if footage_folder() else "rendered",
         "bare_frames_per_s": [round(value, 1) for value in bare],
         "stage_frames_per_s": [round(value, 1) for value in whole],
         "ratio": round(statistics.median(ratios), 3),
@@ -208,8 +212,8 @@ class MemoryOfChildren:
 
 def hour(folder: Path, minutes: float, rate_hz: float) -> dict[str, Any]:
     """Memory while one long video is extracted: median of each tenth of the time, and the peak."""
-    named = os.environ.get(FOOTAGE)
-    source = Path(named) / "human/asl_hand/asl_hand.mp4" if named else _rendered(folder / "rendered")[0]
+    footage = footage_folder(LONG)
+    source = footage / LONG if footage else _rendered(folder / "rendered")[0]
     (folder / "long").mkdir()
     looped(source, folder / "long" / "long.mp4", 60 * minutes)
     config = indexed(folder / "long", folder / "long-run", rate_hz=rate_hz)
@@ -240,6 +244,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60, help="length of the long video")
     parser.add_argument("--rate", type=float, default=RATE_HZ, help="frames per second to use of it")
     arguments = parser.parse_args()
+    sys.exit(exit_code_of(lambda: benchmark(arguments)))
+
+
+def benchmark(arguments: argparse.Namespace) -> None:
+    """Measures, prints and writes the figures. Raises UserError where the footage is not there."""
     with tempfile.TemporaryDirectory() as folder:
         if arguments.hour:
             figures = hour(Path(folder), arguments.minutes, arguments.rate)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.atomic import write_bytes, write_json
+from tests.footage import footage_folder
 
 PAGE = Path("docs/results/extraction.md")
 PARTS = ("hands", "masks", "boxes", "depth", "robots", "camera", "trust")
@@ -65,9 +66,8 @@ def main() -> None:
 
 
 def _measured(part: str, folder: Path) -> dict[str, Any]:
-    footage = os.environ.get("KINECLOUD_FOOTAGE")
     if part == "trust":
-        return _module(part).measure(folder, footage=Path(footage) if footage else None)
+        return _module(part).measure(folder, footage=footage_folder())
     return _module(part).measure(folder)
 
 

@@ -33,6 +33,7 @@ from extract.camera.motion import CameraMotion
 from extract.camera.tracks import BackgroundTracks
 from extract.effector import Camera
 from pipeline.atomic import write_json
+from tests.footage import footage_folder
 
 # Constants of camera motion were set on seeds below 20; published figures use these.
 SEEDS: dict[str, tuple[CameraPath, range]] = {
@@ -80,10 +81,9 @@ def measure(folder: Path) -> dict[str, Any]:
             for mode in MODES:
                 rows.append({"group": group, "seed": seed, "mode": mode, **_scored(clip, mode)})
     figures: dict[str, Any] = {"rows": rows, "frames": sum(row["frames"] for row in rows) // len(MODES)}
-    footage = os.environ.get("KINECLOUD_FOOTAGE")
-    if footage:
-        figures["real"] = list(_real(Path(footage) / "human"))
-        figures["head"] = _head_worn(Path(footage) / "rgbd/cerd_pour/pour_water_01")
+    if footage := footage_folder():
+        figures["real"] = list(_real(footage / "human"))
+        figures["head"] = _head_worn(footage / "rgbd/cerd_pour/pour_water_01")
     return figures
 
 

@@ -7,7 +7,6 @@ every source of depth, and how often they lie within the stored uncertainty. Ren
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from tests.benchmarks.hand_real import against_stereo
 from tests.benchmarks.hand_report import views_section
 from tests.benchmarks.hand_scores import Coverage, Scores, Truth, point_errors, point_step_errors
 from tests.benchmarks.hand_views import SIZES, VIEWS, read_views, render_views, with_noisy_depth
+from tests.footage import footage_folder
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,8 @@ def measure(folder: Path, clips: Callable[[Path], Iterator[HandClip]] = read_vie
     for clip in clips(folder):
         bench.add(clip)
     figures = bench.figures()
-    footage = os.environ.get("KINECLOUD_FOOTAGE")
-    if footage:
-        figures["stereo"] = against_stereo(Path(footage), HandConfig())
+    if footage := footage_folder():
+        figures["stereo"] = against_stereo(footage, HandConfig())
     return figures
 
 

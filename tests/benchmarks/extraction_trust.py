@@ -7,7 +7,6 @@ A bad clip is caught when no track of it passes, or when what passes is about as
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -27,6 +26,7 @@ from pipeline.atomic import write_json
 from tests.benchmarks.hands_apart import identity, mask_overlap, speed
 from tests.benchmarks.trust_cases import CORRUPTIONS, Corruption, Footage, closeup, real, two_hands
 from tests.benchmarks.trust_report import section
+from tests.footage import footage_folder
 
 # Gates and rules were chosen on seeds from 5000 on, and on other stretches of the real videos.
 SEEDS = range(300, 310)
@@ -234,14 +234,13 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where rendered clips are kept; default: nowhere")
     parser.add_argument("--tuning", action="store_true", help="the seeds and stretches that gates are chosen on")
     arguments = parser.parse_args()
-    real_footage = os.environ.get("KINECLOUD_FOOTAGE")
     with tempfile.TemporaryDirectory() as scratch:
         chosen: dict[str, Any] = {}
         if arguments.tuning:
             shifted = {name: tuple(start + 1.7 for start in starts) for name, starts in REAL_STARTS.items()}
             pairs = tuple((seed + 4700, act, sides) for seed, act, sides in PAIRS)
             chosen = {"seeds": range(5000, 5012), "pairs": pairs, "starts": shifted}
-        figures = measure(arguments.folder or Path(scratch), Path(real_footage) if real_footage else None, **chosen)
+        figures = measure(arguments.folder or Path(scratch), footage_folder(), **chosen)
     write_json(arguments.json, figures)
     print(section(figures))
 

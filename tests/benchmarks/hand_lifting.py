@@ -8,7 +8,6 @@ docs/results/hand_lifting.md when the clips are its own.
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -28,6 +27,7 @@ from tests.benchmarks.hand_clips import HandClip, read_clips, render_clips
 from tests.benchmarks.hand_real import against_references, against_stereo, tips_from_landmarks
 from tests.benchmarks.hand_report import page
 from tests.benchmarks.hand_scores import Coverage, Scores, Truth
+from tests.footage import footage_folder
 
 DOCUMENT = Path("docs/results/hand_lifting.md")
 
@@ -44,12 +44,11 @@ def main() -> None:
             folder = Path(scratch)
             render_clips(folder, arguments.count)
         figures = measure(read_clips(folder))
-    footage = os.environ.get("KINECLOUD_FOOTAGE")
-    if footage:
+    if footage := footage_folder():
         config = HandConfig()
-        figures["real"] = against_references(Path(footage), HandExtractor(config))
-        figures["stereo"] = against_stereo(Path(footage), config)
-        figures["tips_mm"] = tips_from_landmarks(Path(footage), config).tolist()
+        figures["real"] = against_references(footage, HandExtractor(config))
+        figures["stereo"] = against_stereo(footage, config)
+        figures["tips_mm"] = tips_from_landmarks(footage, config).tolist()
     write_json(arguments.json, figures)
     if arguments.clips is None:
         write_bytes(DOCUMENT, page(figures).encode())

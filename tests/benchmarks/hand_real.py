@@ -22,6 +22,7 @@ from extract.hand.observe import observe
 from extract.hand.place import PlacedHand, place_hand
 from extract.hand.skeleton import INDEX_TIP, PALM, PALM_SIZE, RADII, THUMB_TIP
 from extract.hand.uncertainty import Assumptions
+from tests.footage import FOOTAGE
 
 STEREO_FOCAL_PX = 682.8  # implied by the disparities; the calibration file that comes with the images says 691.4
 
@@ -80,7 +81,7 @@ def stereo_frames(folder: Path) -> Iterator[Frame]:
 def _image(path: Path, mode: int) -> np.ndarray:
     image = cv2.imread(str(path), mode)
     if image is None:
-        raise FileNotFoundError(f"{path}: not an image; KINECLOUD_FOOTAGE is incomplete")
+        raise FileNotFoundError(f"{path}: not an image; {FOOTAGE} is incomplete")
     return image
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -25,8 +24,8 @@ from align.evaluate import MEAN, POLICY, REPEAT
 from pipeline.atomic import write_bytes, write_json
 from pipeline.command import exit_code_of
 from pipeline.errors import UserError
+from tests.footage import FOOTAGE, footage_folder
 
-FOOTAGE = "KINECLOUD_FOOTAGE"
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG, PAGE = ROOT / "pipeline/configs/data_set.yaml", ROOT / "docs/results/real_actions.md"
 
@@ -69,7 +68,7 @@ def main() -> None:
 
 def benchmark(arguments: argparse.Namespace) -> None:
     """Measures all data sets, writes figures and page. Raises UserError where the footage is not there."""
-    footage = footage_folder()
+    footage = footage_of_data_sets()
     with tempfile.TemporaryDirectory() as scratch:
         work = arguments.work or Path(scratch)
         result = {each.folder: [measured(each, footage, seed, work) for seed in arguments.seeds] for each in DATA_SETS}
@@ -78,14 +77,15 @@ def benchmark(arguments: argparse.Namespace) -> None:
     print(PAGE.read_text())
 
 
-def footage_folder() -> Path:
-    """The folder that KINECLOUD_FOOTAGE names. Raises UserError where it lacks one of the data sets."""
-    named = os.environ.get(FOOTAGE, "")
-    missing = [each for each in DATA_SETS if not named or not (Path(named) / each.folder).is_dir()]
-    if missing:
+def footage_of_data_sets() -> Path:
+    """The folder that KINECLOUD_FOOTAGE names. Raises UserError where it names none, or one of the data sets is not in
+    it."""
+    folder = footage_folder()
+    missing = [each for each in DATA_SETS if folder is None or not (folder / each.folder).is_dir()]
+    if folder is None or missing:
         wanted = "".join(f"\n  {each.folder}: {each.words}; {each.origin}" for each in missing)
-        raise UserError(f"{FOOTAGE}: found {named!r}; set it to a folder of real footage that holds{wanted}")
-    return Path(named)
+        raise UserError(f"{FOOTAGE}={folder or ''}: set it to a folder of real footage that holds{wanted}")
+    return folder
 
 
 def measured(data_set: DataSet, footage: Path, seed: int, work: Path) -> dict[str, Any]:
