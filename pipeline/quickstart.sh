@@ -2,6 +2,7 @@
 # The whole path on simulated robot and hand video, on your own videos as well, or on a robot's labelled data set with or
 # without videos beside it; --set changes any value of the configuration:
 #   bash pipeline/quickstart.sh [--data-set DIR] [--videos DIR] [--out DIR] [--set a.b=value]...
+# DIR of videos or of a data set may be a URL: s3://bucket/videos, hf://datasets/owner/name (docs/sources.md).
 # Makes its own environment, runs every stage, and ends with the paths of the report and the exported policy.
 # Running it again does only what is missing.
 set -euo pipefail
@@ -18,12 +19,13 @@ while [ $# -gt 0 ]; do
         --set) # run.out has an option of its own, which the last line below needs
             case "${2-}" in run.out=*) echo "quickstart: --set $2: say --out ${2#run.out=}" >&2; exit 2 ;; esac
             settings+=(--set "${2:?--set needs a.b=value}"); shift 2 ;;
-        -h | --help) sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+        -h | --help) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
         *) echo "quickstart: unknown option $1 (see --help)" >&2; exit 2 ;;
     esac
 done
 
-folder() { # OPTION FOLDER: its absolute path
+folder() { # OPTION FOLDER: its absolute path; a URL as it is
+    case "$2" in *://*) echo "$2"; return ;; esac
     (cd "$started" && cd "$2" 2>/dev/null && pwd) || { echo "quickstart: $1 $2 is not a folder" >&2; exit 2; }
 }
 

@@ -43,6 +43,12 @@ def test_folders_are_taken_from_where_it_is_called(tmp_path: Path) -> None:
     assert (code, words) == (2, "quickstart: --videos nothing is not a folder\n")
 
 
+def test_a_url_is_no_folder_here(tmp_path: Path) -> None:
+    code, words = said(tmp_path, "--data-set", "hf://datasets/lab/demos", "--videos", "nothing")
+    assert code == 2 and words.endswith("quickstart: --videos nothing is not a folder\n")
+    assert "hf://" not in words
+
+
 @pytest.mark.parametrize("name", ["Take #2", "Lab: one", "it's {here}", "50 %", "~", "-x", "a\\b"])
 def test_folders_of_any_name_reach_the_configuration_as_they_are(tmp_path: Path, name: str) -> None:
     (function,) = (line for line in SCRIPT.read_text().splitlines() if line.startswith("quoted() {"))
