@@ -106,6 +106,9 @@ class RolloutConfig(Settings):
     )
     max_seconds: float = Field(5.0, gt=0, description="An episode without success ends after this, simulated time.")
     timeout_s: float = Field(120, gt=0, description="Hard limit per episode, real time.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "cpu", description="Where the policy decides. Each of `run.workers` processes has a copy of it."
+    )
 
 
 class ExportConfig(Settings):

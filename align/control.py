@@ -69,7 +69,7 @@ class Control:
 
     def _from(self, prediction: KinecloudPrediction) -> Decision:
         actions = self.policy.denormalize(prediction.actions, "action")[0]
-        return Decision(actions.numpy(), prediction.points[0].numpy())
+        return Decision(_numbers(actions), _numbers(prediction.points[0]))
 
 
 class TrueFuture(Control):
@@ -100,7 +100,10 @@ class TrueFuture(Control):
         opening_H = np.interp(steps_H, np.arange(len(path_T3)), self._opening_T)
         points_HN3 = view.past.clouds_PN3[-1] + (grasp_H3 - now_3)[:, None]
         future = KinecloudPrediction(
-            *(torch.tensor(x, dtype=torch.float32)[None] for x in (points_HN3, opening_H, grasp_H3))
+            *(
+                torch.tensor(x, dtype=torch.float32, device=self.policy.device)[None]
+                for x in (points_HN3, opening_H, grasp_H3)
+            )
         )
         return self._from(self._predict(observation, view, future))
 
@@ -116,12 +119,16 @@ class Proportional(Control):
         prediction = self._predict(observation, view)
         horizons = np.array(self.policy.config.horizons)
         soon = int(np.abs(horizons - REACH_S).argmin())
-        ahead_3 = self.world.world_from_camera[:3, :3] @ (prediction.grasp[0, soon].numpy() - view.past.grasp_P3[-1])
+        ahead_3 = self.world.world_from_camera[:3, :3] @ (_numbers(prediction.grasp[0, soon]) - view.past.grasp_P3[-1])
         self._widest = max(self._widest, observation.opening)
         closes = float(prediction.opening[0, soon]) < CLOSED * self._widest
         command_4 = np.array([*ahead_3 / (horizons[soon] * FULL_SCALE_M_S), 1.0 if closes else -1.0], np.float32)
         actions_KA = np.tile(command_4, (self.policy.config.action_chunk, 1))
-        return Decision(np.clip(actions_KA, -1, 1), prediction.points[0].numpy())
+        return Decision(np.clip(actions_KA, -1, 1), _numbers(prediction.points[0]))
+
+
+def _numbers(values: torch.Tensor) -> np.ndarray:
+    return values.float().cpu().numpy()
 
 
 def control_of(

@@ -103,5 +103,5 @@ def evaluate(run: AlignRun, head: str) -> dict[str, Any]:
         run.say(f"held-out action error, {method}: {values} ({spec.unit})")
     if not document["windows"]:
         run.say("no held-out labelled windows, so the policy was not evaluated")
-    write_section(run.folder, document, run.labelled.summary(), head)
+    write_section(run.folder, document, run.labelled.summary(), head, trained=run.settings.head == "direct")
     return document

@@ -90,6 +90,15 @@ class Following:
     sensors: Sensors
     words: str
 
+    def require(self, depth: bool) -> None:
+        """Raises UserError where a policy learned from pictures with depth and only colour is looked at."""
+        if depth and self.sensors == "rgb":
+            raise UserError(
+                "this policy learned from pictures with depth, and extract.gripper.detect: learned takes none; extract "
+                "with detect: registered, or learn with pretrain.window.scene: image. The exported folder can be "
+                "served (--policy)."
+            )
+
 
 def following(extractor: str, config: ExtractConfig, folder: Path) -> Following:
     """The follower that gives what ``extractor`` gave, as the labelled clips name it.

@@ -46,7 +46,7 @@ def rollout_made_from(config: Config, settings: RolloutConfig) -> dict[str, Any]
     document = {
         "stage": "rollout",
         "stage_version": STAGE_VERSION,
-        "settings": settings.model_dump(mode="json", exclude={"timeout_s"}),
+        "settings": settings.model_dump(mode="json", exclude={"timeout_s", "device"}),
         "seed": config.run.seed,
         "policy_sha256": file_sha256(policy_folder(config) / WEIGHTS),
         "scenes": scenes.model_dump(mode="json", include=shown),

@@ -11,8 +11,11 @@ from pipeline.section import Section
 ORDER = 60
 
 
-def write_section(folder: Path, document: dict[str, Any], labelled: dict[str, Any], head: str) -> None:
-    """Writes the report section of RUN/align. head: what it is, for people."""
+def write_section(
+    folder: Path, document: dict[str, Any], labelled: dict[str, Any], head: str, trained: bool = True
+) -> None:
+    """Writes the report section of RUN/align. head: what it is, for people. trained: step by step, so that there are
+    learning curves; those of a training that was given up for a fitted head are not shown."""
     section = Section("Alignment: from motion to actions", ORDER)
     if labelled["simulated"]:
         section.note("The labelled episodes are simulated.", kind="simulated")
@@ -26,7 +29,8 @@ def write_section(folder: Path, document: dict[str, Any], labelled: dict[str, An
             ("action", f"{', '.join(document['names'])} ({document['unit']}, {document['rate_hz']:g} Hz)"),
         ]
     )
-    _curves(section, folder / "metrics.jsonl")
+    if trained:
+        _curves(section, folder / "metrics.jsonl")
     if document["windows"]:
         for part, title in (("first", "the next action"), ("chunk", "the whole chunk")):
             rows = [[method, *errors[part]] for method, errors in document["errors"].items()]
@@ -49,9 +53,13 @@ def _summary(document: dict[str, Any], labelled: dict[str, Any]) -> str:
     start = f"{labelled['clips']} labelled clips of {len(labelled['tasks'])} tasks turned the predictor into a policy"
     if not document["windows"]:
         return f"{start}."
-    ours, mean = (sum(document["errors"][method]["first"]) for method in ("policy", "dataset mean"))
-    share = f"{100 * ours / mean:.0f} % of" if mean > 0 else "not comparable with"
-    return f"{start}; on held-out clips its next action is off by {share} what the mean action would give."
+    ours, mean = (document["errors"][method]["first"] for method in ("policy", "dataset mean"))
+    shares = [one / other for one, other in zip(ours, mean, strict=True) if other > 0]  # units differ, shares do not
+    if not shares:
+        return f"{start}; held-out clips show no action but the mean, so that nothing is compared."
+    share = f"{100 * sum(shares) / len(shares):.0f} % of what the mean action would give"
+    of = f" (mean over {len(shares)} dimensions)" if len(shares) > 1 else ""
+    return f"{start}; on held-out clips its next action is off by {share}{of}."
 
 
 def _known(values: list[float | None]) -> list[float]:

@@ -22,12 +22,14 @@ from data.pack import packed
 from data.simulation.config import SimulateConfig
 from data.simulation.tasks import INSTRUCTIONS
 from extract.config import ExtractConfig
+from extract.models import device_of
 from pipeline.atomic import write_json
 from pipeline.config import Config
 from pipeline.errors import TooManyFailures, UserError
 from pipeline.fingerprint import DONE, mark_done, read_done
 from pipeline.logs import StageLog
 from pipeline.workers import Handler, run_tasks
+from pretrain.model.configuration_kinecloud import UNKNOWN_EMBODIMENT, KinecloudConfig
 
 STAGE = "rollout"
 _ROLLOUTS = 29295  # keeps these seeds apart from those of recording
@@ -60,11 +62,11 @@ class RolloutTask:
 def rollout(config: Config, document: dict[str, Any]) -> None:
     """Tries the run's policy; writes RUN/rollout/rollout.json, films and the report section.
 
-    Raises UserError when there is no policy or no simulated task, TooManyFailures when tasks fail unexpectedly.
+    Raises UserError when there is no policy or no simulated task, or nothing that can show it what it learned from;
+    TooManyFailures when tasks fail unexpectedly.
     """
     settings = config.section(STAGE, RolloutConfig)
     folder = config.folder(STAGE)
-    (folder / DONE).unlink(missing_ok=True)
     log = StageLog(config.run.out, STAGE)
     mark = read_done(config.folder("align"))
     assert mark is not None  # the policy's folder is only there when alignment has finished
@@ -74,6 +76,8 @@ def rollout(config: Config, document: dict[str, Any]) -> None:
     scenes, extraction = (
         config.section("simulate", SimulateConfig), config.section("extract", ExtractConfig)
     )  # fmt: skip
+    follow = following(labelled["extractor"], extraction, config.folder("extract"))
+    follow.require(KinecloudConfig.from_pretrained(policy_folder(config)).depth)
     work = [
         RolloutTask(
             task,
@@ -85,6 +89,7 @@ def rollout(config: Config, document: dict[str, Any]) -> None:
     ]
     outcomes: dict[str, dict[str, list[Outcome]]] = {}
     failures: list[str] = []
+    (folder / DONE).unlink(missing_ok=True)
     log.info(f"{len(tasks)} tasks x {settings.episodes} episodes, in the simulator")
     with log.progress("tasks", len(work)) as advance:
 
@@ -107,8 +112,7 @@ def rollout(config: Config, document: dict[str, Any]) -> None:
     if len(failures) > config.run.failure_budget or not outcomes:
         raise TooManyFailures(f"{len(failures)} of {len(work)} tasks failed unexpectedly; see {log.path}")
     rows = [_row(task, outcomes[task], labelled) for task in tasks if task in outcomes]
-    cloud = following(labelled["extractor"], extraction, config.folder("extract")).words
-    conditions = CONDITIONS.format(cloud=cloud) + CONTROLS[settings.control]
+    conditions = CONDITIONS.format(cloud=follow.words) + CONTROLS[settings.control]
     result = {"conditions": conditions, "simulated": True, "settings": document["settings"], "tasks": rows}
     write_json(folder / "rollout.json", result)
     write_section(folder, result, _examples(outcomes, tasks))
@@ -172,10 +176,10 @@ def make_handler(
     from align.policy import load_policy
     from data.simulation.environment import TaskEnvironment
     from data.simulation.scene import random_look
-    from pretrain.model.configuration_kinecloud import UNKNOWN_EMBODIMENT
 
     torch.set_num_threads(1)
     policy = load_policy(policy_path)
+    policy.to(device_of(settings.device, "rollout.device"))  # pyright: ignore[reportArgumentType]
     embodiment = labelled["embodiments"][0]
     conduct = Conduct(
         settings.control,

@@ -184,7 +184,8 @@ class ClipMeta(Settings):
     instruction: str = Field(description="Task in words; may be empty.")
     task: str | None = Field(default=None, description="Short task name, when the source has one.")
     scale: Literal["metric", "assumed", "relative"] = Field(
-        description="`metric`: measured depth; `assumed`: from an assumed hand size; `relative`: unknown scale."
+        description="`metric`: from measured depth, recorded poses or joints, or a taught network; `assumed`: from an "
+        "assumed hand size, distance or field of view; `relative`: unknown scale."
     )
     depth_source: str = Field(description="For example `sensor`, `hand-size`.")
     camera_origin: Literal["given", "metadata", "estimated", "assumed"] = Field(
@@ -192,7 +193,8 @@ class ClipMeta(Settings):
     )
     camera_motion: Literal["static", "given", "estimated", "unknown"] = Field(
         description="Where world_from_camera comes from. `static`: the background does not move; `given`: by the "
-        "source; `estimated`: from the background; `unknown`: points are good in the camera frame only."
+        "source; `estimated`: from the background, or from recorded end-effector motion; `unknown`: points are good in "
+        "the camera frame only."
     )
     image_size: tuple[int, int] = Field(description="Width and height of the stored images, pixels.")
     source_frames: list[int] = Field(description="Index of each frame in the source video.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import os
 import signal
 import subprocess
 import threading
@@ -51,12 +52,25 @@ def alone_in(folder: Path) -> Iterator[BinaryIO]:
         yield lock
 
 
+@contextlib.contextmanager
+def one_at_a_time(folder: Path) -> Iterator[int]:
+    """Waits until nobody else is in ``folder``, be it a thread or a process; yields the descriptor that holds it, for a
+    child that is to hold it, too. File systems without locks make nobody wait."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def run_process(command: Sequence[str], lock: BinaryIO) -> Outcome:
     """Runs a command to its end. Whoever stops this process (SIGTERM, Ctrl-C, kill) stops the command, too, which
     keeps the ``lock`` until it has ended."""
     started = time.time()
     with _raising_on_sigterm():
-        process = subprocess.Popen(command, preexec_fn=_end_with_parent, pass_fds=[lock.fileno()])
+        process = subprocess.Popen(command, preexec_fn=end_with_parent, pass_fds=[lock.fileno()])
         peak = _PeakMemory(process.pid)
         try:
             exit_code = process.wait()
@@ -72,7 +86,7 @@ def run_process(command: Sequence[str], lock: BinaryIO) -> Outcome:
     return Outcome(exit_code, time.time() - started, peak.megabytes, started)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Has the kernel send SIGTERM to this process, a child that is about to run its command, when its parent ends."""
     _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 

@@ -19,7 +19,7 @@ import yaml
 
 from pipeline.atomic import write_bytes, write_json
 from pipeline.config import Config
-from pipeline.errors import KinecloudError, UserError
+from pipeline.errors import KinecloudError, Refused, UserError
 from pipeline.logs import StageLog
 from pipeline.process import Outcome, alone_in, run_process
 
@@ -27,6 +27,9 @@ PACKAGES = [
     *("torch", "numpy", "scipy", "transformers", "accelerate", "webdataset", "safetensors", "pykdtree", "pytorch3d"),
     *("decord2", "av", "mediapipe", "opencv-contrib-python", "mujoco", "metaworld", "myo-sim"),
 ]
+
+
+_MAKES_NOTHING = (0, UserError.exit_code, Refused.exit_code)  # a stage may end so before it begins
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ def selected(config: Config, first: str | None, last: str | None) -> list[Stage]
             raise UserError(f"{option} {name}: not a stage of {config.path}; it has: {', '.join(names)}")
     begin = names.index(first) if first else 0
     end = names.index(last) + 1 if last else len(names)
+    if first and last and begin >= end:
+        raise UserError(f"--from {first} --until {last}: {first} comes after {last}; the order is: {', '.join(names)}")
     return present[begin:end]
 
 
@@ -88,14 +93,17 @@ def run(config: Config, first: str | None, last: str | None, overrides: Sequence
 def _run_all(stages: Sequence[Stage], config: Config, lock: BinaryIO) -> None:
     out = config.run.out
     resolved = out / "config.yaml"
+    before = resolved.read_bytes() if resolved.exists() else None
     write_bytes(resolved, yaml.safe_dump(config.raw, sort_keys=False).encode())
     log = StageLog(out, "run")
-    record = Record(out, config)
+    record, made = Record(out, config), False
     for number, stage in enumerate(stages, 1):
         log.info(f"stage {number}/{len(stages)}: {stage.name}")
         outcome = run_process([sys.executable, "-m", *stage.command, "--config", str(resolved)], lock)
-        record.add(stage, outcome)
+        made |= record.add(stage, outcome)
         if outcome.exit_code != 0:
+            if before is not None and not made:  # what is there was made with the configuration before
+                write_bytes(resolved, before)
             error = KinecloudError(
                 f"stage '{stage.name}' ended with {_ended(outcome.exit_code)}; its log is "
                 f"{out / 'logs' / stage.name}.jsonl. What was finished is kept: the same command goes on from there."
@@ -139,8 +147,9 @@ class Record:
             "machine": {"cpu_cores": len(os.sched_getaffinity(0)), "platform": platform.platform()},
         }
 
-    def add(self, stage: Stage, outcome: Outcome) -> None:
-        """Adds a stage. A run that found its work already done does not replace the time the work took."""
+    def add(self, stage: Stage, outcome: Outcome) -> bool:
+        """Adds a stage; whether it made anything. A run that made nothing, because the work was done or refused, does
+        not replace what is known of the one that did the work."""
         entry = {
             "name": stage.name,
             "command": f"python -m {' '.join(stage.command)}",
@@ -150,15 +159,12 @@ class Record:
             "started": round(outcome.started),
         }
         before = self._stages.get(stage.name)
-        if (
-            before is None
-            or before["status"] != "done"
-            or outcome.exit_code != 0
-            or _made_anything(self._out / stage.name, outcome.started)
-        ):
+        made = _made_anything(self._out / stage.name, outcome.started)
+        if before is None or before["status"] != "done" or made or outcome.exit_code not in _MAKES_NOTHING:
             self._stages[stage.name] = entry
         stages = [self._stages[known.name] for known in STAGES if known.name in self._stages]
         write_json(self._out / "run.json", {**self._head, "stages": stages})
+        return made
 
 
 def recorded(out: Path) -> dict[str, dict[str, Any]]:

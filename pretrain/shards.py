@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,15 @@ def shards_of(config: Config, settings: TrainingSettings, split: str, stage: str
 
 
 def identities(shards: list[Path]) -> dict[str, str]:
-    """SHA-256 by file name; from the sidecar JSON where the shard has one, else computed."""
-    return {path.name: _recorded(path) or file_sha256(path) for path in shards}
+    """SHA-256 by file name, from the sidecar JSON where the shard has one, else computed. Of files of the same name, as
+    those of two packs have, the second is told as ``NAME (2)``."""
+    found: dict[str, str] = {}
+    met: Counter[str] = Counter()
+    for path in shards:
+        met[path.name] += 1
+        name = path.name if met[path.name] == 1 else f"{path.name} ({met[path.name]})"
+        found[name] = _recorded(path) or file_sha256(path)
+    return found
 
 
 def _recorded(shard: Path) -> str | None:

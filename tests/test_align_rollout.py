@@ -9,13 +9,18 @@ import pytest
 from scipy.stats import binomtest
 
 from align.config import RolloutConfig
+from align.followers import Following, MaskFollower
 from align.origin import policy_folder, rollout_made_from
 from align.rollout import RolloutTask, fresh_seeds, make_handler, rollout
 from align.wilson import wilson_interval
 from data.simulation.config import SimulateConfig
 from extract.config import ExtractConfig
+from extract.mask.config import MaskConfig
 from extract.mask.extractor import NAME as MASKS
 from pipeline.config import Config
+from pipeline.errors import UserError
+from pipeline.fingerprint import DONE, read_done
+from pretrain.model.configuration_kinecloud import KinecloudConfig
 from tests.align_runs import simulated_run
 
 TASKS = ("drawer-close-v3", "button-press-v3")
@@ -56,6 +61,39 @@ def test_the_number_of_workers_changes_nothing(aligned: Config) -> None:
         assert "mean action of all labels" in row["references"]
     section = json.loads((aligned.folder("rollout") / "report" / "section.json").read_text())
     assert {item["kind"] for item in section["items"]} >= {"note", "table", "film"}
+
+
+def test_what_cannot_be_followed_or_seen_is_told_before_the_first_episode(
+    aligned: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rolled_out(aligned, 1)
+    done = aligned.folder("rollout") / DONE
+    mark = read_done(aligned.folder("align"))
+    assert mark is not None
+    moved = mark | {"labelled": mark["labelled"] | {"extractor": "steps/1"}}
+    with monkeypatch.context() as patched:
+        patched.setattr("align.rollout.read_done", lambda folder: moved)
+        with pytest.raises(UserError, match="extracted by steps/1, which cannot follow a running policy"):
+            rolled_out(aligned, 1)
+    with monkeypatch.context() as patched:
+        in_colour = Following(lambda camera: MaskFollower(camera, MaskConfig()), "rgb", "in colour")
+        patched.setattr("align.rollout.following", lambda *_: in_colour)
+        patched.setattr("align.rollout.KinecloudConfig.from_pretrained", lambda folder: KinecloudConfig(depth=True))
+        with pytest.raises(UserError, match="learned from pictures with depth"):
+            rolled_out(aligned, 1)
+    assert done.exists()  # the result before is still there
+
+
+def test_a_gpu_that_is_not_there_is_named_and_where_a_policy_ran_decides_nothing(
+    aligned: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = aligned.section("rollout", RolloutConfig)
+    on_gpu = settings.model_copy(update={"device": "cuda"})
+    assert rollout_made_from(aligned, settings) == rollout_made_from(aligned, on_gpu)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match=r"rollout\.device: cuda was asked for"):
+        make_handler(policy_folder(aligned), on_gpu, SimulateConfig(), ExtractConfig(), aligned.folder("extract"),  # pyright: ignore[reportCallIssue]
+                     {"embodiments": ["sawyer-gripper"], "extractor": MASKS})  # fmt: skip
 
 
 def test_recorded_seeds_are_not_used_again() -> None:

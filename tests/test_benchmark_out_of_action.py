@@ -142,6 +142,8 @@ def test_code_is_what_is_imported_and_a_change_of_it_changes_only_what_it_decide
     assert "data.simulation.metaworld:record_expert" in names_of["simulate"] and source in names_of["extract"]
     assert not any(name.startswith("data.loader:") for name in names_of["simulate"])
     assert not any("report" in name for name in names_of["pretrain"])
+    assert all("data.pictures:decoded" in names_of[step] for step in ("pack", "pretrain", "align"))
+    assert all(code.ROOT.joinpath(*module.split(".")).with_suffix(".py").exists() for module in code.REPORTS)
     for package in ("data", "extract", "pretrain", "align", "tests"):
         shutil.copytree(code.ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     steps = ("simulate", "extract", "pretrain", "align")

@@ -19,7 +19,7 @@ from tests.benchmarks.out_of_action.intervals import Trials, difference, figure
 from tests.benchmarks.out_of_action.lines import FRESH, NOT_RUN, STALE, line_of, lines_of
 from tests.benchmarks.out_of_action.page import BARS, CELLS, CURVES, page, pictures
 from tests.benchmarks.out_of_action.plan import Plan, Step, plan
-from tests.benchmarks.out_of_action.results import is_fresh, keep, known_contents, read_row
+from tests.benchmarks.out_of_action.results import collect, is_fresh, keep, known_contents, read_row
 from tests.benchmarks.out_of_action.rows import MAIN, ROWS, Clips
 from tests.benchmarks.out_of_action.steps import DOERS, Runner
 from tests.benchmarks.out_of_action.suite import CPU, SMOKE
@@ -206,6 +206,24 @@ def test_the_papers_ablations_are_compared_over_the_training_seeds_that_both_row
     row = next(line for line in text.splitlines() if line.endswith("| yes | 1 | grid, main |"))
     assert [cell.split(" (")[0] for cell in row.split(" | ")[1:5]] == ["-13.5", "50", "90", "-40"]
     assert ") | **no**: better | 1 | tracks2d, main |" in text and "| not measured | - |" in text
+
+
+def test_episodes_that_came_to_no_end_are_no_result(tmp_path: Path) -> None:
+    planned, runner = plan(MAIN_ROW, "truth", 0, SMOKE), Runner(tmp_path)
+    folder = runner.folder(planned.steps["rollout"]) / "rollout"
+    folder.mkdir(parents=True)
+    episodes = [{"seed": 3, "success": True, "lost": None}, {"seed": 4, "success": False, "lost": "timeout"}]
+    (folder / "rollout.json").write_text(json.dumps({"tasks": [{"task": "push-v3", "episodes": episodes}]}))
+    with pytest.raises(KinecloudError, match=r"1 episodes came to no end.*push-v3, seed 4: timeout\. Remove .*rollout"):
+        collect(runner, planned, {}, tmp_path)
+
+
+def test_the_path_of_a_predictor_that_the_policy_does_not_use_is_not_told(tmp_path: Path) -> None:
+    for row in ("direct", "joint"):
+        store(tmp_path, row, "rgbd", 0.5)
+    rows = {row["row"]: row for row in figures_of(lines_of(tmp_path, SMALL), SMALL, {"episodes": 10})["rows"]}
+    assert rows["direct"]["path_mm"] == 12.3 and rows["joint"]["path_mm"] is None
+    assert all(task["path_mm"] is None for task in rows["joint"]["tasks"])
 
 
 def test_a_page_without_results_says_so(tmp_path: Path) -> None:

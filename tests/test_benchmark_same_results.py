@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
+import pytest
+
+from pipeline.errors import KinecloudError
 from pipeline.fingerprint import mark_done
-from tests.benchmarks.out_of_action.code import code_digest, same_code
+from tests.benchmarks.out_of_action import same_results
+from tests.benchmarks.out_of_action.code import code_digest, own_digest, same_code, snapshot
 from tests.benchmarks.out_of_action.page import page
 from tests.benchmarks.out_of_action.same_results import compared, record
+from tests.benchmarks.out_of_action.suite import SMALL
 
-TOLD = {"before": "abc", "budget": "small", "rows": ["main", "grid"], "chains": ["rgbd"], "date": "2026-01-02"}
+TOLD = {"before": "abc", "budget": "small", "rows": {"rgbd": ["main", "grid"], "rgb": ["main"]}, "date": "2026-01-02"}
 
 
 def test_code_that_gives_the_same_counts_as_the_former_until_it_changes_again(tmp_path: Path) -> None:
@@ -70,10 +76,34 @@ def test_steps_are_alike_when_every_file_that_is_read_of_them_is(tmp_path: Path)
     assert list(compared(*both)[0]) == ["pack"]
 
 
+def test_what_was_shown_of_changed_code_does_not_stand_in_for_running_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = {step: {"code": own_digest(step), "as": "0"} for step in ("pack", "align")}
+    monkeypatch.setattr(same_results, "same_code", lambda: shown)
+    monkeypatch.setattr(same_results, "own_digest", lambda step, *root: step if root or step == "pack" else "changed")
+    assert list(same_results.shown_of_others(tmp_path)) == ["pack"]
+    taken = snapshot(tmp_path, {"pack": shown["pack"]})
+    assert code_digest("pack", taken) == "0" and code_digest("align", taken) == own_digest("align")
+    assert snapshot(tmp_path, {}) != taken != snapshot(tmp_path)
+
+
+def test_a_chain_that_was_not_measured_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = same_results.asked(["main", "direct"], ["rgbd", "rgb"], SMALL)
+    assert pairs == [("main", "rgbd"), ("main", "rgb"), ("direct", "rgbd")]
+    chains = {"rgbd": {"0": {"steps": {}}}}
+    monkeypatch.setattr(same_results.subprocess, "run", lambda *_, **__: None)
+    monkeypatch.setattr(same_results, "read_row", lambda results, budget, row: chains)
+    arguments = argparse.Namespace(work=tmp_path, budget="small", rows=["main"], chains=["rgbd", "rgb"])
+    with pytest.raises(KinecloudError, match=r"main \(rgb\) was not measured"):
+        same_results.measured(tmp_path, pairs, arguments)
+
+
 def test_the_page_tells_what_was_changed_and_how_it_was_shown_to_change_nothing() -> None:
     same_code = dict.fromkeys(("pack", "align"), TOLD | {"code": "1", "as": "0"})
     tasks = {"labelled": ["a-v3"], "video_only": ["b-v3"]}
     facts = {"tasks": tasks, "resolution": 96, "episodes": 1, "same_code": same_code}
     figures = {"budget": "cpu", "facts": facts, "rows": [], "acceptance": [], "ablations": [], "curves": {}}
     told = " ".join(page(figures, "x").split())
-    assert "Code of align, pack was changed after commit abc" in told and "(rows main, grid; chains rgbd" in told
+    assert "Code of align, pack was changed after commit abc" in told
+    assert "(rows of chain rgbd: main, grid; rgb: main; 2026-01-02" in told

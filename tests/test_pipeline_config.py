@@ -47,6 +47,14 @@ def test_bad_value_shows_field_and_value(tmp_path: Path) -> None:
         load(written(tmp_path, "pretrain: {steps: 0}")).section("pretrain", Outer)
 
 
+@pytest.mark.parametrize("text", ["run: {out: {{ folder }}}", "run: {[a, b]: 1}", "{a: 1}: {}"])
+def test_a_key_that_is_no_word_is_an_error(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UserError, match=r"(?s)not valid YAML: .*unhashable key"):
+        load(written(tmp_path, text))
+    with pytest.raises(UserError, match=r"(?s)not valid YAML: .*unhashable key"):
+        load(written(tmp_path, "run: {out: x}"), ["run.out={{ folder }}"])
+
+
 def test_overrides_replace_and_create(tmp_path: Path) -> None:
     config = load(written(tmp_path, "run: {out: x}"), ["pretrain.inner.learning_rate=0.5", "run.seed=7"])
     assert config.section("pretrain", Outer).inner.learning_rate == 0.5

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import psutil
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.process import alone_in, run_process
+from pipeline.process import alone_in, one_at_a_time, run_process
 
 RUNNER = """
 import sys
@@ -48,6 +49,22 @@ def until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
+
+
+def test_a_folder_is_given_to_one_at_a_time_and_kept_by_a_child_that_holds_it(tmp_path: Path) -> None:
+    entered = threading.Event()
+
+    def enter() -> None:
+        with one_at_a_time(tmp_path):
+            entered.set()
+
+    with one_at_a_time(tmp_path) as held:
+        child = subprocess.Popen([sys.executable, "-c", SLEEPS], pass_fds=[held], stdout=subprocess.DEVNULL)
+    threading.Thread(target=enter, daemon=True).start()
+    assert not entered.wait(0.3)
+    child.kill()
+    child.wait()
+    assert entered.wait(20)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

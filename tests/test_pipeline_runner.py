@@ -15,7 +15,7 @@ import pytest
 from pipeline import cli
 from pipeline.command import exit_code_of
 from pipeline.config import Config, load
-from pipeline.errors import UserError
+from pipeline.errors import KinecloudError, UserError
 from pipeline.process import Outcome
 from pipeline.runner import STAGES, Record, run
 
@@ -40,10 +40,31 @@ def test_a_run_that_found_all_done_does_not_replace_what_the_work_took(tmp_path:
     (tmp_path / STAGE.name / "failures.jsonl").touch()
     assert told(tmp_path, 0, 2.0, time.time() + 60)["seconds"] == 600.0
     assert told(tmp_path, 0, 50.0, began)["seconds"] == 50.0  # made again, and faster
+    refused = told(tmp_path, 4, 1.0, time.time() + 60)
+    assert (refused["status"], refused["seconds"]) == ("done", 50.0)
     failed = told(tmp_path, 3, 1.0)
     assert failed["status"] == "failed with exit code 3" and failed["seconds"] == 1.0
     assert told(tmp_path, -9, 1.0)["status"] == "failed with signal 9 (SIGKILL)"
     assert told(tmp_path, 0, 1.0, time.time() + 60)["status"] == "done"
+
+
+def test_a_run_that_is_refused_leaves_the_configuration_of_what_is_there(tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(f"run: {{out: {tmp_path / 'run'}}}\npack: {{}}\n")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("pack: {val_fraction: 0.3}\n")
+    with pytest.raises(KinecloudError, match="stage 'pack' ended with exit code 2"):  # nothing was extracted
+        run(load(config), None, None, [], dry_run=False)
+    assert load(tmp_path / "run" / "config.yaml").raw == {"pack": {"val_fraction": 0.3}}
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["stages"][0]["status"] == "failed with exit code 2"
+
+
+def test_stages_in_the_wrong_order_are_refused(tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(f"run: {{out: {tmp_path / 'run'}}}\nindex: {{sources: []}}\npack: {{}}\n")
+    with pytest.raises(UserError, match="--from pack --until index: pack comes after index; the order is: index, pack"):
+        run(load(config), "pack", "index", [], dry_run=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_damaged_record_is_named_with_a_remedy(tmp_path: Path) -> None:

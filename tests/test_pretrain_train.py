@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from pipeline.config import Config, load
 from pipeline.errors import KinecloudError, Refused, UserError
+from pretrain.shards import identities
 from pretrain.train import pretrain
 from tests.pretrain_clips import moving_clip, write_clips, write_shard
 from tests.tiny_training import tiny_config
@@ -139,6 +140,13 @@ def test_other_data_is_refused(whole: Config, tmp_path: Path):
     other = write_clips(tmp_path, train=5)
     with pytest.raises(Refused, match=r"train_shards.train-00000.tar: [0-9a-f]{64} -> [0-9a-f]{64}"):
         pretrain(load(whole.path, [f"pretrain.train_shards=[{other[0]}]"]), resume=True)
+
+
+def test_shards_of_one_name_are_told_apart(shards: tuple[Path, Path], tmp_path: Path):
+    other = write_clips(tmp_path, train=5)[0]
+    both = identities([shards[0], other])
+    assert list(both) == ["train-00000.tar", "train-00000.tar (2)"] and len(set(both.values())) == 2
+    assert identities([other]) == {"train-00000.tar": both["train-00000.tar (2)"]}
 
 
 def test_starting_again_discards_what_was_there(shards: tuple[Path, Path], tmp_path: Path):

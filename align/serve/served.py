@@ -18,7 +18,6 @@ from align.serve.rejected import Rejected, problem
 from align.serve.table import camera_fields, cloud_fields
 from data.episode import Frame
 from extract.effector import Camera
-from pipeline.errors import UserError
 from pretrain.model.policy_kinecloud import KinecloudPolicy
 
 LARGEST = {"H": 2048, "W": 2048, "N": 4096}
@@ -59,11 +58,7 @@ def serving_pictures(
 
     Raises UserError for a policy that wants depth with a follower that looks at colour alone.
     """
-    if policy.config.depth and following.sensors == "rgb":
-        raise UserError(
-            "serve: this policy learned from pictures with depth, and extract.gripper.detect: learned takes none; "
-            "extract with detect: registered, or serve the exported folder with --policy"
-        )
+    following.require(policy.config.depth)
     fields = camera_fields(policy.config, following.sensors)
 
     def begin() -> Session:

@@ -31,12 +31,13 @@ class World:
 
     def __init__(self, config: Config, task: str):
         """config: of a run that is aligned. Raises UserError where it is not, and where the clips' extractor cannot
-        follow a running policy."""
+        follow a running policy or does not tell it what it learned from."""
         labelled = require_done(config.folder("align"), "align")["labelled"]
         extraction, scenes = config.section("extract", ExtractConfig), config.section("simulate", SimulateConfig)
         self._following = following(labelled["extractor"], extraction, config.folder("extract"))
         self._image_side, self._scenes, self._run_seed = extraction.image_side, scenes, config.run.seed
         self._policy = KinecloudConfig.from_pretrained(policy_folder(config))
+        self._following.require(self._policy.depth)
         self._max_seconds = config.section("rollout", RolloutConfig).max_seconds
         show_goal = task in scenes.show_goal_tasks
         self._world = TaskEnvironment(

@@ -34,6 +34,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
+from extract.models import device_of
 from extract.steps import Shot, Tracks
 from extract.track.chaining import BESIDE_PX, inside, query_frame, query_points, shown
 from pipeline.config import Settings
@@ -183,7 +184,8 @@ def _session(config: TapirConfig) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # the same bytes whatever the machine has
     options.log_severity_level = 3
-    providers = ["CPUExecutionProvider"] if config.device == "cpu" or not cuda else ["CUDAExecutionProvider"]
+    on_gpu = "CUDAExecutionProvider", {"device_id": device_of("auto").index or 0}
+    providers = ["CPUExecutionProvider"] if config.device == "cpu" or not cuda else [on_gpu]
     try:
         return onnxruntime.InferenceSession(str(config.checkpoint), options, providers=providers)
     except Exception as error:  # ONNX Runtime's errors share no base class

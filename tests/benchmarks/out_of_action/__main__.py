@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +29,7 @@ from tests.benchmarks.out_of_action.figures import figures_of
 from tests.benchmarks.out_of_action.lines import Line, lines_of
 from tests.benchmarks.out_of_action.page import page, pictures
 from tests.benchmarks.out_of_action.plan import Plan, plan
-from tests.benchmarks.out_of_action.results import collect, confirm, contents_for, is_fresh, keep
+from tests.benchmarks.out_of_action.results import alone_with, collect, confirm, contents_for, is_fresh, keep
 from tests.benchmarks.out_of_action.rows import MAIN, ROWS, Row
 from tests.benchmarks.out_of_action.sections import impossible
 from tests.benchmarks.out_of_action.steps import Runner
@@ -38,7 +37,6 @@ from tests.benchmarks.out_of_action.suite import BUDGETS, CHAINS, Budget
 
 RESULTS = Path("docs/results/out_of_action")
 WITHOUT = "labelled_videos"  # what the margin is over
-_KEEPING = threading.Lock()  # a row's file holds all its chains and seeds
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -134,12 +132,12 @@ def run_row(runner: Runner, planned: Plan, results: Path) -> str:
     if is_fresh(results, planned):
         return "there already"
     runner.run(planned, clips_only=True)
-    with _KEEPING:
+    with alone_with(results, planned):
         if confirm(results, planned):
             return "there already, from the very same clips"
     seconds = runner.run(planned)
     entry = collect(runner, planned, seconds, results)
-    with _KEEPING:
+    with alone_with(results, planned):
         keep(results, planned, entry)
     return "done"
 

@@ -17,8 +17,9 @@ from tests.benchmarks.out_of_action.definitions import reached
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGES = ("pipeline", "data", "extract", "pretrain", "align", "tests")
 DECIDING = ("data", "extract", "pretrain", "align", "tests")  # the rest starts, stores and reports
-# What tells about a result without changing it.
-REPORTS = frozenset({"report", "rollout_report", "cli", "pictures", "trackers", "card", "peek", "stats", "rerun_log"})
+# Modules that tell about a result without changing it.
+REPORTS = frozenset({"data.simulation.report", "pretrain.report", "pretrain.pictures", "pretrain.trackers",
+                     "align.report", "align.rollout_report"})  # fmt: skip
 _OURS = "tests.benchmarks.out_of_action"
 SAME = Path(*_OURS.split("."), "same_results.json")  # by step: digest of the code, and of the former that it counts as
 ENTRIES: dict[str, tuple[str, ...]] = {
@@ -34,16 +35,22 @@ ENTRIES: dict[str, tuple[str, ...]] = {
 }  # by step
 
 
-def snapshot(work: Path) -> Path:
-    """A copy of the project's code as it is now, in ``work``: what runs for hours is not mixed with later changes."""
+def snapshot(work: Path, same: dict[str, dict[str, Any]] | None = None) -> Path:
+    """A copy of the project's code as it is now, in ``work``: what runs for hours is not mixed with later changes.
+
+    same: what the copy is to take for the same as former code, in the place of SAME.
+    """
     files = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*") if _is_source(path))
     content = {str(path.relative_to(ROOT)): file_sha256(path) for path in files}
-    out = work.resolve() / "code" / digest(content)[:16]
+    told = {} if same is None else {str(SAME): json.dumps(same)}
+    out = work.resolve() / "code" / digest(content | told)[:16]
     if not out.exists():
         with publishing_dir(out) as temporary:
             for name in content:
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(ROOT / name, temporary / name)
+            for name, text in told.items():
+                (temporary / name).write_text(text)
     return out
 
 
@@ -53,9 +60,13 @@ def _is_source(path: Path) -> bool:
 
 def code_digest(step: str, root: Path = ROOT) -> str:
     """SHA-256 over the definitions that decide the step's result, or over former ones that gave the same."""
-    found = digest(reached(ENTRIES[step], root, decides))
-    same = same_code(root).get(step)
+    found, same = own_digest(step, root), same_code(root).get(step)
     return same["as"] if same and same["code"] == found else found
+
+
+def own_digest(step: str, root: Path = ROOT) -> str:
+    """SHA-256 over the definitions that decide the step's result."""
+    return digest(reached(ENTRIES[step], root, decides))
 
 
 def same_code(root: Path = ROOT) -> dict[str, dict[str, Any]]:
@@ -67,5 +78,4 @@ def same_code(root: Path = ROOT) -> dict[str, dict[str, Any]]:
 def decides(module: str) -> bool:
     """Whether a result may depend on a module of this name. The rows and the suite of this benchmark do not count:
     their values are in fingerprints."""
-    parts = module.split(".")
-    return parts[0] in DECIDING and not REPORTS & set(parts) and module not in (f"{_OURS}.rows", f"{_OURS}.suite")
+    return module.split(".")[0] in DECIDING and module not in REPORTS | {f"{_OURS}.rows", f"{_OURS}.suite"}

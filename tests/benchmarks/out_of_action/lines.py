@@ -83,7 +83,8 @@ class Line:
                 assert trials is not None
                 parts = [entry["tasks"][task] for entry in self.entries.values()]
                 told = [part["confused"] for part in parts if part["confused"] is not None]
-                paths = [part["path_mm"] for part in parts if part["path_mm"] is not None]
+                # what is judged is a predictor of videos, which one training of both does not use
+                paths = [part["path_mm"] for part in parts if part["path_mm"] is not None and not self.row.joint]
                 found.append({
                     "task": task, "labelled": labelled,
                     "rate": figure(Trials(f"{trials.name}/{task}", {task: trials.counts[task]})),

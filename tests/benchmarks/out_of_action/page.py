@@ -121,9 +121,9 @@ Shares of episodes that succeed, mean over tasks, with a 95 % interval: bootstra
 several) and, within each, over the episodes of each task; tasks are kept; {RESAMPLES} resamples. Three training seeds
 tell little of the spread between them, and where all or no episodes succeed the interval has no width, though more
 episodes would give it one. Differences are over the training seeds that both rows have. Fourth column: labelled
-episodes per labelled task; robot + hand videos per
-labelled task; the same per video-only task. Path error: distance of the predicted to the true path at the last horizon,
-whenever it is there, on robot episodes that nothing was learnt from. A row marked stale was measured with other code or
+episodes per labelled task; robot + hand videos per labelled task; the same per video-only task. Path error: distance of
+the predicted to the true path at the last horizon, whenever it is there, on robot episodes that nothing was learnt
+from; not told of joint, whose predictor learned with the actions. A row marked stale was measured with other code or
 settings than the present ones. In plate-slide and plate-slide-back Meta-World puts the plate at one place and varies
 its goal alone, so that their episodes are much alike and tend to succeed or fail together."""
 
@@ -132,13 +132,14 @@ def _same_code(f: dict[str, Any]) -> str:
     """What was changed without making rows stale, and how that was shown."""
     shown: dict[tuple[str, ...], list[str]] = {}
     for step, one in f["facts"].get("same_code", {}).items():
-        words = one["before"], one["budget"], ", ".join(one["rows"]), ", ".join(one["chains"]), one["date"]
+        rows = "; ".join(f"{chain}: {', '.join(names)}" for chain, names in one["rows"].items())
+        words = one["before"], one["budget"], rows, one["date"]
         shown.setdefault(words, []).append(step)
     return "\n\n".join(
         f"""Code of {", ".join(sorted(steps))} was changed after commit {before}, and rows from before count as fresh:
 with the code of that commit and with the present, the budget `{budget}` gave the same files, byte for byte (rows
-{rows}; chains {chains}; {date}; `python -m tests.benchmarks.out_of_action.same_results`)."""
-        for (before, budget, rows, chains, date), steps in shown.items()
+of chain {rows}; {date}; `python -m tests.benchmarks.out_of_action.same_results`)."""
+        for (before, budget, rows, date), steps in shown.items()
     )
 
 

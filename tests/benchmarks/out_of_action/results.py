@@ -8,15 +8,18 @@ what came out of the steps that make clips, see ``plan.Step``.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.atomic import write_json
+from pipeline.errors import KinecloudError
+from pipeline.process import one_at_a_time
 from tests.benchmarks.out_of_action.films import write_films
 from tests.benchmarks.out_of_action.plan import Plan
 from tests.benchmarks.out_of_action.steps import Runner
@@ -76,6 +79,15 @@ def _entry(results: Path, budget: str, row: str, chain: str, seed: int) -> dict[
     return read_row(results, budget, row).get(chain, {}).get(str(seed), {})
 
 
+@contextlib.contextmanager
+def alone_with(results: Path, planned: Plan) -> Iterator[None]:
+    """Waits until nobody else, be it a thread or a process, reads and writes what the plan's budget gave."""
+    folder = results / planned.budget.name
+    folder.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(folder):
+        yield
+
+
 def keep(results: Path, plan: Plan, entry: dict[str, Any]) -> None:
     """Puts an entry in its place; those of other chains and seeds stay."""
     chains = read_row(results, plan.budget.name, plan.row.name)
@@ -85,9 +97,15 @@ def keep(results: Path, plan: Plan, entry: dict[str, Any]) -> None:
 
 
 def collect(runner: Runner, plan: Plan, seconds: dict[str, float], results: Path) -> dict[str, Any]:
-    """The entry of a plan whose steps are done, and its films."""
+    """The entry of a plan whose steps are done, and its films. Raises KinecloudError where episodes were lost."""
     folder = runner.folder(plan.steps["rollout"]) / "rollout"
     rolled = json.loads((folder / "rollout.json").read_text())
+    tried = [(row["task"], episode) for row in rolled["tasks"] for episode in row["episodes"]]
+    if lost := [f"{task}, seed {episode['seed']}: {episode['lost']}" for task, episode in tried if episode["lost"]]:
+        raise KinecloudError(
+            f"{len(lost)} episodes came to no end, which says nothing of the policy: {'; '.join(lost[:3])}. Remove "
+            f"{folder.parent} to try again."
+        )
     errors = json.loads((runner.folder(plan.steps["judge"]) / "judged.json").read_text())
     film = f"{plan.row.name}-{plan.chain}-{plan.seed}"
     return {

@@ -20,14 +20,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from data.simulation.sensors import Sensors
 from pipeline.atomic import publishing_dir, write_json
 from pipeline.errors import KinecloudError
 from pipeline.fingerprint import file_sha256, read_done
-from tests.benchmarks.out_of_action.code import ROOT, SAME, code_digest, same_code, snapshot
+from tests.benchmarks.out_of_action.__main__ import chains_of
+from tests.benchmarks.out_of_action.code import ROOT, SAME, code_digest, own_digest, same_code, snapshot
 from tests.benchmarks.out_of_action.results import read_row
 from tests.benchmarks.out_of_action.rows import ROWS
 from tests.benchmarks.out_of_action.steps import CONTENT
-from tests.benchmarks.out_of_action.suite import BUDGETS, CHAINS
+from tests.benchmarks.out_of_action.suite import BUDGETS, CHAINS, Budget
 
 SEED = 0
 # What is read of a step's folder.
@@ -53,18 +55,19 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--chains", nargs="+", choices=CHAINS, required=True)
     arguments = parser.parse_args(words)
     try:
-        roots = checkout(arguments.before, arguments.work), snapshot(arguments.work)
-        before, after = (measured(root, arguments) for root in roots)
-        if before.keys() != after.keys():
-            raise KinecloudError(f"not measured with both codes: {', '.join(sorted(before.keys() ^ after.keys()))}")
+        former = checkout(arguments.before, arguments.work)
+        roots = former, snapshot(arguments.work, shown_of_others(former))
+        pairs = asked(arguments.rows, arguments.chains, BUDGETS[arguments.budget])
+        before, after = (measured(root, pairs, arguments) for root in roots)
         same, differing = compared(before, after)
     except KinecloudError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     for line in differing:
         print(f"error: {line}", file=sys.stderr)
-    told = {"before": roots[0].name[:7], "date": datetime.date.today().isoformat()}
-    record(same, told | {"budget": arguments.budget, "rows": arguments.rows, "chains": arguments.chains})
+    rows = {chain: [row for row, of in pairs if of == chain] for chain in CHAINS if chain in {of for _, of in pairs}}
+    told = {"before": former.name[:7], "date": datetime.date.today().isoformat()}
+    record(same, told | {"budget": arguments.budget, "rows": rows})
     print(f"alike with other code: {', '.join(same) or 'nothing, as no code of these steps differs'}")
     return 1 if differing else 0
 
@@ -90,8 +93,20 @@ def checkout(revision: str, work: Path) -> Path:
     return out
 
 
-def measured(root: Path, arguments: argparse.Namespace) -> dict[str, Path]:
-    """The step folders of all rows, by row, chain and step, made with the code in ``root``. Raises KinecloudError."""
+def shown_of_others(former: Path) -> dict[str, dict[str, Any]]:
+    """What was shown before of steps whose code is that in ``former``. That of others does not count: with it, the
+    present code would be taken for the former, and never run."""
+    return {step: one for step, one in same_code().items() if own_digest(step) == own_digest(step, former)}
+
+
+def asked(rows: Sequence[str], chains: Sequence[Sensors], budget: Budget) -> list[tuple[str, Sensors]]:
+    """Rows with each of their chains."""
+    return [(name, chain) for name in rows for chain in chains_of(ROWS[name], budget, chains, rows)]
+
+
+def measured(root: Path, pairs: Sequence[tuple[str, Sensors]], arguments: argparse.Namespace) -> dict[str, Path]:
+    """The step folders of all rows, by row, chain and step, made with the code in ``root``. Raises KinecloudError for
+    what was not measured."""
     work = arguments.work.resolve()
     results = work / "results" / root.name
     command = ("--budget", arguments.budget, "--rows", *arguments.rows, "--chains", *arguments.chains,
@@ -100,13 +115,12 @@ def measured(root: Path, arguments: argparse.Namespace) -> dict[str, Path]:
     start = (sys.executable, "-m", "tests.benchmarks.out_of_action", *command)
     subprocess.run(start, cwd=root, env=os.environ | {"PYTHONPATH": str(root)}, preexec_fn=_on_one_core)
     found = {}
-    for row in arguments.rows:
-        chains = read_row(results, arguments.budget, row)
-        if not chains:
-            raise KinecloudError(f"{row} was not measured with the code in {root}")
-        for chain, entries in chains.items():
-            for name, digest in entries[str(SEED)]["steps"].items():
-                found[f"{row} ({chain}): {name}"] = next(work.glob(f"*/{digest}"))
+    for row, chain in pairs:
+        entry = read_row(results, arguments.budget, row).get(chain, {}).get(str(SEED))
+        if entry is None:
+            raise KinecloudError(f"{row} ({chain}) was not measured with the code in {root}")
+        for name, digest in entry["steps"].items():
+            found[f"{row} ({chain}): {name}"] = next(work.glob(f"*/{digest}"))
     return found
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,6 +18,7 @@ from data.pack import packed
 from pipeline.atomic import write_bytes, write_json
 from pipeline.errors import KinecloudError
 from pipeline.fingerprint import digest, file_sha256, mark_done, read_done
+from pipeline.process import end_with_parent, one_at_a_time
 from pipeline.runner import versions
 from tests.benchmarks.out_of_action.episodes import SOURCES, allowed_labels, chosen, gather
 from tests.benchmarks.out_of_action.labels import check_labels
@@ -35,7 +35,8 @@ CONTENT = {"episodes": ("episodes/*/*",), "extract": ("extract/unit-*.tar", "ext
 
 
 class Runner:
-    """Does steps in ``work``, each once, also for threads. workers: processes of a stage, 0 = number of cores.
+    """Does steps in ``work``, each once, also for threads and other processes that work there. What a step started ends
+    with this process. workers: processes of a stage, 0 = number of cores.
 
     versions: of what was there when it was made; hours later, the checkout may be another.
     """
@@ -43,7 +44,7 @@ class Runner:
     def __init__(self, work: Path, workers: int = 0, say: Callable[[str], None] = print):
         self.work, self.workers, self.say = work.resolve(), workers, say
         self.versions = versions()
-        self._busy: dict[str, threading.Lock] = {}  # by the step's digest
+        self._held: dict[str, int] = {}  # descriptors that hold folders of steps, by digest
 
     def folder(self, step: Step) -> Path:
         return step.folder(self.work)
@@ -58,7 +59,9 @@ class Runner:
         for name, step in plan.steps.items():
             if clips_only and step.name not in MAKES_CLIPS:
                 continue
-            with self._busy.setdefault(step.digest, threading.Lock()):
+            self.folder(step).mkdir(parents=True, exist_ok=True)
+            with one_at_a_time(self.folder(step)) as held:
+                self._held[step.digest] = held
                 mark = read_done(self.folder(step))
                 if mark is None:
                     self.say(f"{plan.row.name} ({plan.chain}, seed {plan.seed}): {name}")
@@ -83,7 +86,6 @@ class Runner:
 
     def _do(self, step: Step) -> None:
         folder = self.folder(step)
-        folder.mkdir(parents=True, exist_ok=True)
         began, before = time.time(), _seconds_before(folder)
         write_json(folder / GO, {"began": began, "before": before})
         DOERS[step.name](self, step, folder)
@@ -108,7 +110,8 @@ class Runner:
         with log.open("a") as output:
             environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
             done = subprocess.run([sys.executable, "-m", *command], cwd=step.root, env=environment, stdout=output,
-                                  stderr=subprocess.STDOUT)  # fmt: skip
+                                  stderr=subprocess.STDOUT, preexec_fn=end_with_parent,
+                                  pass_fds=[self._held[step.digest]])  # fmt: skip
         if done.returncode:
             last = "\n".join(log.read_text().splitlines()[-8:])
             raise KinecloudError(f"{' '.join(command)} ended with exit code {done.returncode}; {log} ends:\n{last}")
