@@ -36,8 +36,11 @@ def test_code_that_gives_the_same_counts_as_the_former_until_it_changes_again(tm
     assert code_digest("align", tmp_path) == other
     again = written("4 // 2")
     assert again not in (former, changed)
-    record({"pack": (former, again)}, TOLD, tmp_path)
-    assert code_digest("pack", tmp_path) == former
+    later = TOLD | {"before": "def"}
+    record({"pack": (former, again)}, later, tmp_path)  # "def" counted as the former, too
+    assert code_digest("pack", tmp_path) == former and same_code(tmp_path)["pack"]["shown"] == [TOLD, later]
+    record({"pack": (former, again)}, TOLD, tmp_path)  # at once, without a step between
+    assert same_code(tmp_path)["pack"]["shown"] == [TOLD]
     record({}, TOLD, tmp_path)
     assert list(same_code(tmp_path)) == ["pack"]  # it still holds
     written("3")
@@ -100,10 +103,10 @@ def test_a_chain_that_was_not_measured_is_told(tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_page_tells_what_was_changed_and_how_it_was_shown_to_change_nothing() -> None:
-    same_code = dict.fromkeys(("pack", "align"), TOLD | {"code": "1", "as": "0"})
+    same_code = {step: {"code": "1", "as": "0", "shown": [TOLD]} for step in ("pack", "align")}
     tasks = {"labelled": ["a-v3"], "video_only": ["b-v3"]}
     facts = {"tasks": tasks, "resolution": 96, "episodes": 1, "same_code": same_code}
     figures = {"budget": "cpu", "facts": facts, "rows": [], "acceptance": [], "ablations": [], "curves": {}}
     told = " ".join(page(figures, "x").split())
     assert "Code of align, pack was changed after commit abc" in told
-    assert "(rows of chain rgbd: main, grid; rgb: main; 2026-01-02" in told
+    assert "with that of 2026-01-02" in told and "(rows of chain rgbd: main, grid; rgb: main;" in told

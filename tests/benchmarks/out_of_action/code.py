@@ -21,7 +21,8 @@ DECIDING = ("data", "extract", "pretrain", "align", "tests")  # the rest starts,
 REPORTS = frozenset({"data.simulation.report", "pretrain.report", "pretrain.pictures", "pretrain.trackers",
                      "align.report", "align.rollout_report"})  # fmt: skip
 _OURS = "tests.benchmarks.out_of_action"
-SAME = Path(*_OURS.split("."), "same_results.json")  # by step: digest of the code, and of the former that it counts as
+# By step: digest of the code, and of the former that it counts as, and how that was shown, change after change.
+SAME = Path(*_OURS.split("."), "same_results.json")
 ENTRIES: dict[str, tuple[str, ...]] = {
     "simulate": ("data.simulation.run",),
     "episodes": (f"{_OURS}.episodes",),

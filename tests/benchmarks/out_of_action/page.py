@@ -131,14 +131,15 @@ its goal alone, so that their episodes are much alike and tend to succeed or fai
 def _same_code(f: dict[str, Any]) -> str:
     """What was changed without making rows stale, and how that was shown."""
     shown: dict[tuple[str, ...], list[str]] = {}
-    for step, one in f["facts"].get("same_code", {}).items():
+    table: dict[str, dict[str, Any]] = f["facts"].get("same_code", {})
+    for step, one in ((step, one) for step, known in table.items() for one in known["shown"]):
         rows = "; ".join(f"{chain}: {', '.join(names)}" for chain, names in one["rows"].items())
         words = one["before"], one["budget"], rows, one["date"]
         shown.setdefault(words, []).append(step)
     return "\n\n".join(
         f"""Code of {", ".join(sorted(steps))} was changed after commit {before}, and rows from before count as fresh:
-with the code of that commit and with the present, the budget `{budget}` gave the same files, byte for byte (rows
-of chain {rows}; {date}; `python -m tests.benchmarks.out_of_action.same_results`)."""
+with the code of that commit and with that of {date}, the budget `{budget}` gave the same files, byte for byte (rows of
+chain {rows}; `python -m tests.benchmarks.out_of_action.same_results`)."""
         for (before, budget, rows, date), steps in shown.items()
     )
 

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -168,12 +169,22 @@ def _different(folder: Path, other: Path, patterns: Sequence[str]) -> Iterator[s
 def record(same: dict[str, tuple[str, str]], told: dict[str, Any], root: Path = ROOT) -> None:
     """Writes SAME of the project in ``root``: what was shown now and what still holds of former showings; no file
     where that is nothing."""
-    still = {step: one for step, one in same_code(root).items() if code_digest(step, root) == one["as"]}
-    table = still | {step: {"code": now, "as": former} | told for step, (former, now) in same.items()}
+    known = same_code(root)
+    still = {step: one for step, one in known.items() if code_digest(step, root) == one["as"]}
+    table = still | {
+        step: {"code": now, "as": former, "shown": [*_led_there(known.get(step), former, told["before"]), told]}
+        for step, (former, now) in same.items()
+    }
     if table:
         write_json(root / SAME, table)
     else:
         (root / SAME).unlink(missing_ok=True)
+
+
+def _led_there(one: dict[str, Any] | None, former: str, before: str) -> list[dict[str, Any]]:
+    """Showings that the code of a revision, ``before``, gives what the ``former`` gave."""
+    known = one["shown"] if one and one["as"] == former else []
+    return list(takewhile(lambda shown: shown["before"] != before, known))
 
 
 if __name__ == "__main__":
