@@ -174,6 +174,7 @@ class Oracle:
     """In the place of a policy: its actions are the motion that it was told to follow."""
 
     config = SimpleNamespace(action_chunk=1, action_names=["dx", "dy", "dz", "gripper"], horizons=(0.1, 0.2))
+    device = torch.device("cpu")
 
     def __init__(self, moves_3: tuple[float, float, float] = (0, 0, 0), opening: float = 0.1):
         self.moves, self.opening = torch.tensor(moves_3), opening
