@@ -19,7 +19,7 @@ from tests.benchmarks.out_of_action.intervals import Trials, difference, figure
 from tests.benchmarks.out_of_action.lines import FRESH, NOT_RUN, STALE, line_of, lines_of
 from tests.benchmarks.out_of_action.page import BARS, CELLS, CURVES, page, pictures
 from tests.benchmarks.out_of_action.plan import Plan, Step, plan
-from tests.benchmarks.out_of_action.results import collect, is_fresh, keep, known_contents, read_row
+from tests.benchmarks.out_of_action.results import collect, is_fresh, keep, known_contents, read_row, timed_before
 from tests.benchmarks.out_of_action.rows import MAIN, ROWS, Clips
 from tests.benchmarks.out_of_action.steps import DOERS, Runner
 from tests.benchmarks.out_of_action.suite import CPU, SMOKE
@@ -55,6 +55,7 @@ def entry(planned: Plan, share: float, episodes: int = 10) -> dict[str, Any]:
         "fingerprint": planned.fingerprint, "tasks": tasks, "films": [{"file": "film.jpg", "words": "a film"}],
         "seconds": {"rollout": 60.0}, "versions": {"python": "3", "kinecloud": "abc"}, "date": "2026-01-02",
         "hardware": {"cpu": "a CPU", "cores": 2, "gpu": None}, "labelled_episodes": {},
+        "steps": {name: step.digest[:16] for name, step in planned.steps.items()},
     }  # fmt: skip
 
 
@@ -176,7 +177,7 @@ def test_the_page_tells_rows_targets_stale_results_and_what_was_not_run(tmp_path
     assert "**met**" in text and "**missed**" in text and "| direct (**stale**) | rgbd |" in text
     assert "simulated" in text and "overlays" in text and "| drawer-open | no, video only | 100 (100 to 100)" in text
     assert text.count("(out_of_action/cpu/film.jpg)") == 2  # of one training seed of each chain
-    assert "| rgbd | 2 | 2 | 10 | 0.0 | 0.0 | 0.0 | 0.0 | 1.0 | 0.0 | 1.0 |" in text
+    assert "| rgbd | 2 | 2026-01-02 | 2 | 10 | 0.0 | 0.0 | 0.0 | 0.0 | 1.0 | 0.0 | 1.0 |" in text
     told = " ".join(text.split("## What was not run")[1].split("##")[0].split())
     assert "human_only (rgbd)" in told and "labelled_5" not in told and "direct (rgbd)" in told
     assert max(len(line) for line in text.splitlines() if line[0:1] not in ("|", "!")) <= 120
@@ -216,6 +217,25 @@ def test_episodes_that_came_to_no_end_are_no_result(tmp_path: Path) -> None:
     (folder / "rollout.json").write_text(json.dumps({"tasks": [{"task": "push-v3", "episodes": episodes}]}))
     with pytest.raises(KinecloudError, match=r"1 episodes came to no end.*push-v3, seed 4: timeout\. Remove .*rollout"):
         collect(runner, planned, {}, tmp_path)
+
+
+def test_the_time_of_fewer_episodes_is_kept_beside_that_of_more(tmp_path: Path) -> None:
+    few, many = (plan(MAIN_ROW, "rgbd", 1, replace(CPU, episodes=episodes)) for episodes in (10, 40))
+    assert timed_before(tmp_path, few) == []
+    keep(tmp_path, few, entry(few, 0.5))
+    slow = entry(many, 0.5, 40) | {"seconds": {"rollout": 4200.0}, "earlier": timed_before(tmp_path, many)}
+    keep(tmp_path, many, slow)
+    assert [time["episodes"] for time in timed_before(tmp_path, few)] == [10, 40]
+    assert timed_before(tmp_path, plan(MAIN_ROW, "rgbd", 2, SMALL)) == []
+    keep(tmp_path, many, slow | {"steps": slow["steps"] | {"align": "of other code"}})
+    assert timed_before(tmp_path, few) == []
+
+    keep(tmp_path, many, slow)
+    figures = figures_of(lines_of(tmp_path, SMALL), SMALL, {})
+    hour = next(target for target in figures["acceptance"] if "hour" in target["words"])
+    both = "1 (training seed 1, 2 cores, 10 episodes per task); 70 (training seed 1, 2 cores, 40 episodes per task)"
+    assert hour["met"] and hour["found"] == both
+    assert "| rgbd | 1 | 2026-01-02 | 2 | 10 |" in page(figures, "x") and "| 40 | 0.0 |" in page(figures, "x")
 
 
 def test_the_path_of_a_predictor_that_the_policy_does_not_use_is_not_told(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tests.benchmarks.out_of_action.lines import Line
+from tests.benchmarks.out_of_action.lines import Line, Took
 from tests.benchmarks.out_of_action.rows import MAIN
 
 Key = tuple[str, str]  # row, chain
@@ -16,9 +16,10 @@ Measure = Literal["mean", "worst", "minutes"]
 class Target:
     """A share of successes that is to be reached. of: whose.
 
-    at_least, at_most: of the mean over video-only tasks, of the worst of them, or of the minutes that the quickest
-    training seed took. over: another row; then at_least is of the difference of means. apart: both rows' intervals must
-    not overlap. labelled: labelled tasks count, and no difference to the worse is to be seen (its interval reaches 0).
+    at_least, at_most: of the mean over video-only tasks, of the worst of them, or of the minutes of the quickest
+    measuring of one training seed. over: another row; then at_least is of the difference of means. apart: both rows'
+    intervals must not overlap. labelled: labelled tasks count, and no difference to the worse is to be seen (its
+    interval reaches 0).
     """
 
     words: str
@@ -63,13 +64,23 @@ def judged(target: Target, lines: dict[Key, Line]) -> dict[str, Any]:
         task, rate = of.worst
         met, found = _within(target, rate), f"{rate:.2f} ({task})"
     elif target.measure == "minutes":
-        minutes, seed = min((sum(of.minutes(seed).values()), seed) for seed in of.entries)
-        cores, tried = of.entries[seed]["hardware"]["cores"], of.tried(seed)
-        met = _within(target, minutes)
-        found = f"{minutes:.0f} (training seed {seed}, {cores} cores, {tried} episodes per task)"
+        quickest = _quickest(of)
+        met, found = _within(target, min(took.whole for took in quickest)), "; ".join(map(_timed, quickest))
     else:
         met, found = _within(target, of.unseen["mean"]), _shown(of.unseen)
     return document | {"met": met, "found": found}
+
+
+def _quickest(of: Line) -> list[Took]:
+    """Of each number of episodes, fewest first."""
+    found: dict[int, Took] = {}
+    for took in sorted(of.took(), key=lambda took: took.whole):
+        found.setdefault(took.episodes, took)
+    return [found[episodes] for episodes in sorted(found)]
+
+
+def _timed(took: Took) -> str:
+    return f"{took.whole:.0f} (training seed {took.seed}, {took.cores} cores, {took.episodes} episodes per task)"
 
 
 def _compared(target: Target, of: Line, over: Line) -> tuple[bool, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -61,13 +62,8 @@ def _row(line: Line, main: Line | None, budget: Budget) -> dict[str, Any]:
         "tasks": tasks,
         "films": next(iter(line.entries.values()))["films"],
         "took": [
-            {
-                "seed": int(seed),
-                "cores": entry["hardware"]["cores"],
-                "episodes": line.tried(seed),
-                "minutes": {step: round(took, 2) for step, took in line.minutes(seed).items()},
-            }
-            for seed, entry in line.entries.items()
+            asdict(took) | {"minutes": {step: round(minutes, 2) for step, minutes in took.minutes.items()}}
+            for took in line.took()
         ],
         "dates": sorted({entry["date"] for entry in line.entries.values()}),
         "hardware": last["hardware"],

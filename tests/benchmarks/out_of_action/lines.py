@@ -13,12 +13,27 @@ import numpy as np
 from data.simulation.sensors import Sensors
 from tests.benchmarks.out_of_action.intervals import Trials, difference, figure
 from tests.benchmarks.out_of_action.plan import plan
-from tests.benchmarks.out_of_action.results import known_contents, made_from, read_row
+from tests.benchmarks.out_of_action.results import known_contents, made_from, read_row, tried
 from tests.benchmarks.out_of_action.rows import ROWS, Row
 from tests.benchmarks.out_of_action.sections import impossible
 from tests.benchmarks.out_of_action.suite import CHAINS, Budget
 
 FRESH, STALE, NOT_RUN, IMPOSSIBLE = "fresh", "stale", "not run", "not possible with the present code"
+
+
+@dataclass(frozen=True)
+class Took:
+    """How long one training seed took. minutes: by step, also where another row did it."""
+
+    seed: int
+    date: str
+    cores: int
+    episodes: int  # of each task
+    minutes: dict[str, float]
+
+    @property
+    def whole(self) -> float:
+        return sum(self.minutes.values())
 
 
 @dataclass(frozen=True)
@@ -66,13 +81,14 @@ class Line:
         task = min(rates, key=lambda name: rates[name])
         return task, rates[task]
 
-    def tried(self, seed: str) -> int:
-        """Episodes of each task in closed loop."""
-        return _tried(self.entries[seed])
-
-    def minutes(self, seed: str) -> dict[str, float]:
-        """What each step took, also where another row did it."""
-        return {step: seconds / 60 for step, seconds in self.entries[seed]["seconds"].items()}
+    def took(self) -> list[Took]:
+        """Every time it was measured, by training seed and date."""
+        found = []
+        for seed, entry in self.entries.items():
+            for one in (*entry.get("earlier", ()), {**entry, "episodes": tried(entry)}):
+                minutes = {step: seconds / 60 for step, seconds in one["seconds"].items()}
+                found.append(Took(int(seed), one["date"], one["hardware"]["cores"], one["episodes"], minutes))
+        return found
 
     def of_tasks(self) -> list[dict[str, Any]]:
         """Each task: its share of successes with interval, how often its sibling's outcome came instead, path error."""
@@ -130,7 +146,7 @@ def line_of(
 
     def present(seed: str, entry: dict[str, Any]) -> bool:
         own = made_from(contents, entry)
-        planned = plan(row, chain, int(seed), replace(budget, episodes=_tried(entry)), contents=own)
+        planned = plan(row, chain, int(seed), replace(budget, episodes=tried(entry)), contents=own)
         return entry["fingerprint"] == planned.fingerprint
 
     fresh = {seed: entry for seed, entry in sorted(entries.items()) if present(seed, entry)}
@@ -144,8 +160,3 @@ def line_of(
         return Line(row, chain, STALE, alike)
     why = impossible(row, chain, budget)
     return Line(row, chain, IMPOSSIBLE if why else NOT_RUN, {}, why or "")
-
-
-def _tried(entry: dict[str, Any]) -> int:
-    """Episodes of each task."""
-    return max(len(task["tried"]) for task in entry["tasks"].values())

@@ -225,11 +225,11 @@ def _took(f: dict[str, Any]) -> str:
         for took in row["took"]:
             named = [took["minutes"].get(step, 0.0) for step in steps]
             whole = sum(took["minutes"].values())
-            rows.append([row["chain"], str(took["seed"]), str(took["cores"]), str(took["episodes"]),
+            rows.append([row["chain"], str(took["seed"]), took["date"], str(took["cores"]), str(took["episodes"]),
                          *(f"{minutes:.1f}" for minutes in (*named, whole - sum(named), whole))])  # fmt: skip
     if not rows:
         return "The main row has not been measured."
-    head = ["chain", "training seed", "cores", "episodes per task", *steps, "all else", "together"]
+    head = ["chain", "training seed", "date", "cores", "episodes per task", *steps, "all else", "together"]
     words = (
         "Minutes, data included. A step that another row or seed had done before counts as it took there, on whatever "
         "cores; all else that the machine did then is in it."

@@ -3,7 +3,8 @@
     {"row", "words", "chains": {chain: {training seed: entry}}}
 
 An entry holds, per task, the seeds tried and those that succeeded, and what it was made from and with; ``contents``:
-what came out of the steps that make clips, see ``plan.Step``.
+what came out of the steps that make clips, see ``plan.Step``; ``earlier``: when and how long the same networks were
+measured before.
 """
 
 from __future__ import annotations
@@ -56,6 +57,11 @@ def made_from(known: Mapping[str, str], entry: Mapping[str, Any]) -> dict[str, s
     return {**known, **entry.get("contents", {})}
 
 
+def tried(entry: Mapping[str, Any]) -> int:
+    """Episodes of each task in closed loop."""
+    return max(len(task["tried"]) for task in entry["tasks"].values())
+
+
 def is_fresh(results: Path, plan: Plan) -> bool:
     """Whether there is a result of this very plan."""
     return _stored(results, plan).get("fingerprint") == plan.fingerprint
@@ -100,8 +106,8 @@ def collect(runner: Runner, plan: Plan, seconds: dict[str, float], results: Path
     """The entry of a plan whose steps are done, and its films. Raises KinecloudError where episodes were lost."""
     folder = runner.folder(plan.steps["rollout"]) / "rollout"
     rolled = json.loads((folder / "rollout.json").read_text())
-    tried = [(row["task"], episode) for row in rolled["tasks"] for episode in row["episodes"]]
-    if lost := [f"{task}, seed {episode['seed']}: {episode['lost']}" for task, episode in tried if episode["lost"]]:
+    rolls = [(row["task"], episode) for row in rolled["tasks"] for episode in row["episodes"]]
+    if lost := [f"{task}, seed {episode['seed']}: {episode['lost']}" for task, episode in rolls if episode["lost"]]:
         raise KinecloudError(
             f"{len(lost)} episodes came to no end, which says nothing of the policy: {'; '.join(lost[:3])}. Remove "
             f"{folder.parent} to try again."
@@ -116,10 +122,20 @@ def collect(runner: Runner, plan: Plan, seconds: dict[str, float], results: Path
         "labelled_episodes": runner.labelled(plan),
         "films": write_films(folder / "report", results / plan.budget.name, film),
         "seconds": seconds,
+        "earlier": timed_before(results, plan),
         "versions": runner.versions,
         "hardware": hardware(),
         "date": datetime.date.today().isoformat(),
     }
+
+
+def timed_before(results: Path, plan: Plan) -> list[dict[str, Any]]:
+    """When and how long the plan's networks were measured before, perhaps over other episodes; oldest first."""
+    stored = _stored(results, plan)
+    if not stored or stored["steps"]["align"] != plan.steps["align"].digest[:16]:
+        return []
+    times = {name: stored[name] for name in ("date", "hardware", "seconds")}
+    return [*stored.get("earlier", []), times | {"episodes": tried(stored)}]
 
 
 def _task(row: dict[str, Any], plan: Plan, errors: dict[str, float]) -> dict[str, Any]:
