@@ -3,7 +3,7 @@
     {"row", "words", "chains": {chain: {training seed: entry}}}
 
 An entry holds, per task, the seeds tried and those that succeeded, and what it was made from and with; ``contents``:
-what came out of the steps that make clips, see ``plan.Step``; ``earlier``: when and how long the same networks were
+what came out of the steps that make clips, see ``plan.Step``; ``earlier``: when and how long the same training was
 measured before.
 """
 
@@ -130,7 +130,7 @@ def collect(runner: Runner, plan: Plan, seconds: dict[str, float], results: Path
 
 
 def timed_before(results: Path, plan: Plan) -> list[dict[str, Any]]:
-    """When and how long the plan's networks were measured before, perhaps over other episodes; oldest first."""
+    """When and how long the plan's training was measured before, perhaps over other episodes; oldest first."""
     stored = _stored(results, plan)
     if not stored or stored["steps"]["align"] != plan.steps["align"].digest[:16]:
         return []
