@@ -70,7 +70,7 @@ def _inputs(config: KinecloudConfig) -> str:
         ("past_valid", f"bool [{len(config.past_times)}]", "which of these clouds are known"),
         ("intrinsics_33", "float [3, 3]", "pixels of the image given; the centre of the first pixel is at (0.5, 0.5)"),
         ("proprio", f"float [{len(config.proprio_names)}]", ", ".join(config.proprio_names)),
-        ("embodiment", "str", " or ".join(f"`{name}`" for name in [*config.embodiments, "unknown"])),
+        ("embodiment", "str", _embodiments(config)),
         ("past_visible_PN", "bool [P, N], optional", "which points were measured rather than carried"),
         ("past_opening_P", "float [P], optional", "grasp aperture in metres, NaN where unknown"),
         ("past_grasp_P3", "float [P, 3], optional", "where it grasps, metres, camera frame; else the cloud's centroid"),
@@ -79,6 +79,13 @@ def _inputs(config: KinecloudConfig) -> str:
         rows.append(("depth_HW", "float [H, W]", "depth of what the image shows, metres along z, 0 = unknown"))
     lines = [f"| `{name}` | {shape} | {meaning} |" for name, shape, meaning in rows]
     return "## Inputs\n\n| argument | shape | meaning |\n|---|---|---|\n" + "\n".join(lines) + "\n"
+
+
+def _embodiments(config: KinecloudConfig) -> str:
+    known = " or ".join(f"`{name}`" for name in [*config.embodiments, "unknown"])
+    if config.asks_as is None:
+        return known
+    return f"{known}; whatever it says, the predictor is asked as `{config.asks_as}`, with points moved inside"
 
 
 def _text_limit(config: KinecloudConfig) -> str:

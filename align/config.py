@@ -23,7 +23,12 @@ class AlignConfig(TrainingSettings):
         "direct", description="`direct`: a linear map of what is planned, fitted in closed form, and new projections "
         "on the trunk, learned by gradient, give a chunk of actions. `inverse_dynamics`: actions are decoded from the "
         "predicted motion alone, by a map fitted in closed form to what the labelled clips recorded; of the settings "
-        "below only `left_out` and `action_chunk` count, and no step is taken.",
+        "below only `asks_as`, `left_out` and `action_chunk` count, and no step is taken.",
+    )  # fmt: skip
+    asks_as: str | None = Field(
+        None, description="Embodiment as which the predictor is asked, one that it learned from, such as `human-hand`; "
+        "null = the robot's own. For tasks that only this embodiment was seen doing, on a robot that videos hardly "
+        "show. Its points are found a little beside the robot's, and the offset is fitted to the labelled clips.",
     )  # fmt: skip
     left_out: Literal["tasks", "recordings"] | None = Field(
         None, description="What is left out to learn how far ahead a head reads the plan: labelled `tasks`, for a "

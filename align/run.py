@@ -8,10 +8,12 @@ import torch
 
 from align.config import AlignConfig
 from align.labels import LabelledSet, labelled_set
+from align.offset import fitted_offset
 from align.origin import align_made_from, predictor_folder
 from data.config import WindowConfig
 from data.loader import WindowDataset
 from pipeline.config import Config
+from pipeline.errors import UserError
 from pretrain.model.configuration_kinecloud import KinecloudConfig
 from pretrain.model.modeling_kinecloud import KinecloudPredictor
 from pretrain.run import TrainingRun
@@ -60,6 +62,32 @@ class AlignRun(TrainingRun):
     def labelled(self) -> LabelledSet:
         """The labelled training clips."""
         return labelled_set(self.train_shards)
+
+    @cached_property
+    def offset_m(self) -> tuple[float, float, float]:
+        """From where the robot's points are found to where those of ``align.asks_as`` would be: metres, camera frame.
+
+        Raises UserError for an embodiment that the predictor does not know, or labelled clips too short to tell.
+        """
+        name, known = self.settings.asks_as, self.known.embodiments
+        if name is None:
+            return (0.0, 0.0, 0.0)
+        if name not in known:
+            told = ", ".join(sorted(known))
+            raise UserError(f"align.asks_as: {name!r}: the predictor was never shown such; it knows {told}")
+        windows = WindowDataset(self.train_shards, self.window, labels="only")
+        found = fitted_offset(self.predictor().eval(), windows, known.index(name) + 1)
+        if found is None:
+            raise UserError(
+                f"align.asks_as: no labelled clip is longer than {self.known.horizons[0]:g} s, so none tells how far "
+                f"the points of {name} are beside the robot's. Record longer episodes, or leave asks_as at null."
+            )
+        told = ", ".join(f"{1000 * metres:+.1f}" for metres in found.metres_3)
+        self.say(
+            f"asked as {name}, with points moved by ({told}) mm: what is predicted of the labelled clips is "
+            f"{1000 * found.with_m:.1f} mm off instead of {1000 * found.without_m:.1f}"
+        )
+        return found.metres_3
 
     @property
     def leaves_out_tasks(self) -> bool:

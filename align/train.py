@@ -65,6 +65,8 @@ def new_policy(run: AlignRun) -> KinecloudPolicy:
         action_spec=labelled.spec.model_dump(mode="json"),
         head=run.settings.head_name,
         separate=run.settings.trunk == "separate" and run.settings.head == "direct",
+        asks_as=run.settings.asks_as,
+        offset_m=run.offset_m,
     )
     policy.predictor.requires_grad_(run.settings.trunk == "full")
     return policy

@@ -49,6 +49,11 @@ def inverse_dynamics(**changes: Any) -> KinecloudPolicy:
     return policy
 
 
+def _beside(policy: KinecloudPolicy) -> KinecloudPolicy:
+    policy.get_buffer("offset").copy_(torch.tensor([0.01, -0.02, 0.03]))
+    return policy
+
+
 def _encoders(vision: Callable[[Path], Path], text: Callable[[Path], Path], **changes: Any) -> KinecloudPolicy:
     """With a vision and a text encoder of transformers."""
     from transformers import AutoConfig, AutoTokenizer
@@ -74,6 +79,7 @@ VARIANTS: dict[str, Callable[[], KinecloudPolicy]] = {
     "separate trunk": lambda: graph_policy(separate=True, waypoints=3),
     "inverse dynamics": inverse_dynamics,
     "inverse dynamics, waypoints, depth": lambda: inverse_dynamics(waypoints=3, depth=True, scene="depth"),
+    "inverse dynamics, asks as a hand": lambda: _beside(inverse_dynamics(waypoints=3, asks_as="human-hand")),
     "inverse dynamics, two dimensions": lambda: inverse_dynamics(dimensions=2),
     "generative": lambda: graph_policy(generative=True, delta_scale=[0.2, 0.3, 0.4, 0.5, 0.6]),
     "generative, inverse dynamics": lambda: inverse_dynamics(generative=True),

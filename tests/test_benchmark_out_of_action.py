@@ -99,7 +99,7 @@ def test_rows_with_the_same_episodes_are_extracted_together_and_others_go_on_fro
     more = ("robot_only", "human_only", "labelled_1", "labelled_5", "oracle")
     assert len({digests[name] for name in (MAIN, *more)}) == 1 + len(more)  # none waits for what it does not need
     goes_on = {name for name in ROWS if "extract_of_main" in plan(ROWS[name], "rgbd", 0, CPU).steps}
-    assert goes_on == {*more, "labelled_10"}  # the looks of a robot are learned once
+    assert goes_on == {*more, "labelled_10", "as_hand"}  # the looks of a robot are learned once
 
 
 def test_steps_are_shared_exactly_where_nothing_that_decides_them_differs() -> None:
@@ -114,6 +114,7 @@ def test_steps_are_shared_exactly_where_nothing_that_decides_them_differs() -> N
     assert differing(main, digests("p_controller")) == {"rollout"}
     assert differing(main, digests(MAIN, budget=replace(CPU, episodes=5))) == {"rollout"}
     assert differing(main, digests("direct")) == {"align", "rollout"}
+    assert differing(digests("human_only"), digests("as_hand")) == {"align", "rollout"}
     assert differing(main, digests(MAIN, seed=1)) == {"pretrain", "judge", "align", "rollout"}
     assert differing(main, digests("tracks2d")) == {"pretrain", "judge", "align", "rollout"}
     assert differing(main, digests("videos_5")) == {"pack", "pretrain", "judge", "align", "rollout"}

@@ -179,7 +179,7 @@ def test_the_page_tells_rows_targets_stale_results_and_what_was_not_run(tmp_path
     assert text.count("(out_of_action/cpu/film.jpg)") == 2  # of one training seed of each chain
     assert "| rgbd | 2 | 2026-01-02 | 2 | 10 | 0.0 | 0.0 | 0.0 | 0.0 | 1.0 | 0.0 | 1.0 |" in text
     told = " ".join(text.split("## What was not run")[1].split("##")[0].split())
-    assert "human_only (rgbd)" in told and "labelled_5" not in told and "direct (rgbd)" in told
+    assert "as_hand (rgbd)" in told and "labelled_5" not in told and "direct (rgbd)" in told
     assert max(len(line) for line in text.splitlines() if line[0:1] not in ("|", "!")) <= 120
     drawn = pictures(figures)
     assert set(drawn) == {BARS, CELLS, CURVES} and all(f"out_of_action/cpu/{name}" in text for name in drawn)

@@ -33,7 +33,8 @@ class KinecloudConfig(PretrainedConfig):
 
     For a policy: action_chunk (K), action_names, proprio_names, action_spec (what the numbers mean, free form); head:
     one of those that heads.py names, remembered: recorded windows that ``inverse_dynamics`` compares with; separate:
-    a direct head thinks with a trunk of its own and has of the predictor its predictions alone.
+    a direct head thinks with a trunk of its own and has of the predictor its predictions alone; asks_as: embodiment as
+    which the predictor is asked (borrowed.py), default the one that an observation tells.
     """
 
     model_type = "kinecloud"
@@ -76,6 +77,7 @@ class KinecloudConfig(PretrainedConfig):
         head: str = "direct",
         remembered: int = 0,
         separate: bool = False,
+        asks_as: str | None = None,
         **kwargs: Any,
     ):
         self.image_size = image_size
@@ -98,5 +100,5 @@ class KinecloudConfig(PretrainedConfig):
         self.action_chunk = action_chunk
         self.action_names, self.proprio_names = list(action_names), list(proprio_names)
         self.action_spec = action_spec
-        self.head, self.remembered, self.separate = head, remembered, separate
+        self.head, self.remembered, self.separate, self.asks_as = head, remembered, separate, asks_as
         super().__init__(**kwargs)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from .borrowed import Borrowed
 from .configuration_kinecloud import UNKNOWN_EMBODIMENT, KinecloudConfig
 from .direct import DirectHead
 from .heads import head_of
@@ -52,6 +53,8 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
         self.register_buffer("action_q99", torch.full((actions,), 1.0))
         self.register_buffer("proprio_q01", torch.full((proprio,), -1.0))
         self.register_buffer("proprio_q99", torch.full((proprio,), 1.0))
+        if config.asks_as is not None:
+            self.register_buffer("offset", torch.zeros(3))
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -71,9 +74,12 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
         head: str = "direct",
         remembered: int = 0,
         separate: bool = False,
+        asks_as: str | None = None,
+        offset_m: Sequence[float] = (0.0, 0.0, 0.0),
     ) -> KinecloudPolicy:
         """A policy that starts from a predictor; quantiles are pairs (1 %, 99 %) of [A] and [Q] physical values. head,
-        remembered, separate: see KinecloudConfig."""
+        remembered, separate, asks_as: see KinecloudConfig. offset_m: of a policy that asks as another embodiment, see
+        Borrowed."""
         config = KinecloudConfig.from_dict(
             predictor.config.to_dict()
             | {
@@ -84,10 +90,13 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
                 "head": head,
                 "remembered": remembered,
                 "separate": separate,
+                "asks_as": asks_as,
             }
         )
         policy = cls(config)
         policy.predictor.load_state_dict(predictor.state_dict())
+        if asks_as is not None:
+            policy.get_buffer("offset").copy_(torch.tensor(offset_m))
         if predictor.reader is not None:
             policy.read_with(predictor.reader.tokenizer)
         for name, values in (("action", action_quantiles), ("proprio", proprio_quantiles)):
@@ -118,8 +127,12 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
         training, windows whose actions the tokens of a direct head are not taught.
         With a generative predictor the actions read one sampled future, as if it stood at the end of the path.
         """
-        predictor = self.predictor
-        seen = {"past": past, **{name: window[name] for name in _OBSERVED if name in window}}
+        predictor, borrowed = self.predictor, self.borrowed()
+        window["past"] = past
+        if borrowed is not None:
+            window = borrowed.asked(window)
+            follow = None if follow is None else borrowed.followed(follow)
+        seen = {name: window[name] for name in _OBSERVED if name in window}
         observed = predictor.observe(**seen)
         if noised is None:
             noised, tau = predictor.arrived(observed, seed, noise)
@@ -133,7 +146,14 @@ class KinecloudPolicy(Tokenizing, PreTrainedModel):
         decided = self.head(
             prediction, observed, state_BQ, *thought, untaught_B=untaught, noised_BKA=noised_actions, tau_B=action_tau
         )
+        prediction = prediction if borrowed is None else borrowed.answered(prediction)
         return PolicyPrediction(**prediction, **decided)
+
+    def borrowed(self) -> Borrowed | None:
+        """How the predictor is asked as another embodiment; None for a policy that asks as the one that it is told."""
+        if self.config.asks_as is None:
+            return None
+        return Borrowed(self.config.embodiments.index(self.config.asks_as) + 1, self.get_buffer("offset"))
 
     def normalize(self, values: Tensor, kind: str) -> Tensor:
         """Physical -> normalised; kind is ``action`` or ``proprio``. A dimension that never varied gives 0."""
@@ -179,6 +199,6 @@ def batch_of(windows: Sequence[dict[str, Any]], device: torch.device | str) -> d
 
 
 _OBSERVED = (
-    "image", "intrinsics", "past_visible", "past_valid", "past_opening", "text", "embodiment", "image_present",
+    "past", "image", "intrinsics", "past_visible", "past_valid", "past_opening", "text", "embodiment", "image_present",
     "past_grasp", "depth",
 )  # fmt: skip

@@ -42,7 +42,7 @@ TARGETS = (
     Target("without videos of the tasks they fail", ("labelled_videos", "rgbd"), at_most=0.05),
     Target("better than 2D tracks", _MAIN, over=("tracks2d", "rgbd"), apart=True),
     Target("better than latent actions", _MAIN, over=("latent", "rgbd"), apart=True),
-    Target("hands alone teach the tasks", ("human_only", "rgbd"), at_least=0.85),
+    Target("hands alone teach the tasks", ("as_hand", "rgbd"), at_least=0.85),
     Target("one colour camera is enough", (MAIN, "rgb"), at_least=0.75),
     Target("a direct head learns the tasks, too", ("direct", "rgbd"), at_least=0.6),
     Target("a proportional controller does not", ("p_controller", "rgbd"), at_most=0.4),

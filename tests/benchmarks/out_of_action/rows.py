@@ -68,6 +68,8 @@ _ROWS = (
     Row("robot_only", "as many videos, all of robots", ROBOT_ONLY, pretrain=_ONE_KIND),
     Row("human_only", "as many videos, all of hands; the robot is seen in the labelled episodes alone", HUMAN_ONLY,
         chains=("rgbd", "rgb"), pretrain=_ONE_KIND),
+    Row("as_hand", "as human_only; the predictor is asked as a hand, with an offset of points fitted to the labels",
+        HUMAN_ONLY, pretrain=_ONE_KIND, align={"asks_as": "human-hand"}),
     Row("tracks2d", "2D tracks, depth as now (ATM-like)",
         pretrain={"model": {"dimensions": 2}, "objective": {"chamfer": 0.0, "tracked": 0.0, "tracks2d": 1.0}}),
     Row("latent", "latent actions (LAPO-like)",
