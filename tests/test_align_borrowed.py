@@ -23,7 +23,7 @@ from pipeline.config import Config, load
 from pipeline.errors import UserError
 from pretrain.model.configuration_kinecloud import KinecloudConfig
 from pretrain.model.modeling_kinecloud import KinecloudPrediction, KinecloudPredictor
-from tests.align_runs import aligned, config_file, pretrained
+from tests.align_runs import aligned, config_file
 from tests.graph_policies import graph_policy, inverse_dynamics
 from tests.pretrain_clips import moving_clip, write_clips
 
@@ -67,8 +67,8 @@ def test_the_offset_is_the_one_by_which_the_embodiments_differ(tmp_path: Path) -
     found = fitted_offset(Beside(futures, OFFSET, 1), windows, 1)  # pyright: ignore[reportArgumentType]
     assert found is not None
     np.testing.assert_allclose(found.metres_3, OFFSET, atol=1e-3)
-    again = fitted_offset(Beside(futures, 0 * OFFSET, 2), windows, 2)  # pyright: ignore[reportArgumentType]
-    assert again is not None and np.abs(again.metres_3).max() < 1e-3
+    same = fitted_offset(Beside(futures, 0 * OFFSET, 2), windows, 2)  # pyright: ignore[reportArgumentType]
+    assert same is not None and np.abs(same.metres_3).max() < 1e-3
     assert found.without_m == pytest.approx(float(OFFSET.norm()), abs=1e-4) and found.with_m < 1e-3
 
 
@@ -132,22 +132,29 @@ def test_motion_to_follow_is_told_as_the_robots_own(tmp_path: Path) -> None:
     torch.testing.assert_close(here.points, truth.points, atol=1e-6, rtol=1e-5)
 
 
-def test_a_direct_head_learns_with_it(tmp_path: Path) -> None:
-    config = aligned(tmp_path, asks_as=HAND)
+def again(whole: Config, folder: Path, shards: tuple[Path, Path] | None = None, **align_changes: Any) -> Config:
+    """Alignment of the same predictor, by default on the same clips."""
+    clips = whole.run.out.parent / "clips"
+    shards = shards or (clips / "train-00000.tar", clips / "val-00000.tar")
+    model = whole.folder("pretrain") / "model"
+    return load(config_file(folder, shards, predictor=str(model), **align_changes))
+
+
+def test_a_direct_head_learns_with_it(whole: Config, tmp_path: Path) -> None:
+    config = again(whole, tmp_path, asks_as=HAND)
+    align(config, resume=False)
     assert load_policy(config.folder("align") / "model").borrowed() is not None
 
 
-def test_an_embodiment_that_was_never_shown_is_refused(tmp_path: Path) -> None:
-    config = pretrained(tmp_path, asks_as="octopus")
+def test_an_embodiment_that_was_never_shown_is_refused(whole: Config, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"align.asks_as: 'octopus'.* it knows human-hand, sawyer-gripper"):
-        align(config, resume=True)
+        align(again(whole, tmp_path, asks_as="octopus"), resume=False)
 
 
 def test_clips_too_short_to_tell_are_refused(whole: Config, tmp_path: Path) -> None:
     shards = tmp_path / "train.tar", tmp_path / "val.tar"
     for shard in shards:
         write_shard(shard, [moving_clip(number, frames=2, labelled=True) for number in range(4)])
-    model = whole.folder("pretrain") / "model"
-    config = load(config_file(tmp_path, shards, predictor=str(model), asks_as=HAND))
+    config = again(whole, tmp_path, shards, asks_as=HAND)
     with pytest.raises(UserError, match="no labelled clip is longer than"):
         _ = AlignRun(config).offset_m
