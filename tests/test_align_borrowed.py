@@ -46,16 +46,16 @@ class Beside(nn.Module):
         super().__init__()
         self.futures, self.beside_3, self.slot = futures, beside_3, slot
 
-    def forward(self, key: list[str], time: Tensor, embodiment: Tensor, past: Tensor, **_: Any) -> KinecloudPrediction:
+    def forward(self, key: list[str], time: Tensor, embodiment: Tensor, **_: Any) -> KinecloudPrediction:
         assert (embodiment == self.slot).all()
         grasp = torch.stack([self.futures[f"{k} {t:.3f}"] for k, t in zip(key, time.tolist(), strict=True)])
         grasp = grasp + self.beside_3
         return KinecloudPrediction(points=grasp[:, :, None], opening=grasp[..., 0], grasp=grasp)
 
 
-def labelled_windows(folder: Path, **changes: Any) -> WindowDataset:
+def labelled_windows(folder: Path) -> WindowDataset:
     shard, _ = write_clips(folder / "clips", labelled=True)
-    return WindowDataset([shard], WindowConfig(image_size=32, points=12, action_chunk=4, **changes), labels="only")
+    return WindowDataset([shard], WindowConfig(image_size=32, points=12, action_chunk=4), labels="only")
 
 
 def test_the_offset_is_the_one_by_which_the_embodiments_differ(tmp_path: Path) -> None:
